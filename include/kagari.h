@@ -1,0 +1,222 @@
+/* Kagari: open a language model file, run it, and prove its numbers.
+ *
+ * This is the only public header. C17, usable from C++. Every function that can fail returns a
+ * kg_status; kg_error_message() then says in one line what was wrong, with file, key or tensor.
+ * The library never exits, aborts or prints.
+ *
+ * Ownership: an object made by kg_x_open/new is released by kg_x_close/free, which takes the address
+ * of the pointer, accepts NULL and stores NULL. Pointers that a getter returns live as long as the object.
+ * Threads: a kg_model or kg_tokenizer may be used by many threads at once; a kg_session by one at a time. */
+#ifndef KAGARI_H
+#define KAGARI_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#if defined(__GNUC__)
+#define KG_API __attribute__((visibility("default")))
+#else
+#define KG_API
+#endif
+
+#define KG_VERSION "0.1.0"
+
+typedef enum kg_status {
+    KG_OK = 0,
+    KG_ERR_IO = -1,          /* the operating system refused: open, map, read, write */
+    KG_ERR_FORMAT = -2,      /* the file is damaged or not what it claims to be */
+    KG_ERR_UNSUPPORTED = -3, /* well-formed, but this build cannot do it; the message names what */
+    KG_ERR_ARGUMENT = -4,    /* the caller's argument is out of range */
+    KG_ERR_MEMORY = -5,
+    KG_ERR_DEVICE = -6,  /* a device failed while running */
+    KG_ERR_CONTEXT = -7, /* the context is full */
+    KG_ERR_ABORTED = -8, /* a callback asked to stop */
+} kg_status;
+
+/* The message of the last failure on the calling thread; "" before the first one. Never NULL. */
+KG_API const char *kg_error_message(void);
+KG_API const char *kg_version(void);
+
+/* ---- files: what is in a model file, without running it --------------------------------------- */
+
+typedef struct kg_file kg_file;
+
+/* A tensor of a file. dims[0] is the contiguous dimension: a weight that maps `in` to `out` features is
+ * dims = {in, out}, stored as `out` rows of `in` elements. */
+typedef struct kg_tensor_info {
+    const char *name;
+    const char *type;   /* "F32", "Q4_K", ... */
+    int n_dims;         /* 1..4 */
+    int64_t dims[4];    /* unused ones are 1 */
+    uint64_t offset;    /* bytes from the start of the file */
+    uint64_t n_bytes;
+} kg_tensor_info;
+
+KG_API kg_status kg_file_open(kg_file **out, const char *path);
+KG_API void kg_file_close(kg_file **file);
+KG_API const char *kg_file_format(const kg_file *file); /* "GGUF v3" */
+KG_API uint64_t kg_file_size(const kg_file *file);      /* bytes */
+KG_API size_t kg_file_n_tensors(const kg_file *file);
+KG_API kg_status kg_file_tensor(const kg_file *file, size_t i, kg_tensor_info *out);
+KG_API size_t kg_file_n_keys(const kg_file *file);
+KG_API const char *kg_file_key(const kg_file *file, size_t i);      /* NULL if i is out of range */
+KG_API const char *kg_file_key_type(const kg_file *file, size_t i); /* "u32", "str", "arr[str]", ... */
+/* Writes the value as JSON text into buf (NUL-terminated, at most size bytes; arrays longer than max_items
+ * (0: no limit) end in "...": then the text is for people, not a parser). Returns the length of the whole text, as snprintf does. */
+KG_API size_t kg_file_value(const kg_file *file, size_t i, size_t max_items, char *buf, size_t size);
+
+/* ---- tokenizer --------------------------------------------------------------------------------- */
+
+typedef struct kg_tokenizer kg_tokenizer;
+
+/* Reads only the vocabulary of a model file. */
+KG_API kg_status kg_tokenizer_open(kg_tokenizer **out, const char *path);
+KG_API void kg_tokenizer_close(kg_tokenizer **tok);
+
+enum {
+    KG_TOKENIZE_BOS = 1,     /* add BOS/EOS where the file asks for them */
+    KG_TOKENIZE_SPECIAL = 2, /* parse control tokens ("<|eot_id|>") in the text instead of reading them as plain text */
+};
+/* text: UTF-8, text_len bytes; bytes that are not UTF-8 are kept as byte tokens where the vocabulary can, else replaced by U+FFFD.
+ * *ids receives a malloc'ed array of *n ids: free it with kg_free. */
+KG_API kg_status kg_tokenize(const kg_tokenizer *tok, const char *text, size_t text_len, unsigned flags, int32_t **ids, size_t *n);
+/* The bytes that a token stands for, not NUL-terminated, maybe not whole UTF-8: valid as long as tok. Control tokens give
+ * length 0 unless `special` is set. Returns the length; 0 for ids out of range. */
+KG_API size_t kg_token_bytes(const kg_tokenizer *tok, int32_t id, bool special, const char **bytes);
+/* Text of n ids, malloc'ed, NUL-terminated, *len bytes: free with kg_free. Undoes the space prefix of SentencePiece vocabularies. */
+KG_API kg_status kg_detokenize(const kg_tokenizer *tok, const int32_t *ids, size_t n, bool special, char **text, size_t *len);
+KG_API const char *kg_token_text(const kg_tokenizer *tok, int32_t id); /* as stored in the file; NULL if out of range */
+KG_API int32_t kg_tokenizer_n_vocab(const kg_tokenizer *tok);
+KG_API int32_t kg_tokenizer_bos(const kg_tokenizer *tok); /* -1: none */
+KG_API int32_t kg_tokenizer_eos(const kg_tokenizer *tok);
+KG_API bool kg_token_is_end(const kg_tokenizer *tok, int32_t id); /* EOS, EOT and other ends of generation */
+KG_API void kg_free(void *p);
+
+/* ---- model ------------------------------------------------------------------------------------- */
+
+typedef struct kg_model kg_model;
+
+typedef enum kg_kv_type { KG_KV_F16, KG_KV_F32, KG_KV_Q8_0 } kg_kv_type;
+/* What quantized weights are multiplied with: activations rounded to int8 per block (fast), or exact f32. */
+typedef enum kg_activations { KG_ACT_INT8, KG_ACT_F32 } kg_activations;
+
+typedef struct kg_model_params {
+    const char *backend;  /* "cpu" (default), "reference" */
+    int n_threads;        /* 0: one per processor that the process may use */
+    kg_kv_type kv_type;
+    kg_activations activations;
+} kg_model_params;
+
+KG_API kg_model_params kg_model_default_params(void);
+KG_API kg_status kg_model_open(kg_model **out, const char *path, const kg_model_params *params); /* params NULL: defaults */
+KG_API void kg_model_close(kg_model **model); /* after its sessions */
+KG_API const kg_tokenizer *kg_model_tokenizer(const kg_model *model); /* NULL: the file has none */
+KG_API const char *kg_model_arch(const kg_model *model);
+KG_API const char *kg_model_backend(const kg_model *model);
+KG_API int32_t kg_model_n_vocab(const kg_model *model);
+KG_API int32_t kg_model_n_layers(const kg_model *model);
+KG_API int64_t kg_model_n_ctx(const kg_model *model); /* positions that the model was trained for */
+
+/* Backends of this build, i = 0..; NULL at the end. *what (may be NULL) receives one line about it. */
+KG_API const char *kg_backend_name(size_t i, const char **what);
+
+/* ---- session: one timeline of tokens, its KV cache and its logits ------------------------------- */
+
+typedef struct kg_session kg_session;
+
+typedef struct kg_session_params {
+    int64_t n_ctx; /* most tokens it may hold; 0: what the model was trained for */
+    int n_batch;   /* prompt tokens per step, 1..512; 0: 512. Never changes a result on the cpu backend, only speed and memory */
+} kg_session_params;
+
+typedef struct kg_session_stats {
+    size_t n_tokens;   /* tokens in the cache now */
+    size_t n_reused;   /* of the last sync: taken from the cache, its own or another session's of the model ... */
+    size_t n_computed; /* ... and computed */
+    size_t kv_bytes;
+} kg_session_stats;
+
+KG_API kg_session_params kg_session_default_params(void);
+KG_API kg_status kg_session_new(kg_session **out, kg_model *model, const kg_session_params *params);
+KG_API void kg_session_free(kg_session **session);
+/* Makes the session hold exactly tokens[0..n), n >= 1: keeps the cache of the longest common prefix, drops the rest, computes what is new.
+ * Afterwards the logits are those after tokens[n-1]. On failure the session keeps what was computed so far and stays usable. */
+KG_API kg_status kg_session_sync(kg_session *session, const int32_t *tokens, size_t n);
+/* Called between prompt steps with tokens done and to do; return false to stop (KG_ERR_ABORTED). NULL: none. */
+KG_API void kg_session_set_progress(kg_session *session, bool (*fn)(void *ctx, size_t done, size_t total), void *ctx);
+/* n_vocab logits of the last sync; NULL before the first and after one that failed. */
+KG_API const float *kg_session_logits(const kg_session *session);
+/* The same in float64: only the reference backend has them, others return NULL. */
+KG_API const double *kg_session_logits_f64(const kg_session *session);
+KG_API kg_session_stats kg_session_get_stats(const kg_session *session);
+
+/* ---- sampling and generation --------------------------------------------------------------------- */
+
+typedef struct kg_sampler_params {
+    float temperature; /* 0: greedy */
+    int top_k;         /* 0: off */
+    float top_p;       /* 1: off */
+    float min_p;       /* 0: off */
+    float repeat_penalty;    /* 1: off; divides positive and multiplies negative logits of tokens seen (Keskar et al. 2019) */
+    float presence_penalty;  /* 0: off; subtracted once from the logit of every token seen */
+    float frequency_penalty; /* 0: off; subtracted per occurrence */
+    int penalty_last_n;      /* the penalties look at this many last tokens; -1: all */
+    uint64_t seed;
+} kg_sampler_params;
+
+KG_API kg_sampler_params kg_sampler_default_params(void);
+KG_API kg_status kg_sampler_check(const kg_sampler_params *params); /* KG_ERR_ARGUMENT names the value out of range */
+/* Picks the next token. The steps, in this order: repeat penalty, presence and frequency penalties; at temperature 0 the highest logit
+ * (the lowest id among equals); else top-k, softmax of logit / temperature, top-p (the fewest tokens whose probabilities add up to
+ * top_p), min-p (at least min_p of the highest probability), and a draw in proportion to what is left.
+ * A pure function of its arguments. history: the n_history tokens before it (for the penalties); the random number is drawn from (seed, n_history). Logits that are NaN or infinite never win; if none is finite: KG_ERR_DEVICE. */
+KG_API kg_status kg_sample(const float *logits, int32_t n_vocab, const kg_sampler_params *params, const int32_t *history,
+                           size_t n_history, int32_t *token);
+
+typedef struct kg_generate_params {
+    size_t max_tokens;
+    bool ignore_end; /* go on after EOS/EOT */
+    const char *const *stop; /* n_stop strings; the text ends before the first that appears */
+    size_t n_stop;
+    kg_sampler_params sampler;
+} kg_generate_params;
+
+typedef enum kg_finish { KG_FINISH_LENGTH, KG_FINISH_END, KG_FINISH_STOP_STRING, KG_FINISH_CONTEXT } kg_finish;
+
+/* One piece of the answer: `text` is whole UTF-8 (an incomplete character is held back until it is complete,
+ * and so is what may be the start of a stop string), len may be 0; `token` is the id just produced, with END that of the end token
+ * (without text), -1 for the last flush. Return false to stop: kg_generate then returns KG_ERR_ABORTED, the session stays usable. */
+typedef bool (*kg_text_fn)(void *ctx, int32_t token, const char *text, size_t len);
+
+/* Syncs the session to tokens[0..n), then generates. *finish (may be NULL) says why it ended. The last token produced is not in the
+ * session: a later sync to the longer text computes it.
+ * The model must have a tokenizer unless fn is NULL or only looks at token ids. */
+KG_API kg_status kg_generate(kg_session *session, const int32_t *tokens, size_t n, const kg_generate_params *params, kg_text_fn fn,
+                             void *ctx, kg_finish *finish);
+
+/* ---- proof ----------------------------------------------------------------------------------------- */
+
+/* Error of a backend against the float64 reference: ||a - r|| / ||r|| (Euclidean) over all given tokens. */
+typedef struct kg_verify_report {
+    int n_layers;
+    double *layer_error; /* [n_layers]: the residual stream after each layer */
+    double logits_error; /* over the logits of every token */
+    double logits_bound; /* what the arithmetic of this backend, its KV type and the file's tensor types allow */
+    double worst_logit;  /* largest absolute difference of one logit */
+    double same_top;     /* share of tokens whose most likely next token agrees, 0..1 */
+    size_t n_tokens;
+} kg_verify_report;
+
+/* Opens path twice (params->backend and "reference") and runs tokens[0..n) through both. */
+KG_API kg_status kg_verify(const char *path, const kg_model_params *params, const int32_t *tokens, size_t n, kg_verify_report *out);
+KG_API void kg_verify_report_free(kg_verify_report *report);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
