@@ -1,0 +1,76 @@
+/* What the parts of this folder share: the readers' entry points, the name index, checked reading of bytes. */
+#ifndef FILE_READER_H
+#define FILE_READER_H
+
+#include "file/file.h"
+
+/* One entry of a list sorted by name. */
+struct file_name {
+    const char *name;
+    const void *item; /* struct meta or struct tensor */
+};
+
+struct file_index {
+    struct file_name *keys;    /* [n_metas] */
+    struct file_name *tensors; /* [n_tensors] */
+    bool mapped;               /* file->map is to be unmapped; else the caller's memory */
+};
+
+enum { FILE_MAX_ARRAY_DEPTH = 4 };
+
+/* Fills format, metas, tensors, data_offset. Messages do not carry the path: file.c puts it before them. */
+kg_status gguf_read(struct file *f);
+bool gguf_recognise(const struct file *f);
+
+/* For a file that no reader takes: the error that says what it is. */
+kg_status foreign_refuse(const struct file *f);
+
+/* Bytes of the first UTF-8 character of p[0..n), n >= 1; *c is its code point, or FILE_NOT_UTF8 for a sequence that is
+ * ill-formed: then the result is the length of its maximal subpart, at least 1. */
+#define FILE_NOT_UTF8 UINT32_MAX
+size_t file_utf8_next(const uint8_t *p, size_t n, uint32_t *c);
+
+/* JSON text of a value: kg_file_value without its range check. */
+size_t file_value_json(const struct file *f, const struct meta *m, size_t max_items, char *buf, size_t size);
+
+/* A name's bytes for "%.*s": cut at a character border so that a message keeps room for the rest. */
+int file_shown(const char *name);
+/* The end of a path that is too long for a message. */
+const char *file_shown_path(const char *path);
+
+/* Bytes of one value; 0 for strings and arrays. */
+size_t meta_type_bytes(enum meta_type t);
+
+struct cursor {
+    const uint8_t *p, *end;
+};
+
+static inline size_t cursor_left(const struct cursor *c) { return (size_t)(c->end - c->p); }
+
+static inline bool cursor_u32(struct cursor *c, uint32_t *v)
+{
+    if (cursor_left(c) < 4) return false;
+    *v = load_u32(c->p);
+    c->p += 4;
+    return true;
+}
+
+static inline bool cursor_u64(struct cursor *c, uint64_t *v)
+{
+    if (cursor_left(c) < 8) return false;
+    *v = load_u64(c->p);
+    c->p += 8;
+    return true;
+}
+
+/* A string of GGUF: u64 length, then bytes. */
+static inline bool cursor_str(struct cursor *c, struct str *s)
+{
+    uint64_t len;
+    if (!cursor_u64(c, &len) || len > cursor_left(c)) return false;
+    *s = (struct str){(const char *)c->p, (size_t)len};
+    c->p += len;
+    return true;
+}
+
+#endif
