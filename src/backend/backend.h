@@ -1,0 +1,63 @@
+/* What can run a program. Implementations are independent of each other; each is one folder that defines
+ * `const struct backend backend_NAME` and is listed by the build. */
+#ifndef BACKEND_BACKEND_H
+#define BACKEND_BACKEND_H
+
+#include "model/program.h"
+
+/* KV memory is a pool of blocks of this many positions; a sequence is a table of block numbers. */
+#define KV_BLOCK 32
+
+struct backend_params {
+    int n_threads; /* >= 1 */
+    kg_kv_type kv_type;
+    kg_activations activations;
+    int max_batch; /* most tokens per run, >= 1 */
+};
+
+/* One token of a batch. Tokens of one sequence come in order of position and without gaps; a token sees all earlier
+ * positions of its sequence: those in the cache and those before it in the batch. */
+struct batch_token {
+    int32_t id;
+    int32_t pos;
+    int32_t seq;      /* index into batch.seqs */
+    bool want_logits;
+};
+
+struct batch_seq {
+    const int32_t *blocks; /* position p lies in block blocks[p / KV_BLOCK], slot p % KV_BLOCK */
+};
+
+struct batch {
+    const struct batch_token *tokens; /* [n] */
+    int n;
+    const struct batch_seq *seqs;
+    int n_seqs;
+    /* Row-major [tokens that want logits][n_vocab]. f64 may be NULL; backends that compute in f32 ignore it. */
+    float *logits;
+    double *logits_f64;
+    /* If not NULL: called after each op with tap set, rows [n][width] of its dst; exactly one of f32 and f64 is not NULL. */
+    void (*tap)(void *ctx, const struct op *op, int n, int width, const float *f32, const double *f64);
+    void *tap_ctx;
+};
+
+struct backend {
+    const char *name;
+    const char *what; /* one line for people */
+    bool has_f64;     /* fills logits_f64 */
+    /* Prepares weights. Refuses what it cannot run, naming op and tensor. p outlives the context. */
+    kg_status (*open)(void **ctx, const struct program *p, const struct backend_params *params);
+    void (*close)(void *ctx);
+    /* Makes the KV pool hold n_blocks blocks; existing ones keep their content. */
+    kg_status (*kv_reserve)(void *ctx, int n_blocks);
+    kg_status (*kv_copy)(void *ctx, int dst_block, int src_block);
+    size_t (*kv_block_bytes)(const void *ctx);
+    kg_status (*run)(void *ctx, const struct batch *batch);
+    /* Bound of the relative logits error against float64 that this backend's arithmetic allows for this program. */
+    double (*error_bound)(const void *ctx);
+};
+
+const struct backend *backend_find(const char *name); /* NULL: unknown or not built (KG_ERR_UNSUPPORTED); the message lists what there is */
+const struct backend *backend_at(size_t i);           /* NULL past the end */
+
+#endif

@@ -1,0 +1,333 @@
+/* Builds programs and checks every operation against the formulas of program.h. Owns the op, register and KV arrays (in the
+ * program's arena); knows neither architectures nor backends. */
+#include "model/program.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#define MAX_WIDTH (1 << 30)
+
+static const char *const op_names[OP_N_CODES] = {
+#define X(ENUM, text) text,
+    PROGRAM_OPS(X)
+#undef X
+};
+
+/* What an operation reads and writes; program_finish replays this over all ops. */
+enum {
+    DST_IS_SRC = 1,  /* works in place: dst must hold a value */
+    NO_ALIAS = 2,    /* dst may not be a source */
+    WHOLE_BATCH = 4, /* not after SELECT */
+};
+static const int op_flags[OP_N_CODES] = {
+    [OP_EMBED] = WHOLE_BATCH,
+    [OP_POS_EMBED] = WHOLE_BATCH,
+    [OP_MATMUL] = NO_ALIAS,
+    [OP_ROPE] = DST_IS_SRC | WHOLE_BATCH,
+    [OP_ATTENTION] = NO_ALIAS | WHOLE_BATCH,
+    [OP_SELECT] = NO_ALIAS | WHOLE_BATCH,
+};
+
+const char *op_name(enum op_code code) { return (unsigned)code < OP_N_CODES ? op_names[code] : "?"; }
+
+/* Records the first failure as "matmul in layer 3: ...". */
+static void fail(struct program *p, const struct op *op, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+static void fail(struct program *p, const struct op *op, const char *fmt, ...)
+{
+    if (p->status != KG_OK) return;
+    char what[320];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(what, sizeof what, fmt, args);
+    va_end(args);
+    if (op->layer >= 0)
+        p->status = status_set(KG_ERR_FORMAT, "%s in layer %d: %s", op_name(op->code), op->layer, what);
+    else
+        p->status = status_set(KG_ERR_FORMAT, "%s: %s", op_name(op->code), what);
+}
+
+/* Returns the arena array with room for one more item than n, moved when it was full; NULL when the system has no memory. */
+static void *grow(struct program *p, void *items, int n, size_t item_bytes)
+{
+    if (n & (n - 1) || (n > 0 && n < 16)) return items; /* room is made when n is 0, 16, 32, 64 ... */
+    void *more = arena_array(&p->arena, n ? (size_t)n * 2 : 16, item_bytes);
+    if (!more)
+        p->status = KG_ERR_MEMORY;
+    else if (n)
+        memcpy(more, items, (size_t)n * item_bytes);
+    return more;
+}
+
+int program_reg(struct program *p, int width)
+{
+    if (p->status != KG_OK) return -1;
+    if (width < 1 || width > MAX_WIDTH) {
+        p->status = status_set(KG_ERR_FORMAT, "register %d: width %d is out of range", p->n_regs, width);
+        return -1;
+    }
+    int *widths = grow(p, p->reg_width, p->n_regs, sizeof *widths);
+    if (!widths) return -1;
+    p->reg_width = widths;
+    p->reg_width[p->n_regs] = width;
+    return p->n_regs++;
+}
+
+void program_set_layer(struct program *p, int layer)
+{
+    if (p->status != KG_OK) return;
+    if (layer < -1 || layer >= p->n_layers)
+        p->status = status_set(KG_ERR_FORMAT, "layer %d of %d", layer, p->n_layers);
+    else
+        p->layer_plus_1 = layer + 1;
+}
+
+static bool reg_ok(struct program *p, const struct op *op, int reg, const char *what)
+{
+    if (reg >= 0 && reg < p->n_regs) return true;
+    fail(p, op, "%s is register %d of %d", what, reg, p->n_regs);
+    return false;
+}
+
+/* Appends an op after checking its registers; NULL once the program has failed. */
+static struct op *add(struct program *p, enum op_code code, int dst, int src0, int src1, int src2)
+{
+    if (p->status != KG_OK) return NULL;
+    struct op op = {.code = code, .layer = p->layer_plus_1 - 1, .dst = dst, .src = {src0, src1, src2}};
+    static const int n_srcs[OP_N_CODES] = {[OP_POS_EMBED] = 1, [OP_RMS_NORM] = 1, [OP_LAYER_NORM] = 1, [OP_MATMUL] = 1, [OP_ATTENTION] = 3,
+                                           [OP_ACT] = 1,       [OP_GLU] = 2,      [OP_ADD] = 2,        [OP_SELECT] = 1, [OP_LOGITS] = 1};
+    if (p->n_ops && p->ops[p->n_ops - 1].code == OP_LOGITS) fail(p, &op, "comes after logits");
+    if (code != OP_LOGITS && !reg_ok(p, &op, dst, "the destination")) return NULL;
+    for (int i = 0; i < n_srcs[code]; i++) {
+        if (!reg_ok(p, &op, op.src[i], "a source")) return NULL;
+        if (op_flags[code] & NO_ALIAS && op.src[i] == dst) fail(p, &op, "register %d is both source and destination", dst);
+    }
+    struct op *ops = p->status == KG_OK ? grow(p, p->ops, p->n_ops, sizeof *ops) : NULL;
+    if (!ops) return NULL;
+    p->ops = ops;
+    p->ops[p->n_ops] = op;
+    return &p->ops[p->n_ops++];
+}
+
+static int width(const struct program *p, int reg) { return p->reg_width[reg]; }
+
+static void check_width(struct program *p, const struct op *op, const char *what, int reg, int64_t want)
+{
+    if (width(p, reg) != want) fail(p, op, "%s has width %d, wanted %lld", what, width(p, reg), (long long)want);
+}
+
+/* Checks that t is {ne0, ne1} (ne1 = 1: a vector) with its bytes in place. */
+static void check_tensor(struct program *p, const struct op *op, const struct tensor *t, int64_t ne0, int64_t ne1)
+{
+    if (!t) {
+        fail(p, op, "a tensor is missing");
+    } else if (t->ne[0] != ne0 || t->ne[1] != ne1 || t->ne[2] != 1 || t->ne[3] != 1) {
+        fail(p, op, "tensor %s is {%lld, %lld, %lld, %lld}, wanted {%lld, %lld}", t->name, (long long)t->ne[0], (long long)t->ne[1],
+             (long long)t->ne[2], (long long)t->ne[3], (long long)ne0, (long long)ne1);
+    } else {
+        const struct type_info *type = type_by_id((uint32_t)t->type);
+        if (!type || ne0 % type->block != 0)
+            fail(p, op, "tensor %s: rows of %lld are not whole blocks of its type", t->name, (long long)ne0);
+        else if (!t->data || t->n_bytes != tensor_row_bytes(t) * (size_t)ne1)
+            fail(p, op, "tensor %s has %zu bytes, wanted %zu", t->name, t->n_bytes, tensor_row_bytes(t) * (size_t)ne1);
+    }
+}
+
+/* What makes no sense in a program, whichever file it came from: not finite, or not above 0. */
+static void check_positive(struct program *p, const struct op *op, const char *what, double v)
+{
+    if (!(isfinite(v) && v > 0)) fail(p, op, "%s is %g, must be above 0", what, v);
+}
+
+void program_embed(struct program *p, int dst, const struct tensor *w)
+{
+    struct op *op = add(p, OP_EMBED, dst, -1, -1, -1);
+    if (!op) return;
+    op->w = w;
+    check_tensor(p, op, w, width(p, dst), p->n_vocab);
+}
+
+void program_pos_embed(struct program *p, int dst, int src, const struct tensor *w)
+{
+    struct op *op = add(p, OP_POS_EMBED, dst, src, -1, -1);
+    if (!op) return;
+    op->w = w;
+    check_width(p, op, "the source", src, width(p, dst));
+    check_tensor(p, op, w, width(p, dst), p->n_ctx);
+}
+
+static void add_norm(struct program *p, enum op_code code, int dst, int src, const struct tensor *w, const struct tensor *b, double eps)
+{
+    struct op *op = add(p, code, dst, src, -1, -1);
+    if (!op) return;
+    op->w = w;
+    op->b = b;
+    op->eps = eps;
+    check_width(p, op, "the source", src, width(p, dst));
+    check_tensor(p, op, w, width(p, dst), 1);
+    if (b) check_tensor(p, op, b, width(p, dst), 1);
+    if (!(isfinite(eps) && eps >= 0)) fail(p, op, "epsilon is %g", eps);
+}
+
+void program_rms_norm(struct program *p, int dst, int src, const struct tensor *w, const struct tensor *b, double eps)
+{
+    add_norm(p, OP_RMS_NORM, dst, src, w, b, eps);
+}
+
+void program_layer_norm(struct program *p, int dst, int src, const struct tensor *w, const struct tensor *b, double eps)
+{
+    add_norm(p, OP_LAYER_NORM, dst, src, w, b, eps);
+}
+
+void program_matmul(struct program *p, int dst, int src, const struct tensor *w, const struct tensor *b)
+{
+    struct op *op = add(p, OP_MATMUL, dst, src, -1, -1);
+    if (!op) return;
+    op->w = w;
+    op->b = b;
+    check_tensor(p, op, w, width(p, src), width(p, dst));
+    if (b) check_tensor(p, op, b, width(p, dst), 1);
+}
+
+void program_rope(struct program *p, int reg, const struct rope *rope)
+{
+    struct op *op = add(p, OP_ROPE, reg, -1, -1, -1);
+    if (!op) return;
+    op->rope = *rope;
+    if (rope->n_heads < 1 || rope->head_dim < 1) {
+        fail(p, op, "%d heads of %d", rope->n_heads, rope->head_dim);
+        return;
+    }
+    check_width(p, op, "the register", reg, (int64_t)rope->n_heads * rope->head_dim);
+    if (rope->n_rot < 2 || rope->n_rot % 2 || rope->n_rot > rope->head_dim)
+        fail(p, op, "%d rotated dimensions: must be even and at most %d", rope->n_rot, rope->head_dim);
+    check_positive(p, op, "the frequency base", rope->base);
+    if (rope->scaling != ROPE_SCALING_NONE) check_positive(p, op, "the scaling factor", rope->factor);
+    if (rope->scaling == ROPE_SCALING_LLAMA3 || rope->scaling == ROPE_SCALING_YARN)
+        check_positive(p, op, "the original context length", rope->orig_ctx);
+    if (rope->scaling == ROPE_SCALING_LLAMA3) {
+        check_positive(p, op, "the low frequency factor", rope->low_freq);
+        if (!(isfinite(rope->high_freq) && rope->high_freq > rope->low_freq))
+            fail(p, op, "the high frequency factor %g must be above the low one, %g", rope->high_freq, rope->low_freq);
+    }
+    if (rope->scaling == ROPE_SCALING_YARN) {
+        check_positive(p, op, "beta_fast", rope->beta_fast);
+        check_positive(p, op, "beta_slow", rope->beta_slow);
+        check_positive(p, op, "the attention factor", rope->attn_factor);
+        if (rope->beta_fast < rope->beta_slow) fail(p, op, "beta_fast %g is below beta_slow %g", rope->beta_fast, rope->beta_slow);
+        if (!(rope->ext_factor >= 0 && rope->ext_factor <= 1)) fail(p, op, "ext_factor is %g, must be 0 to 1", rope->ext_factor);
+    }
+    if (rope->factors) {
+        check_tensor(p, op, rope->factors, rope->n_rot / 2, 1);
+        if (rope->factors->type != TYPE_F32) fail(p, op, "tensor %s must be F32", rope->factors->name);
+    }
+}
+
+void program_attention(struct program *p, int dst, int q, int k, int v, int n_heads, int n_kv_heads, int k_dim, int v_dim, double scale)
+{
+    struct op *op = add(p, OP_ATTENTION, dst, q, k, v);
+    if (!op) return;
+    op->attention = (struct attention){p->n_kv, n_heads, n_kv_heads, k_dim, v_dim, scale};
+    if (n_heads < 1 || n_kv_heads < 1 || n_heads % n_kv_heads) {
+        fail(p, op, "%d heads are not a multiple of %d key/value heads", n_heads, n_kv_heads);
+        return;
+    }
+    check_width(p, op, "the query", q, (int64_t)n_heads * k_dim);
+    check_width(p, op, "the key", k, (int64_t)n_kv_heads * k_dim);
+    check_width(p, op, "the value", v, (int64_t)n_kv_heads * v_dim);
+    check_width(p, op, "the destination", dst, (int64_t)n_heads * v_dim);
+    check_positive(p, op, "the scale", scale);
+    struct kv_shape *kv = p->status == KG_OK ? grow(p, p->kv, p->n_kv, sizeof *kv) : NULL;
+    if (!kv) return;
+    p->kv = kv;
+    p->kv[p->n_kv++] = (struct kv_shape){n_kv_heads * k_dim, n_kv_heads * v_dim, n_kv_heads};
+}
+
+void program_act(struct program *p, int dst, int src, enum activation f)
+{
+    struct op *op = add(p, OP_ACT, dst, src, -1, -1);
+    if (!op) return;
+    op->activation = f;
+    check_width(p, op, "the source", src, width(p, dst));
+    if ((unsigned)f >= ACTIVATION_N) fail(p, op, "activation %d is unknown", (int)f);
+}
+
+void program_glu(struct program *p, int dst, int gate, int up, enum activation f)
+{
+    struct op *op = add(p, OP_GLU, dst, gate, up, -1);
+    if (!op) return;
+    op->activation = f;
+    check_width(p, op, "the gate", gate, width(p, dst));
+    check_width(p, op, "the second source", up, width(p, dst));
+    if ((unsigned)f >= ACTIVATION_N) fail(p, op, "activation %d is unknown", (int)f);
+}
+
+void program_add(struct program *p, int dst, int a, int b)
+{
+    struct op *op = add(p, OP_ADD, dst, a, b, -1);
+    if (!op) return;
+    check_width(p, op, "the first source", a, width(p, dst));
+    check_width(p, op, "the second source", b, width(p, dst));
+}
+
+void program_tap(struct program *p)
+{
+    if (p->status != KG_OK) return;
+    struct op *op = p->n_ops ? &p->ops[p->n_ops - 1] : NULL;
+    if (!op || op->layer < 0 || op->dst < 0 || width(p, op->dst) != p->dim)
+        p->status = status_set(KG_ERR_FORMAT, "only an operation that ends a layer with width %d can be tapped", p->dim);
+    else
+        op->tap = true;
+}
+
+void program_select(struct program *p, int dst, int src)
+{
+    struct op *op = add(p, OP_SELECT, dst, src, -1, -1);
+    if (op) check_width(p, op, "the source", src, width(p, dst));
+}
+
+void program_logits(struct program *p, int src)
+{
+    struct op *op = add(p, OP_LOGITS, -1, src, -1, -1);
+    if (op) check_width(p, op, "the source", src, p->n_vocab);
+}
+
+/* Replays which registers hold a value: reading one before it is written, or after SELECT one that still has the rows
+ * of the whole batch, would compute with leftovers. */
+static void check_flow(struct program *p, bool *holds)
+{
+    bool selected = false;
+    for (int i = 0; i < p->n_ops && p->status == KG_OK; i++) {
+        const struct op *op = &p->ops[i];
+        if (selected && op_flags[op->code] & WHOLE_BATCH) fail(p, op, "cannot come after select");
+        for (int s = 0; s < 3; s++)
+            if (op->src[s] >= 0 && !holds[op->src[s]])
+                fail(p, op, "reads register %d, which holds nothing %s", op->src[s], selected ? "since select" : "yet");
+        if (op_flags[op->code] & DST_IS_SRC && !holds[op->dst]) fail(p, op, "turns register %d, which holds nothing yet", op->dst);
+        if (op->code == OP_SELECT) {
+            selected = true;
+            memset(holds, 0, (size_t)p->n_regs * sizeof *holds);
+        }
+        if (op->dst >= 0) holds[op->dst] = true;
+    }
+    if (p->status == KG_OK && !selected) p->status = status_set(KG_ERR_FORMAT, "the program never selects the tokens that want logits");
+}
+
+kg_status program_finish(struct program *p)
+{
+    if (p->status != KG_OK) return p->status;
+    if (p->n_layers < 1 || p->dim < 1 || p->n_vocab < 1 || p->n_ctx < 1)
+        return p->status = status_set(KG_ERR_FORMAT, "a program needs layers, dimensions, a vocabulary and positions");
+    if (!p->n_ops || p->ops[p->n_ops - 1].code != OP_LOGITS)
+        return p->status = status_set(KG_ERR_FORMAT, "the program does not end in logits");
+    bool *holds = arena_array(&p->arena, (size_t)p->n_regs + 1, sizeof *holds);
+    if (!holds) return p->status = KG_ERR_MEMORY;
+    check_flow(p, holds);
+    return p->status;
+}
+
+void program_free(struct program *p)
+{
+    if (!p) return;
+    arena_free(&p->arena);
+    memset(p, 0, sizeof *p);
+}

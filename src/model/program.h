@@ -1,0 +1,129 @@
+/* A program: what a model computes, as a flat list of coarse operations over registers, built once at load by an
+ * architecture and run by every backend. A register holds one row of `width` numbers per token of the batch.
+ *
+ * Operations, one row each. t counts tokens of the batch, x is src[0] unless said; all sums over the last dimension.
+ *   EMBED       dst[t] = row token[t] of w                                          w {width, n_vocab}
+ *   POS_EMBED   dst[t] = x[t] + row pos[t] of w                                     w {width, n_ctx}
+ *   RMS_NORM    dst[t] = x[t] / sqrt(mean(x[t]^2) + eps) * w [+ b]
+ *   LAYER_NORM  dst[t] = (x[t] - mean) / sqrt(var + eps) * w [+ b]                  w, b {width}
+ *   MATMUL      dst[t][o] = sum_i w(o)[i] x[t][i] [+ b[o]]                          w {in, out}, b {out}
+ *   ROPE        rotates pairs of each of n_heads heads of dst in place by pos[t]    see struct rope
+ *   ATTENTION   stores k = src[1], v = src[2] in layer `kv`, at the token's position; then for each head h with kv head
+ *               h / (n_heads / n_kv_heads): dst[t] = softmax_j(scale q.k_j) v_j over positions j <= pos[t] of the token's sequence
+ *   ACT         dst[t] = f(x[t])
+ *   GLU         dst[t] = f(x[t]) * src[1][t]
+ *   ADD         dst[t] = x[t] + src[1][t]
+ *   SELECT      keeps the tokens that want logits: from here on the batch is only those, in order   dst[s] = x[t_s]
+ *   LOGITS      src[0] is what the caller gets                                      the last operation
+ */
+#ifndef MODEL_PROGRAM_H
+#define MODEL_PROGRAM_H
+
+#include "tensor/tensor.h"
+
+/* X(ENUM, "name") */
+#define PROGRAM_OPS(X)                                                                                                             \
+    X(EMBED, "embed") X(POS_EMBED, "pos_embed") X(RMS_NORM, "rms_norm") X(LAYER_NORM, "layer_norm") X(MATMUL, "matmul") X(ROPE, "rope") \
+    X(ATTENTION, "attention") X(ACT, "act") X(GLU, "glu") X(ADD, "add") X(SELECT, "select") X(LOGITS, "logits")
+enum op_code {
+#define X(ENUM, name) OP_##ENUM,
+    PROGRAM_OPS(X)
+#undef X
+    OP_N_CODES
+};
+const char *op_name(enum op_code code);
+
+enum activation { ACTIVATION_SILU, ACTIVATION_GELU_TANH, ACTIVATION_GELU_ERF, ACTIVATION_RELU, ACTIVATION_N };
+
+enum rope_style {
+    ROPE_INTERLEAVED, /* pairs (2i, 2i+1) */
+    ROPE_HALVES,      /* pairs (i, i + n_rot/2) (GPT-NeoX) */
+};
+enum rope_scaling { ROPE_SCALING_NONE, ROPE_SCALING_LINEAR, ROPE_SCALING_LLAMA3, ROPE_SCALING_YARN };
+
+/* Pair i < n_rot/2 of each head turns by angle pos * f_i; elements from n_rot on stay. f_i = base^(-2i/n_rot) / factors[i], then
+ *   LINEAR  f_i / factor
+ *   LLAMA3  by wavelength L = 2 pi / f_i: L < ctx/high_freq: f_i; L > ctx/low_freq: f_i / factor; between: linear in
+ *           s = (ctx/L - low_freq) / (high_freq - low_freq): (1-s) f_i / factor + s f_i          (Llama 3.1 reference code)
+ *   YARN    (1-m) f_i / factor + m f_i with m = ext_factor (1 - clamp((i - low) / max(high - low, 0.001), 0, 1)), where
+ *           low = max(floor(D(beta_fast)), 0), high = min(ceil(D(beta_slow)), n_rot - 1), and
+ *           D(beta) = n_rot ln(ctx / (2 pi beta)) / (2 ln base) is the pair that turns beta times over ctx; cos and sin are
+ *           multiplied by attn_factor (1 + 0.1 ln factor), for any ext_factor                  (Peng et al. 2023, arXiv 2309.00071)
+ * ctx is orig_ctx. Scaling multiplies cos and sin by 1 otherwise. attn_factor is a factor beside the published one, 1 as published:
+ * it is not the "attention_factor" of Hugging Face configurations, which replaces the whole product. */
+struct rope {
+    enum rope_style style;
+    enum rope_scaling scaling;
+    int n_heads, head_dim, n_rot;
+    double base, factor;
+    double orig_ctx;            /* LLAMA3, YARN */
+    double low_freq, high_freq; /* LLAMA3 */
+    double beta_fast, beta_slow, ext_factor, attn_factor; /* YARN; ext_factor scales the ramp (1 as published) */
+    const struct tensor *factors; /* F32 {n_rot/2}; NULL: all 1 */
+};
+
+struct attention {
+    int kv; /* index into program.kv */
+    int n_heads, n_kv_heads;
+    int k_dim, v_dim; /* per head */
+    double scale;
+};
+
+struct op {
+    enum op_code code;
+    int layer;  /* -1: outside the layers */
+    bool tap;   /* dst is the residual stream at the end of a layer: backends show it to batch.tap */
+    int dst, src[3]; /* registers; -1: none */
+    const struct tensor *w, *b; /* b NULL: none */
+    union {
+        double eps;
+        struct rope rope;
+        struct attention attention;
+        enum activation activation;
+    };
+};
+
+/* What one attention layer keeps per token: k_width and v_width numbers. */
+struct kv_shape {
+    int k_width, v_width;
+    int n_kv_heads;
+};
+
+struct program {
+    struct op *ops;
+    int n_ops;
+    int *reg_width; /* [n_regs] */
+    int n_regs;
+    struct kv_shape *kv; /* [n_kv] */
+    int n_kv;
+    int n_layers, dim, n_vocab;
+    int64_t n_ctx; /* trained positions; also the bound of POS_EMBED */
+    bool ctx_is_hard; /* positions >= n_ctx cannot be computed (learned positions) */
+    struct arena arena;
+    int layer_plus_1; /* while building: of the ops that follow; 0: none */
+    kg_status status; /* sticky: the first failed addition below; its message is stored then */
+};
+
+/* Building. Start from a zeroed program with n_layers, dim, n_vocab and n_ctx set. Each checks
+ * registers, shapes and types against the formulas above; the first failure sticks and program_finish returns it with its
+ * message, naming op, layer and tensor. b may be NULL. Only matmul, attention and select forbid dst to be a source; exactly
+ * one select comes before logits, and nothing that needs the whole batch (embed, rope, attention) after it. */
+int program_reg(struct program *p, int width);
+void program_set_layer(struct program *p, int layer); /* of the ops that follow; -1: none */
+void program_embed(struct program *p, int dst, const struct tensor *w);
+void program_pos_embed(struct program *p, int dst, int src, const struct tensor *w);
+void program_rms_norm(struct program *p, int dst, int src, const struct tensor *w, const struct tensor *b, double eps);
+void program_layer_norm(struct program *p, int dst, int src, const struct tensor *w, const struct tensor *b, double eps);
+void program_matmul(struct program *p, int dst, int src, const struct tensor *w, const struct tensor *b);
+void program_rope(struct program *p, int reg, const struct rope *rope);
+void program_attention(struct program *p, int dst, int q, int k, int v, int n_heads, int n_kv_heads, int k_dim, int v_dim, double scale);
+void program_act(struct program *p, int dst, int src, enum activation f);
+void program_glu(struct program *p, int dst, int gate, int up, enum activation f);
+void program_add(struct program *p, int dst, int a, int b);
+void program_tap(struct program *p); /* marks the op just added */
+void program_select(struct program *p, int dst, int src);
+void program_logits(struct program *p, int src);
+kg_status program_finish(struct program *p);
+void program_free(struct program *p);
+
+#endif
