@@ -1,0 +1,304 @@
+/* Attention for AVX-512: K and V of a block are widened to f32 once for all rows of the job (a row is one query head of one token);
+ * scores have positions as lanes, sums of V have dimensions as lanes, so nothing is summed across lanes but the softmax's maximum
+ * and sum. The softmax is online (Milakov and Gimelshein 2018), over spans of SPAN positions that start at multiples of SPAN: what a
+ * row gets depends on its own positions only. */
+#include "backend/cpu/avx512.h"
+
+#include <immintrin.h>
+#include <math.h>
+
+#define SPAN_BLOCKS 4
+#define SPAN (SPAN_BLOCKS * KV_BLOCK)
+#define ROWS 6 /* rows that one pass over a widened block serves */
+
+struct rows {
+    const float *q[64]; /* [k_dim] each */
+    float *out[64];     /* [v_dim] each */
+    float top[64], sum[64];
+    int n_pos[64];      /* not falling */
+    int n;
+};
+
+/* Scratch of a thread. Behind it: p [rows][SPAN]. */
+struct scratch {
+    struct rows rows;
+    _Alignas(64) float wide[]; /* [k_dim][KV_BLOCK] or [KV_BLOCK][v_dim rounded up to 16] */
+};
+
+static size_t wide_floats(int k_dim, int v_dim) { return (size_t)KV_BLOCK * (size_t)ROUND_UP(MAX(k_dim, v_dim), 16); }
+
+size_t avx512_attend_scratch_bytes(int n_rows, int k_dim, int v_dim)
+{
+    return sizeof(struct scratch) + (wide_floats(k_dim, v_dim) + (size_t)n_rows * SPAN) * sizeof(float);
+}
+
+/* ---- widening ---- */
+
+static inline __m512 widen_16(kg_kv_type type, const uint8_t *base, size_t at, __mmask16 m)
+{
+    if (type == KG_KV_F32) return _mm512_maskz_loadu_ps(m, base + 4 * at);
+    if (type == KG_KV_F16) return _mm512_cvtph_ps(_mm256_maskz_loadu_epi16(m, base + 2 * at));
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, base + at)));
+}
+
+static inline __attribute__((always_inline)) void widen_k_as(const struct cpu_kv_layout *kv, const uint8_t *block, int head, float *dst, kg_kv_type TYPE)
+{
+    const uint8_t *k = block + kv->k_offset;
+    const size_t k0 = (size_t)head * (size_t)kv->k_dim * KV_BLOCK;
+    const float *scale = (const float *)(const void *)(block + kv->k_scale_offset) + head * kv->k_groups * KV_BLOCK;
+    for (int i = 0; i < kv->k_dim; i++) {
+        for (int j = 0; j < KV_BLOCK; j += 16) {
+            __m512 x = widen_16(TYPE, k, k0 + (size_t)(i * KV_BLOCK + j), 0xffff);
+            if (TYPE == KG_KV_Q8_0) x = _mm512_mul_ps(x, _mm512_loadu_ps(scale + i / KV_GROUP * KV_BLOCK + j));
+            _mm512_store_ps(dst + i * KV_BLOCK + j, x);
+        }
+    }
+}
+
+static void widen_k(const struct cpu_kv_layout *kv, const uint8_t *block, int head, float *dst)
+{
+    switch (kv->type) {
+    case KG_KV_F16: widen_k_as(kv, block, head, dst, KG_KV_F16); break;
+    case KG_KV_F32: widen_k_as(kv, block, head, dst, KG_KV_F32); break;
+    case KG_KV_Q8_0: widen_k_as(kv, block, head, dst, KG_KV_Q8_0); break;
+    }
+}
+
+/* The first n positions; columns up to the next multiple of 16 become zero. */
+static inline __attribute__((always_inline)) void widen_v_as(const struct cpu_kv_layout *kv, const uint8_t *block, int head, int n, float *dst,
+                                                             kg_kv_type TYPE)
+{
+    const uint8_t *v = block + kv->v_offset;
+    const int width = ROUND_UP(kv->v_dim, 16);
+    const float *scale = (const float *)(const void *)(block + kv->v_scale_offset) + head * KV_BLOCK * kv->v_groups;
+    for (int j = 0; j < n; j++) {
+        const size_t at = ((size_t)head * KV_BLOCK + (size_t)j) * (size_t)kv->v_dim;
+        for (int i = 0; i < width; i += 16) {
+            const __mmask16 m = (__mmask16)(kv->v_dim - i >= 16 ? 0xffff : (1 << (kv->v_dim - i)) - 1);
+            __m512 x = widen_16(TYPE, v, at + (size_t)i, m);
+            if (TYPE == KG_KV_Q8_0) x = _mm512_mul_ps(x, _mm512_set1_ps(scale[j * kv->v_groups + i / KV_GROUP]));
+            _mm512_store_ps(dst + j * width + i, x);
+        }
+    }
+}
+
+static void widen_v(const struct cpu_kv_layout *kv, const uint8_t *block, int head, int n, float *dst)
+{
+    switch (kv->type) {
+    case KG_KV_F16: widen_v_as(kv, block, head, n, dst, KG_KV_F16); break;
+    case KG_KV_F32: widen_v_as(kv, block, head, n, dst, KG_KV_F32); break;
+    case KG_KV_Q8_0: widen_v_as(kv, block, head, n, dst, KG_KV_Q8_0); break;
+    }
+}
+
+/* ---- scores: p[r][0..32) = scale * q_r . k_j ---- */
+
+static inline __attribute__((always_inline)) void scores(const float *const *q, const float *k, int k_dim, float scale, float *p, const int R)
+{
+    __m512 s[ROWS][2];
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++) s[r][0] = s[r][1] = _mm512_setzero_ps();
+    for (int i = 0; i < k_dim; i++, k += KV_BLOCK) {
+        const __m512 k0 = _mm512_load_ps(k), k1 = _mm512_load_ps(k + 16);
+#pragma GCC unroll 6
+        for (int r = 0; r < R; r++) {
+            const __m512 b = _mm512_set1_ps(q[r][i]);
+            s[r][0] = _mm512_fmadd_ps(k0, b, s[r][0]);
+            s[r][1] = _mm512_fmadd_ps(k1, b, s[r][1]);
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++) {
+        _mm512_store_ps(p + r * SPAN, _mm512_mul_ps(s[r][0], _mm512_set1_ps(scale)));
+        _mm512_store_ps(p + r * SPAN + 16, _mm512_mul_ps(s[r][1], _mm512_set1_ps(scale)));
+    }
+}
+
+/* ---- out_r += sum_j p[r][j] v_j over n positions, C vectors of columns from column i on ---- */
+
+static inline __attribute__((always_inline)) void add_values(float *const *out, const float *v, int width, const float *p, int n, int i, __mmask16 last,
+                                                             const int R, const int C)
+{
+    __m512 c[ROWS][4];
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int x = 0; x < C; x++) c[r][x] = _mm512_maskz_loadu_ps(x == C - 1 ? last : 0xffff, out[r] + i + 16 * x);
+    v += i;
+    for (int j = 0; j < n; j++, v += width) {
+        __m512 w[4];
+#pragma GCC unroll 4
+        for (int x = 0; x < C; x++) w[x] = _mm512_load_ps(v + 16 * x);
+#pragma GCC unroll 6
+        for (int r = 0; r < R; r++) {
+            const __m512 b = _mm512_set1_ps(p[r * SPAN + j]);
+#pragma GCC unroll 4
+            for (int x = 0; x < C; x++) c[r][x] = _mm512_fmadd_ps(w[x], b, c[r][x]);
+        }
+    }
+#pragma GCC unroll 6
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int x = 0; x < C; x++) _mm512_mask_storeu_ps(out[r] + i + 16 * x, x == C - 1 ? last : 0xffff, c[r][x]);
+}
+
+static inline __attribute__((always_inline)) void add_values_rows(float *const *out, const float *v, int v_dim, const float *p, int n, const int R)
+{
+    const int width = ROUND_UP(v_dim, 16);
+    int i = 0;
+    for (; v_dim - i >= 64; i += 64) add_values(out, v, width, p, n, i, 0xffff, R, 4);
+    for (; v_dim > i; i += 16) add_values(out, v, width, p, n, i, (__mmask16)(v_dim - i >= 16 ? 0xffff : (1 << (v_dim - i)) - 1), R, 1);
+}
+
+#define ROW_CASES(CALL)            \
+    switch (n_rows) {              \
+    case 1: CALL(1); break;        \
+    case 2: CALL(2); break;        \
+    case 3: CALL(3); break;        \
+    case 4: CALL(4); break;        \
+    case 5: CALL(5); break;        \
+    default: CALL(6); break;       \
+    }
+
+static void scores_any(const float *const *q, const float *k, int k_dim, float scale, float *p, int n_rows)
+{
+#define CALL(R) scores(q, k, k_dim, scale, p, R)
+    ROW_CASES(CALL)
+#undef CALL
+}
+
+static void add_values_any(float *const *out, const float *v, int v_dim, const float *p, int n, int n_rows)
+{
+#define CALL(R) add_values_rows(out, v, v_dim, p, n, R)
+    ROW_CASES(CALL)
+#undef CALL
+}
+
+/* ---- softmax of one span ---- */
+
+/* As exp_fast of the plain C kernels, for x <= 0. */
+static inline __m512 exp_512(__m512 x)
+{
+    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
+    const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
+    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x), p = _mm512_set1_ps(1.9875691500e-4f);
+    r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f), r);
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
+    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
+    p = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
+    return _mm512_scalef_ps(p, n);
+}
+
+/* p[0..SPAN) scores -> weights; n of them count, the others become 0. */
+static void softmax_span(float *p, int n, float *top, float *sum, float *out, int v_dim)
+{
+    __m512 best = _mm512_set1_ps(-INFINITY);
+    for (int j = 0; j < n; j += 16) {
+        const __mmask16 m = (__mmask16)(n - j >= 16 ? 0xffff : (1 << (n - j)) - 1);
+        best = _mm512_mask_max_ps(best, m, best, _mm512_load_ps(p + j));
+    }
+    const float m1 = fmaxf(*top, _mm512_reduce_max_ps(best));
+    if (m1 > *top && *sum > 0) {
+        const __m512 fade = exp_512(_mm512_set1_ps(*top - m1));
+        *sum *= _mm512_cvtss_f32(fade);
+        for (int i = 0; i < v_dim; i += 16) {
+            const __mmask16 m = (__mmask16)(v_dim - i >= 16 ? 0xffff : (1 << (v_dim - i)) - 1);
+            _mm512_mask_storeu_ps(out + i, m, _mm512_mul_ps(fade, _mm512_maskz_loadu_ps(m, out + i)));
+        }
+    }
+    *top = m1;
+    __m512 total = _mm512_setzero_ps();
+    for (int j = 0; j < SPAN; j += 16) {
+        const __mmask16 m = (__mmask16)(n - j >= 16 ? 0xffff : n <= j ? 0 : (1 << (n - j)) - 1);
+        const __m512 e = m ? _mm512_maskz_mov_ps(m, exp_512(_mm512_sub_ps(_mm512_load_ps(p + j), _mm512_set1_ps(m1)))) : _mm512_setzero_ps();
+        total = _mm512_add_ps(total, e);
+        _mm512_store_ps(p + j, e);
+    }
+    *sum += _mm512_reduce_add_ps(total);
+}
+
+/* ---- a job ---- */
+
+static void list_rows(const struct cpu_attend *a, struct rows *r)
+{
+    r->n = 0;
+    for (int t = 0; t < a->n_tokens; t++) {
+        for (int h = 0; h < a->n_q; h++, r->n++) {
+            r->q[r->n] = a->q + (size_t)t * a->q_stride + h * a->kv->k_dim;
+            r->out[r->n] = a->out + (size_t)t * a->out_stride + h * a->kv->v_dim;
+            r->n_pos[r->n] = a->n_pos + t;
+            r->top[r->n] = -INFINITY;
+            r->sum[r->n] = 0;
+            memset(r->out[r->n], 0, (size_t)a->kv->v_dim * sizeof(float));
+        }
+    }
+}
+
+/* First row that sees position pos; rows come in order of n_pos. */
+static int first_row(const struct rows *r, int pos)
+{
+    int i = 0;
+    while (i < r->n && r->n_pos[i] <= pos) i++;
+    return i;
+}
+
+static void attend_span(const struct cpu_attend *a, struct rows *r, float *wide, float *p, int span0)
+{
+    const int k_dim = a->kv->k_dim, v_dim = a->kv->v_dim, end = MIN(span0 + SPAN, r->n_pos[r->n - 1]);
+    for (int pos = span0; pos < end; pos += KV_BLOCK) {
+        widen_k(a->kv, a->blocks[pos / KV_BLOCK], a->kv_head, wide);
+        const int first = first_row(r, pos), n = r->n - first, parts = (n + ROWS - 1) / ROWS;
+        for (int i = 0; i < parts; i++) {
+            const int r0 = first + n * i / parts, r1 = first + n * (i + 1) / parts;
+            scores_any(r->q + r0, wide, k_dim, a->scale, p + r0 * SPAN + pos - span0, r1 - r0);
+        }
+    }
+    for (int i = first_row(r, span0); i < r->n; i++)
+        softmax_span(p + i * SPAN, MIN(r->n_pos[i] - span0, SPAN), &r->top[i], &r->sum[i], r->out[i], v_dim);
+    for (int pos = span0; pos < end; pos += KV_BLOCK) {
+        const int n_pos = MIN(KV_BLOCK, end - pos);
+        widen_v(a->kv, a->blocks[pos / KV_BLOCK], a->kv_head, n_pos, wide);
+        const int first = first_row(r, pos), n = r->n - first, parts = (n + ROWS - 1) / ROWS;
+        for (int i = 0; i < parts; i++) {
+            const int r0 = first + n * i / parts, r1 = first + n * (i + 1) / parts;
+            add_values_any(r->out + r0, wide, v_dim, p + r0 * SPAN + pos - span0, n_pos, r1 - r0);
+        }
+    }
+}
+
+static void attend_rows(const struct cpu_attend *a)
+{
+    struct scratch *s = (struct scratch *)a->scratch;
+    struct rows *r = &s->rows;
+    float *p = s->wide + wide_floats(a->kv->k_dim, a->kv->v_dim);
+    list_rows(a, r);
+    for (int span0 = 0; span0 < r->n_pos[r->n - 1]; span0 += SPAN) attend_span(a, r, s->wide, p, span0);
+    for (int i = 0; i < r->n; i++) {
+        const float inv = 1.0f / r->sum[i];
+        for (int j = 0; j < a->kv->v_dim; j++) r->out[i][j] *= inv;
+    }
+}
+
+void avx512_attend(const struct cpu_attend *a)
+{
+    /* more query heads than rows fit: token by token, some heads at a time */
+    const int most = (int)COUNT_OF(((struct rows *)0)->q);
+    if (a->n_q * a->n_tokens <= most) {
+        attend_rows(a);
+        return;
+    }
+    for (int t = 0; t < a->n_tokens; t++) {
+        for (int h = 0; h < a->n_q; h += most) {
+            struct cpu_attend part = *a;
+            part.n_tokens = 1;
+            part.n_pos += t;
+            part.n_q = MIN(most, a->n_q - h);
+            part.q += (size_t)t * a->q_stride + (size_t)(h * a->kv->k_dim);
+            part.out += (size_t)t * a->out_stride + (size_t)(h * a->kv->v_dim);
+            attend_rows(&part);
+        }
+    }
+}

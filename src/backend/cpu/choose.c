@@ -1,0 +1,53 @@
+/* Which tier of kernels this processor gets. */
+#include "backend/cpu/cpu.h"
+
+#include <stdlib.h>
+
+static bool always(void) { return true; }
+
+#if defined(__x86_64__)
+static bool has_avx512(void)
+{
+    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16") &&
+           __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+}
+#endif
+
+static const struct {
+    const char *name;
+    bool (*supported)(void);
+    void (*fill)(struct cpu_kernels *k); /* overwrites what it has a better version of */
+} tiers[] = {                            /* best last */
+    {"generic", always, cpu_kernels_generic},
+#if defined(__x86_64__)
+    {"avx512", has_avx512, cpu_kernels_avx512},
+#endif
+};
+
+const char *cpu_tier_name(size_t i) { return i < COUNT_OF(tiers) ? tiers[i].name : NULL; }
+bool cpu_tier_supported(size_t i) { return i < COUNT_OF(tiers) && tiers[i].supported(); }
+
+kg_status cpu_kernels_choose(struct cpu_kernels *k)
+{
+    const char *forced = getenv("KAGARI_CPU");
+    bool known = !forced || !*forced;
+    for (size_t i = 0; i < COUNT_OF(tiers); i++) {
+        bool last = forced && strcmp(forced, tiers[i].name) == 0;
+        known |= last;
+        if (!tiers[i].supported()) {
+            if (last) return status_set(KG_ERR_UNSUPPORTED, "KAGARI_CPU=%s: this processor lacks its instructions", forced);
+            continue;
+        }
+        tiers[i].fill(k);
+        k->tier = tiers[i].name;
+        if (last) break;
+    }
+    if (known) return KG_OK;
+    char names[128] = "";
+    for (size_t i = 0; i < COUNT_OF(tiers); i++) {
+        strncat(names, i ? ", " : "", sizeof names - strlen(names) - 1);
+        strncat(names, tiers[i].name, sizeof names - strlen(names) - 1);
+    }
+    return status_set(KG_ERR_ARGUMENT, "KAGARI_CPU=%s: no such tier (known: %s)", forced, names);
+}

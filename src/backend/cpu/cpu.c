@@ -1,0 +1,261 @@
+/* The CPU backend: opening and closing, memory, KV blocks. What is computed and when: plan.c, run.c. */
+#include "backend/cpu/engine.h"
+
+#include "base/os.h"
+#include "tensor/decode.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static void cpu_close(void *ctx)
+{
+    struct cpu *c = ctx;
+    if (!c) return;
+    pool_free(&c->pool);
+    for (int i = 0; i < c->n_packed; i++) os_free(c->packed[i].data, c->packed[i].n_bytes);
+    for (struct kv_slab *s = c->kv_slabs, *next; s; s = next) {
+        next = s->next;
+        os_free(s->data, s->n_bytes);
+        free(s);
+    }
+    os_free(c->block_memory, c->block_memory_bytes);
+    free(c->kv_blocks);
+    free(c->seq_blocks);
+    free(c->seq_first);
+    arena_free(&c->arena);
+    free(c);
+}
+
+/* ---- weights ---- */
+
+static bool is_embedding(const struct program *p, const struct tensor *t)
+{
+    for (int i = 0; i < p->n_ops; i++)
+        if ((p->ops[i].code == OP_EMBED || p->ops[i].code == OP_POS_EMBED) && p->ops[i].w == t) return true;
+    return false;
+}
+
+/* Threads pack stripes of every weight, and let go of the file's pages as they are used up. */
+static void pack_weights(void *ctx, int i, int n)
+{
+    struct cpu *c = ctx;
+    for (int p = 0; p < c->n_packed; p++) {
+        const struct cpu_packed *w = &c->packed[p];
+        int64_t rows = w->tensor->ne[1], panels = (rows + PANEL - 1) / PANEL;
+        int64_t row0 = panels * i / n * PANEL, row1 = MIN(panels * (i + 1) / n * PANEL, rows);
+        if (row1 <= row0) continue;
+        w->format->pack(w->data, w->tensor, row0, row1);
+        if (!is_embedding(c->program, w->tensor))
+            os_map_release(tensor_row(w->tensor, row0), (size_t)(row1 - row0) * tensor_row_bytes(w->tensor));
+    }
+}
+
+/* ---- memory of a run: registers, activations, scratch ---- */
+
+/* Takes n_bytes of a layout that has used *used so far; returns their offset. */
+static size_t take(size_t *used, size_t n_bytes)
+{
+    size_t at = *used;
+    *used += ROUND_UP(n_bytes, (size_t)64);
+    return at;
+}
+
+static size_t scratch_bytes(const struct cpu *c)
+{
+    size_t most = 0;
+    const struct program *p = c->program;
+    for (int i = 0; i < p->n_regs; i++) most = MAX(most, (size_t)p->reg_width[i] * sizeof(float));
+    for (int i = 0; i < c->n_steps; i++) {
+        const struct step *s = &c->steps[i];
+        if (s->code == STEP_OP && s->op->code == OP_MATMUL) most = MAX(most, s->matmul.format->scratch_bytes(s->matmul.in, c->params.max_batch));
+        if (s->code == STEP_ATTEND) {
+            const struct attention *a = &s->op->attention;
+            most = MAX(most, c->kernels.attend_scratch_bytes(a->n_heads / a->n_kv_heads * c->attend_tokens, a->k_dim, a->v_dim));
+        }
+    }
+    return most;
+}
+
+static bool wants_acts(const struct cpu *c, int reg, enum acts_kind kind)
+{
+    for (int i = 0; i < c->n_steps; i++)
+        if (c->steps[i].code == STEP_ACTS && c->steps[i].reg == reg && c->steps[i].acts == kind) return true;
+    return false;
+}
+
+/* Hands out the memory at base; with base NULL only measures it. Returns the bytes. */
+static size_t lay_out(struct cpu *c, char *base, size_t per_thread)
+{
+    const struct program *p = c->program;
+    size_t n = (size_t)c->params.max_batch, used = 0;
+    for (int r = 0; r < p->n_regs; r++) {
+        const size_t width = (size_t)p->reg_width[r], units = width / ACT_GROUP;
+        const bool int8 = wants_acts(c, r, ACTS_INT8), f32 = wants_acts(c, r, ACTS_F32_TILES), bf16 = wants_acts(c, r, ACTS_BF16_TILES);
+        const size_t x = take(&used, r == c->logits_reg ? 0 : n * width * sizeof(float));
+        const size_t q = take(&used, int8 ? n * width : 0);
+        const size_t group = take(&used, int8 ? n * units * sizeof(struct act_group) : 0);
+        const size_t halves = take(&used, int8 ? n * units * sizeof(struct act_halves) : 0);
+        const size_t tiles_f32 = take(&used, f32 ? n * width * sizeof(float) : 0);
+        const size_t tiles_bf16 = take(&used, bf16 ? n * ROUND_UP(width, 2) * sizeof(uint16_t) : 0);
+        if (!base) continue;
+        c->reg[r] = (void *)(base + x);
+        if (int8) {
+            c->acts[r].q = (void *)(base + q);
+            c->acts[r].group = (void *)(base + group);
+            c->acts[r].halves = (void *)(base + halves);
+        }
+        if (f32) c->acts[r].f32 = (void *)(base + tiles_f32);
+        if (bf16) c->acts[r].bf16 = (void *)(base + tiles_bf16);
+    }
+    for (int i = 0; i < c->params.n_threads; i++) {
+        size_t at = take(&used, per_thread);
+        if (base) c->scratch[i] = base + at;
+    }
+    return used;
+}
+
+/* Enough query rows to make good use of a widened KV block, few enough for their sums to stay in cache. */
+#define ATTEND_ROWS 32
+
+static void choose_attend_tokens(struct cpu *c)
+{
+    int n_q = 1;
+    for (int i = 0; i < c->program->n_ops; i++) {
+        const struct op *op = &c->program->ops[i];
+        if (op->code == OP_ATTENTION) n_q = MAX(n_q, op->attention.n_heads / op->attention.n_kv_heads);
+    }
+    c->attend_tokens = MAX(1, ATTEND_ROWS / n_q);
+}
+
+static kg_status allocate(struct cpu *c)
+{
+    choose_attend_tokens(c);
+    size_t n_regs = (size_t)c->program->n_regs, per_thread = scratch_bytes(c);
+    c->reg = arena_array(&c->arena, n_regs, sizeof *c->reg);
+    c->acts = arena_array(&c->arena, n_regs, sizeof *c->acts);
+    c->scratch = arena_array(&c->arena, (size_t)c->params.n_threads, sizeof *c->scratch);
+    c->tiles = arena_array(&c->arena, (size_t)c->params.max_batch, sizeof *c->tiles);
+    c->selected = arena_array(&c->arena, (size_t)c->params.max_batch, sizeof *c->selected);
+    if (!c->reg || !c->acts || !c->scratch || !c->tiles || !c->selected) return KG_ERR_MEMORY;
+    c->block_memory_bytes = lay_out(c, NULL, per_thread);
+    c->block_memory = os_alloc(c->block_memory_bytes);
+    if (!c->block_memory) return KG_ERR_MEMORY;
+    lay_out(c, c->block_memory, per_thread);
+    return KG_OK;
+}
+
+/* ---- KV ---- */
+
+static kg_status kv_layout(struct cpu *c)
+{
+    static const size_t item_bytes[] = {[KG_KV_F16] = 2, [KG_KV_F32] = 4, [KG_KV_Q8_0] = 1};
+    const struct program *p = c->program;
+    c->kv = arena_array(&c->arena, (size_t)p->n_kv, sizeof *c->kv);
+    if (!c->kv) return KG_ERR_MEMORY;
+    size_t used = 0, item = item_bytes[c->params.kv_type];
+    for (int i = 0; i < p->n_kv; i++) {
+        struct cpu_kv_layout *l = &c->kv[i];
+        l->type = c->params.kv_type;
+        l->n_kv_heads = p->kv[i].n_kv_heads;
+        l->k_dim = p->kv[i].k_width / l->n_kv_heads;
+        l->v_dim = p->kv[i].v_width / l->n_kv_heads;
+        l->k_groups = (l->k_dim + KV_GROUP - 1) / KV_GROUP;
+        l->v_groups = (l->v_dim + KV_GROUP - 1) / KV_GROUP;
+        size_t heads = (size_t)l->n_kv_heads * KV_BLOCK, scale = l->type == KG_KV_Q8_0 ? sizeof(float) : 0;
+        l->k_offset = take(&used, heads * (size_t)l->k_dim * item);
+        l->v_offset = take(&used, heads * (size_t)l->v_dim * item);
+        l->k_scale_offset = take(&used, heads * (size_t)l->k_groups * scale);
+        l->v_scale_offset = take(&used, heads * (size_t)l->v_groups * scale);
+    }
+    c->kv_block_bytes = used;
+    return KG_OK;
+}
+
+static kg_status cpu_kv_reserve(void *ctx, int n_blocks)
+{
+    struct cpu *c = ctx;
+    if (n_blocks <= c->n_kv_blocks) return KG_OK;
+    size_t more = (size_t)(n_blocks - c->n_kv_blocks);
+    uint8_t **blocks = realloc(c->kv_blocks, (size_t)n_blocks * sizeof *blocks);
+    if (!blocks) return status_set(KG_ERR_MEMORY, "out of memory (KV block table)");
+    c->kv_blocks = blocks;
+    struct kv_slab *slab = malloc(sizeof *slab);
+    uint8_t *data = slab ? os_alloc(MAX(more * c->kv_block_bytes, (size_t)1)) : NULL;
+    if (!data) {
+        free(slab);
+        return status_set(KG_ERR_MEMORY, "out of memory (%zu bytes of KV cache)", more * c->kv_block_bytes);
+    }
+    *slab = (struct kv_slab){.next = c->kv_slabs, .n_bytes = MAX(more * c->kv_block_bytes, (size_t)1), .data = data};
+    c->kv_slabs = slab;
+    for (size_t i = 0; i < more; i++) c->kv_blocks[c->n_kv_blocks++] = data + i * c->kv_block_bytes;
+    return KG_OK;
+}
+
+static kg_status cpu_kv_copy(void *ctx, int dst, int src)
+{
+    struct cpu *c = ctx;
+    if (dst < 0 || src < 0 || dst >= c->n_kv_blocks || src >= c->n_kv_blocks) return status_set(KG_ERR_ARGUMENT, "KV block out of range");
+    memcpy(c->kv_blocks[dst], c->kv_blocks[src], c->kv_block_bytes);
+    return KG_OK;
+}
+
+static size_t cpu_kv_block_bytes(const void *ctx) { return ((const struct cpu *)ctx)->kv_block_bytes; }
+
+/* ---- open ---- */
+
+static kg_status open_steps(struct cpu *c)
+{
+    KG_TRY(cpu_kernels_choose(&c->kernels));
+    KG_TRY(pool_new(&c->pool, c->params.n_threads));
+    KG_TRY(kv_layout(c));
+    KG_TRY(cpu_plan(c));
+    KG_TRY(allocate(c));
+    pool_run(c->pool, pack_weights, c);
+    return KG_OK;
+}
+
+static kg_status cpu_open(void **out, const struct program *p, const struct backend_params *params)
+{
+    *out = NULL;
+    struct cpu *c = calloc(1, sizeof *c);
+    if (!c) return status_set(KG_ERR_MEMORY, "out of memory");
+    c->program = p;
+    c->params = *params;
+    kg_status st = open_steps(c);
+    if (st == KG_OK) *out = c;
+    else cpu_close(c);
+    return st;
+}
+
+/* Relative error of one stage of a layer (a matmul, an attention), in the Euclidean norm; stages are taken as independent, so
+ * squares add up. Rounding to int8 with one scale per 32: the error of each element is uniform within half a step of
+ * top / 127, and the norm of the group is at least top, so at most sqrt(32 / 12) / 127. f16 and bf16: half an ulp. f32: sums of 16
+ * lanes over a few thousand products, whose cancellation costs another factor of about the square root of their number. */
+static double cpu_error_bound(const void *ctx)
+{
+    const struct cpu *c = ctx;
+    const double int8 = sqrt(ACT_GROUP / 12.0) / 127;
+    const double matmul[ACTS_N] = {[ACTS_ROWS] = 0x1p-20, [ACTS_F32_TILES] = 0x1p-20, [ACTS_BF16_TILES] = 0x1p-9, [ACTS_INT8] = int8};
+    const double kv[] = {[KG_KV_F16] = 0x1p-11, [KG_KV_F32] = 0x1p-20, [KG_KV_Q8_0] = int8};
+    double squares = 0;
+    for (int i = 0; i < c->n_steps; i++) {
+        const struct step *s = &c->steps[i];
+        double e = 0;
+        if (s->code == STEP_ATTEND) e = kv[c->params.kv_type];
+        if (s->code == STEP_OP && s->op->code == OP_MATMUL) e = matmul[s->matmul.format->acts];
+        squares += e * e;
+    }
+    return sqrt(squares);
+}
+
+const struct backend backend_cpu = {
+    .name = "cpu",
+    .what = "f32 on this machine's processors, weights in their file types",
+    .open = cpu_open,
+    .close = cpu_close,
+    .kv_reserve = cpu_kv_reserve,
+    .kv_copy = cpu_kv_copy,
+    .kv_block_bytes = cpu_kv_block_bytes,
+    .run = cpu_run,
+    .error_bound = cpu_error_bound,
+};

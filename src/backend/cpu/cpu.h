@@ -1,0 +1,141 @@
+/* The CPU engine's own types: kernel table, weight formats, prepared activations, KV layout.
+ *
+ * A tier (plain C, AVX2, AVX-512, NEON) is a struct cpu_kernels. cpu_kernels_generic fills every entry; better tiers start
+ * from it and overwrite. Every kernel computes one token's result the same way whatever the batch, so results do not
+ * depend on batch size, prompt chunking or number of threads. */
+#ifndef BACKEND_CPU_CPU_H
+#define BACKEND_CPU_CPU_H
+
+#include "backend/backend.h"
+
+#define ACT_GROUP 32 /* activations share one scale per this many elements */
+#define PANEL 16     /* rows that packed formats interleave; matmul work is split at multiples of it */
+
+/* What a matmul reads of its input register besides the plain rows; made once per register, used by every matmul that wants it. */
+enum acts_kind {
+    ACTS_ROWS, /* float [n][in]: the register itself */
+    ACTS_INT8,
+    ACTS_F32_TILES,
+    ACTS_BF16_TILES,
+    ACTS_N
+};
+
+/* Tokens lie in tiles, the last one smaller, so that a kernel reads a tile as one stream. A tile that starts with token t0 and has
+ * T tokens is, from the array's start + t0 * row,
+ *   q [in / 4][T][4], group and halves [in / ACT_GROUP][T]: x ~ scale * q, and what else a kernel wants to know of a group, computed
+ *                                                           once here and not per weight
+ *   f32 [in][T]; bf16 [in / 2][T][2], pairs of elements */
+#define ACT_TILE 6
+#define ACT_FLOAT_TILE 12
+struct cpu_acts {
+    int8_t *q;
+    struct act_group *group;
+    struct act_halves *halves;
+    float *f32;
+    uint16_t *bf16;
+};
+#define ACT_MAGIC 12582912.0f /* 1.5 * 2^23: the float whose bits, plus a small integer i, are those of 1.5 * 2^23 + i */
+#define ACT_MAGIC_BITS 0x4b400000
+struct act_group {
+    float scale;      /* at most 20 significant bits, so that ACT_MAGIC * scale is exact */
+    float neg_magic;  /* -ACT_MAGIC * scale */
+    float sum_scaled; /* scale * sum of q */
+    int32_t init;     /* ACT_MAGIC_BITS - 128 * sum of q: cancels the offset of values stored as q + 128 */
+};
+struct act_halves { /* the same for the two halves of 16 */
+    float sum_scaled[2];
+    int32_t init[2];
+};
+
+/* Where token t of n lies: element 4 i + b at q[i * T * 4 + b], group g at group[g * T]. */
+struct act_row {
+    int8_t *q;
+    struct act_group *group;
+    struct act_halves *halves;
+    int T;
+};
+static inline struct act_row act_row(const struct cpu_acts *a, int in, int n, int t)
+{
+    const size_t t0 = (size_t)(t / ACT_TILE * ACT_TILE), units = (size_t)(in / ACT_GROUP), i = (size_t)(t % ACT_TILE);
+    return (struct act_row){a->q + t0 * (size_t)in + 4 * i, a->group + t0 * units + i, a->halves + t0 * units + i, MIN(ACT_TILE, n - (int)t0)};
+}
+
+struct cpu_format;
+
+/* One matmul: y[t][o] = sum_i w(o)[i] x[t][i] + bias[o]. */
+struct cpu_matmul {
+    const struct cpu_format *format;
+    const struct tensor *tensor;
+    const void *packed; /* the tensor in the format's own layout; NULL if it uses the file's rows */
+    int in, out, n;
+    const float *x; /* ACTS_ROWS */
+    struct cpu_acts acts;
+    const float *bias;  /* [out] or NULL */
+    float *y;           /* [n][out] */
+    void *scratch;      /* this thread's, format->scratch_bytes(in, max_batch) */
+};
+
+/* How a tensor type is kept in memory and multiplied. */
+struct cpu_format {
+    const char *name;
+    enum acts_kind acts;
+    /* Bytes of the packed tensor; NULL: the file's rows are used in place. */
+    size_t (*packed_bytes)(int64_t rows, int64_t in);
+    /* Packs rows [row0, row1) of t; row0 is a multiple of PANEL. */
+    void (*pack)(void *packed, const struct tensor *t, int64_t row0, int64_t row1);
+    size_t (*scratch_bytes)(int in, int max_n);
+    /* Computes outputs [row0, row1) for all tokens; row0 is a multiple of PANEL. */
+    void (*run)(const struct cpu_matmul *m, int row0, int row1);
+};
+
+/* KV memory: a block holds KV_BLOCK positions of every layer. Per layer, K is kept transposed, [n_kv_heads][k_dim][KV_BLOCK], so
+ * that positions are vector lanes when scores are computed; V is [n_kv_heads][KV_BLOCK][v_dim]. For Q8_0 both are int8 with
+ * one f32 scale per position and KV_GROUP elements behind them: K [n_kv_heads][k_groups][KV_BLOCK], V [n_kv_heads][KV_BLOCK][v_groups]. */
+#define KV_GROUP 32
+struct cpu_kv_layout {
+    kg_kv_type type;
+    int n_kv_heads, k_dim, v_dim, k_groups, v_groups;
+    size_t k_offset, v_offset, k_scale_offset, v_scale_offset; /* bytes from the start of a block */
+};
+
+/* Attention of a few tokens of one sequence, at consecutive positions, for the n_q heads that share one KV head. What a token
+ * gets does not depend on the tokens beside it. */
+struct cpu_attend {
+    const struct cpu_kv_layout *kv;
+    uint8_t *const *blocks; /* addresses of the sequence's KV blocks */
+    int kv_head, n_q, n_tokens;
+    int n_pos;              /* positions that the first token attends to: 0 .. n_pos - 1; each next one sees one more */
+    float scale;
+    const float *q;         /* token t: [n_q][k_dim] at q + t * q_stride */
+    float *out;             /* token t: [n_q][v_dim] at out + t * out_stride */
+    size_t q_stride, out_stride;
+    float *scratch;         /* this thread's, see attend_scratch_bytes */
+};
+
+struct cpu_kernels {
+    const char *tier;
+    void (*rms_norm)(float *dst, const float *x, const float *w, const float *b, int n, float eps); /* b may be NULL */
+    void (*layer_norm)(float *dst, const float *x, const float *w, const float *b, int n, float eps);
+    void (*rope)(float *x, const float *cos_sin, const struct rope *r); /* one token; cos_sin [n_rot/2][2] */
+    void (*act)(float *dst, const float *x, int n, enum activation f);
+    void (*glu)(float *dst, const float *gate, const float *up, int n, enum activation f);
+    void (*add)(float *dst, const float *a, const float *b, int n);
+    void (*quantize)(const float *x, int n, struct act_row row); /* n a multiple of ACT_GROUP */
+    void (*tile_f32)(const float *x, int n, float *dst, int T);     /* dst[i * T] */
+    void (*tile_bf16)(const float *x, int n, uint16_t *dst, int T); /* dst[i / 2 * T * 2 + i % 2] */
+    void (*kv_store)(const struct cpu_kv_layout *kv, uint8_t *block, int slot, const float *k, const float *v);
+    void (*attend)(const struct cpu_attend *a);
+    size_t (*attend_scratch_bytes)(int n_rows, int k_dim, int v_dim); /* n_rows: n_q * n_tokens at most */
+    const struct cpu_format *(*format)(enum tensor_type type, kg_activations activations);
+};
+
+void cpu_kernels_generic(struct cpu_kernels *k);
+void cpu_kernels_avx512(struct cpu_kernels *k);
+
+/* Tiers of this build, worst first; NULL past the end. */
+const char *cpu_tier_name(size_t i);
+bool cpu_tier_supported(size_t i); /* by this processor */
+/* The best tier of this processor; KAGARI_CPU=generic|avx2|avx512|neon|... in the environment forces a lower one. */
+kg_status cpu_kernels_choose(struct cpu_kernels *k);
+
+#endif

@@ -1,0 +1,96 @@
+/* The CPU engine's state: what open() prepares and run() uses. Kernels do not see it. */
+#ifndef BACKEND_CPU_ENGINE_H
+#define BACKEND_CPU_ENGINE_H
+
+#include "backend/cpu/cpu.h"
+#include "base/threads.h"
+
+/* How a step's work is split between threads. */
+enum split {
+    SPLIT_TOKENS, /* thread i of n does tokens [i*T/n, (i+1)*T/n): the same for every such step between two SELECTs */
+    SPLIT_SHARED, /* threads take pieces of work until none is left */
+    SPLIT_ONE,    /* thread 0 does it */
+};
+
+enum step_code { STEP_ROPE_TABLES, STEP_OP, STEP_ACTS, STEP_KV_STORE, STEP_ATTEND };
+
+/* A step is an operation of the program, or a part of one. */
+struct step {
+    enum step_code code;
+    enum split split;
+    const struct op *op;
+    int reg;             /* STEP_ACTS: of this register ... */
+    enum acts_kind acts; /* ... this kind */
+    bool barrier;  /* threads must meet before this step: it touches what a step since the last meeting wrote, or the reverse */
+    bool selected; /* after SELECT: works on the tokens that want logits */
+    /* prepared operands */
+    const float *w, *b;        /* norm weight and bias as f32 */
+    struct cpu_matmul matmul;  /* all but n, x, y, acts */
+    int rope_table;
+};
+
+struct cpu_rope_table {
+    const struct rope *rope;
+    double *freq;    /* [n_rot / 2] */
+    float magnitude; /* of cos and sin */
+    float *cos_sin;  /* [max_batch][n_rot / 2][2] */
+};
+
+/* A weight in its format's own layout; shared by the matmuls that use the same tensor. */
+struct cpu_packed {
+    const struct tensor *tensor;
+    const struct cpu_format *format;
+    void *data;
+    size_t n_bytes;
+};
+
+struct cpu {
+    const struct program *program;
+    struct backend_params params;
+    struct cpu_kernels kernels;
+    struct pool *pool;
+    struct arena arena;
+
+    struct step *steps; /* [n_steps] */
+    int n_steps;
+    atomic_int *next;   /* [n_steps]: pieces of work taken of SPLIT_SHARED steps */
+    struct cpu_rope_table *rope_tables;
+    int n_rope_tables;
+    struct cpu_packed *packed;
+    int n_packed;
+
+    float **reg;           /* [n_regs]: [max_batch][width]; the register of the logits points to the caller's memory */
+    struct cpu_acts *acts; /* [n_regs]; NULL where no matmul wants them */
+    int logits_reg;
+    void **scratch;        /* [n_threads] */
+    void *block_memory;    /* registers, activations and scratch: one allocation */
+    size_t block_memory_bytes;
+
+    int attend_tokens;     /* that an attention kernel works on at a time */
+    struct cpu_kv_layout *kv; /* [n_kv] */
+    size_t kv_block_bytes;
+    uint8_t **kv_blocks;   /* [n_kv_blocks] */
+    int n_kv_blocks;
+    struct kv_slab {       /* memory of the blocks added by one reservation */
+        struct kv_slab *next;
+        size_t n_bytes;
+        uint8_t *data;
+    } *kv_slabs;
+
+    const struct batch *batch; /* of the run in progress */
+    struct token_tile {        /* tokens of one sequence at consecutive positions, at most attend_tokens */
+        int first, n;
+    } *tiles;                  /* [n_tiles] of the batch */
+    int n_tiles;
+    int *selected;             /* [max_batch]: tokens that want logits */
+    int n_selected;
+    uint8_t **seq_blocks;      /* addresses of the blocks of every sequence of the batch, one after the other */
+    size_t seq_blocks_cap;
+    size_t *seq_first;         /* [n_seqs]: where a sequence starts in seq_blocks */
+    size_t seq_first_cap;
+};
+
+kg_status cpu_plan(struct cpu *c); /* steps, rope tables */
+kg_status cpu_run(void *ctx, const struct batch *batch);
+
+#endif

@@ -1,0 +1,384 @@
+/* Every kernel in plain C, for every tensor type, straight from the rows of the file. A tier's file includes this, is compiled
+ * for its instruction set, and starts from fill_kernels. Sums run over 16 lanes, so that compilers
+ * vectorise them without changing the order of additions. */
+#include "backend/cpu/cpu.h"
+
+#include "base/half.h"
+#include "tensor/decode.h"
+
+#include <math.h>
+
+#define LANES 16
+
+/* e^x without branches, so that loops over it vectorise: x = n ln 2 + r, |r| <= ln 2 / 2, a polynomial for e^r, n into the exponent.
+ * Within 2 ulp on [-87, 88]; saturates outside to 1.6e-38 and 1.7e38; coefficients: Cephes expf. */
+static inline float exp_fast(float x)
+{
+    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+    float n = (x * 1.44269504f + shift) - shift;
+    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    return f32_from_bits(f32_bits(p) + ((uint32_t)(int32_t)n << 23));
+}
+
+/* Pairwise sum of LANES partial sums. */
+static float lanes_sum(const float *a)
+{
+    float s[LANES];
+    memcpy(s, a, sizeof s);
+    for (int w = LANES / 2; w > 0; w /= 2)
+        for (int i = 0; i < w; i++) s[i] += s[i + w];
+    return s[0];
+}
+
+static float dot_f32(const float *a, const float *b, int n)
+{
+    float acc[LANES] = {0};
+    int i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int j = 0; j < LANES; j++) acc[j] += a[i + j] * b[i + j];
+    for (int j = 0; i < n; i++, j++) acc[j] += a[i] * b[i];
+    return lanes_sum(acc);
+}
+
+/* ---- rows ---- */
+
+static void rms_norm(float *dst, const float *x, const float *w, const float *b, int n, float eps)
+{
+    float r = 1.0f / sqrtf(dot_f32(x, x, n) / (float)n + eps);
+    for (int i = 0; i < n; i++) dst[i] = x[i] * r * w[i] + (b ? b[i] : 0.0f);
+}
+
+static void layer_norm(float *dst, const float *x, const float *w, const float *b, int n, float eps)
+{
+    float acc[LANES] = {0};
+    for (int i = 0; i < n; i++) acc[i % LANES] += x[i];
+    float mean = lanes_sum(acc) / (float)n;
+    memset(acc, 0, sizeof acc);
+    for (int i = 0; i < n; i++) acc[i % LANES] += (x[i] - mean) * (x[i] - mean);
+    float r = 1.0f / sqrtf(lanes_sum(acc) / (float)n + eps);
+    for (int i = 0; i < n; i++) dst[i] = (x[i] - mean) * r * w[i] + (b ? b[i] : 0.0f);
+}
+
+static void rope(float *x, const float *cos_sin, const struct rope *r)
+{
+    int half = r->n_rot / 2;
+    int second = r->style == ROPE_HALVES ? half : 1, step = r->style == ROPE_HALVES ? 1 : 2;
+    for (int h = 0; h < r->n_heads; h++, x += r->head_dim) {
+        for (int i = 0; i < half; i++) {
+            float c = cos_sin[2 * i], s = cos_sin[2 * i + 1];
+            float *a = x + i * step, *b = a + second, a0 = *a, b0 = *b;
+            *a = a0 * c - b0 * s;
+            *b = a0 * s + b0 * c;
+        }
+    }
+}
+
+static inline float silu(float x) { return x / (1.0f + exp_fast(-x)); }
+static inline float gelu_tanh(float x)
+{
+    float u = 0.7978845608028654f * (x + 0.044715f * x * x * x);
+    return x / (1.0f + exp_fast(-2.0f * u)); /* (1 + tanh u) / 2 = 1 / (1 + e^-2u) */
+}
+static inline float gelu_erf(float x) { return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f)); }
+
+static void act(float *dst, const float *x, int n, enum activation f)
+{
+    switch (f) {
+    case ACTIVATION_SILU:
+        for (int i = 0; i < n; i++) dst[i] = silu(x[i]);
+        break;
+    case ACTIVATION_GELU_TANH:
+        for (int i = 0; i < n; i++) dst[i] = gelu_tanh(x[i]);
+        break;
+    case ACTIVATION_GELU_ERF:
+        for (int i = 0; i < n; i++) dst[i] = gelu_erf(x[i]);
+        break;
+    case ACTIVATION_RELU:
+        for (int i = 0; i < n; i++) dst[i] = x[i] > 0 ? x[i] : 0;
+        break;
+    case ACTIVATION_N: break;
+    }
+}
+
+static void glu(float *dst, const float *gate, const float *up, int n, enum activation f)
+{
+    if (f == ACTIVATION_SILU) {
+        for (int i = 0; i < n; i++) dst[i] = silu(gate[i]) * up[i];
+        return;
+    }
+    float part[64]; /* dst may be gate or up */
+    for (int i = 0; i < n; i += (int)COUNT_OF(part)) {
+        int m = MIN(n - i, (int)COUNT_OF(part));
+        act(part, gate + i, m, f);
+        for (int j = 0; j < m; j++) dst[i + j] = part[j] * up[i + j];
+    }
+}
+
+static void add(float *dst, const float *a, const float *b, int n)
+{
+    for (int i = 0; i < n; i++) dst[i] = a[i] + b[i];
+}
+
+static void quantize(const float *x, int n, struct act_row row)
+{
+    for (int u = 0; u < n / ACT_GROUP; u++, x += ACT_GROUP) {
+        float top = 0;
+        for (int i = 0; i < ACT_GROUP; i++) top = fmaxf(top, fabsf(x[i]));
+        /* up to 20 significant bits: never smaller than top / 127 */
+        float d = f32_from_bits((f32_bits(top / 127.0f) + 15u) & ~15u);
+        float inv = d > 0 ? 1.0f / d : 0.0f;
+        int8_t q[ACT_GROUP];
+        int sum[2] = {0};
+        for (int i = 0; i < ACT_GROUP; i++) {
+            q[i] = (int8_t)lrintf(fmaxf(fminf(x[i] * inv, 127.0f), -127.0f));
+            sum[i / 16] += q[i];
+        }
+        for (int i = 0; i < ACT_GROUP / 4; i++) memcpy(row.q + (u * (ACT_GROUP / 4) + i) * row.T * 4, q + 4 * i, 4);
+        row.group[u * row.T] = (struct act_group){d, -ACT_MAGIC * d, d * (float)(sum[0] + sum[1]), ACT_MAGIC_BITS - 128 * (sum[0] + sum[1])};
+        row.halves[u * row.T] =
+            (struct act_halves){{d * (float)sum[0], d * (float)sum[1]}, {ACT_MAGIC_BITS - 128 * sum[0], ACT_MAGIC_BITS - 128 * sum[1]}};
+    }
+}
+
+static void tile_f32(const float *x, int n, float *dst, int T)
+{
+    for (int i = 0; i < n; i++) dst[i * T] = x[i];
+}
+
+static void tile_bf16(const float *x, int n, uint16_t *dst, int T)
+{
+    for (int i = 0; i < n; i++) dst[i / 2 * T * 2 + i % 2] = bf16_from_f32(x[i]);
+    if (n % 2) dst[n / 2 * T * 2 + 1] = 0;
+}
+
+/* ---- attention ---- */
+
+static float kv_element(const struct cpu_kv_layout *kv, const uint8_t *p, size_t i)
+{
+    if (kv->type == KG_KV_F32) return f32_from_bits(load_u32(p + 4 * i));
+    if (kv->type == KG_KV_F16) return f32_from_f16(load_u16(p + 2 * i));
+    return (float)((const int8_t *)p)[i];
+}
+
+static void kv_put(kg_kv_type type, uint8_t *p, size_t i, float x)
+{
+    if (type == KG_KV_F32) {
+        memcpy(p + 4 * i, &x, 4);
+    } else {
+        uint16_t h = f16_from_f32(x);
+        memcpy(p + 2 * i, &h, 2);
+    }
+}
+
+/* Rounds x[n] to int8 in groups of KV_GROUP; element i goes to q[i * stride], group g's scale to scale[g * scale_stride]. */
+static void kv_put_q8(const float *x, int n, int8_t *q, int stride, float *scale, int scale_stride)
+{
+    for (int g = 0; g * KV_GROUP < n; g++) {
+        int end = MIN(n, (g + 1) * KV_GROUP);
+        float top = 0;
+        for (int i = g * KV_GROUP; i < end; i++) top = fmaxf(top, fabsf(x[i]));
+        float d = top / 127.0f, inv = d > 0 ? 1.0f / d : 0.0f;
+        scale[g * scale_stride] = d;
+        for (int i = g * KV_GROUP; i < end; i++) q[i * stride] = (int8_t)lrintf(fmaxf(fminf(x[i] * inv, 127.0f), -127.0f));
+    }
+}
+
+static void kv_store(const struct cpu_kv_layout *kv, uint8_t *block, int slot, const float *k, const float *v)
+{
+    for (int h = 0; h < kv->n_kv_heads; h++, k += kv->k_dim, v += kv->v_dim) {
+        size_t k0 = (size_t)h * (size_t)kv->k_dim * KV_BLOCK, v0 = ((size_t)h * KV_BLOCK + (size_t)slot) * (size_t)kv->v_dim;
+        if (kv->type == KG_KV_Q8_0) {
+            float *ks = (float *)(block + kv->k_scale_offset) + h * kv->k_groups * KV_BLOCK + slot;
+            float *vs = (float *)(block + kv->v_scale_offset) + (h * KV_BLOCK + slot) * kv->v_groups;
+            kv_put_q8(k, kv->k_dim, (int8_t *)(block + kv->k_offset) + k0 + slot, KV_BLOCK, ks, KV_BLOCK);
+            kv_put_q8(v, kv->v_dim, (int8_t *)(block + kv->v_offset) + v0, 1, vs, 1);
+            continue;
+        }
+        for (int i = 0; i < kv->k_dim; i++) kv_put(kv->type, block + kv->k_offset, k0 + (size_t)(i * KV_BLOCK + slot), k[i]);
+        for (int i = 0; i < kv->v_dim; i++) kv_put(kv->type, block + kv->v_offset, v0 + (size_t)i, v[i]);
+    }
+}
+
+/* Widens one head's K or V of a block to f32; Q8_0: group scales of K lie [k_groups][KV_BLOCK], of V [KV_BLOCK][v_groups]. */
+static void widen_k(const struct cpu_kv_layout *kv, const uint8_t *block, int head, float *dst)
+{
+    size_t k0 = (size_t)head * (size_t)kv->k_dim * KV_BLOCK;
+    for (int i = 0; i < kv->k_dim * KV_BLOCK; i++) dst[i] = kv_element(kv, block + kv->k_offset, k0 + (size_t)i);
+    if (kv->type != KG_KV_Q8_0) return;
+    const float *ks = (const float *)(block + kv->k_scale_offset) + head * kv->k_groups * KV_BLOCK;
+    for (int i = 0; i < kv->k_dim; i++)
+        for (int j = 0; j < KV_BLOCK; j++) dst[i * KV_BLOCK + j] *= ks[i / KV_GROUP * KV_BLOCK + j];
+}
+
+static void widen_v(const struct cpu_kv_layout *kv, const uint8_t *block, int head, float *dst)
+{
+    size_t v0 = (size_t)head * (size_t)kv->v_dim * KV_BLOCK;
+    for (int i = 0; i < kv->v_dim * KV_BLOCK; i++) dst[i] = kv_element(kv, block + kv->v_offset, v0 + (size_t)i);
+    if (kv->type != KG_KV_Q8_0) return;
+    const float *vs = (const float *)(block + kv->v_scale_offset) + head * KV_BLOCK * kv->v_groups;
+    for (int j = 0; j < KV_BLOCK; j++)
+        for (int i = 0; i < kv->v_dim; i++) dst[j * kv->v_dim + i] *= vs[j * kv->v_groups + i / KV_GROUP];
+}
+
+static size_t attend_scratch_bytes(int n_rows, int k_dim, int v_dim)
+{
+    return (size_t)(KV_BLOCK * MAX(k_dim, v_dim) + 2 * n_rows + n_rows * KV_BLOCK) * sizeof(float);
+}
+
+/* Scores of one block; what they do to the running maximum and sum (online softmax: Milakov and Gimelshein 2018). */
+static void block_scores(const struct cpu_attend *a, const float *k, int n, const float *q, float *p, float *top, float *sum, float *out)
+{
+    int k_dim = a->kv->k_dim, v_dim = a->kv->v_dim;
+    float s[KV_BLOCK] = {0};
+    for (int i = 0; i < k_dim; i++)
+        for (int j = 0; j < KV_BLOCK; j++) s[j] += q[i] * k[i * KV_BLOCK + j];
+    float m = *top;
+    for (int j = 0; j < n; j++) m = fmaxf(m, s[j] * a->scale);
+    float fade = expf(*top - m); /* 0 for the first block: exp(-inf) */
+    if (fade != 1.0f)
+        for (int i = 0; i < v_dim; i++) out[i] *= fade;
+    *sum *= fade;
+    for (int j = 0; j < KV_BLOCK; j++) {
+        p[j] = j < n ? exp_fast(s[j] * a->scale - m) : 0.0f;
+        *sum += p[j];
+    }
+    *top = m;
+}
+
+static void attend_token(const struct cpu_attend *a)
+{
+    int k_dim = a->kv->k_dim, v_dim = a->kv->v_dim, n_q = a->n_q;
+    float *wide = a->scratch, *top = wide + KV_BLOCK * MAX(k_dim, v_dim), *sum = top + n_q, *p = sum + n_q;
+    for (int h = 0; h < n_q; h++) {
+        top[h] = -INFINITY;
+        sum[h] = 0;
+    }
+    memset(a->out, 0, (size_t)(n_q * v_dim) * sizeof(float));
+    for (int first = 0, b = 0; first < a->n_pos; first += KV_BLOCK, b++) {
+        int n = MIN(KV_BLOCK, a->n_pos - first);
+        widen_k(a->kv, a->blocks[b], a->kv_head, wide);
+        for (int h = 0; h < n_q; h++)
+            block_scores(a, wide, n, a->q + h * k_dim, p + h * KV_BLOCK, &top[h], &sum[h], a->out + h * v_dim);
+        widen_v(a->kv, a->blocks[b], a->kv_head, wide);
+        for (int h = 0; h < n_q; h++)
+            for (int j = 0; j < n; j++)
+                for (int i = 0; i < v_dim; i++) a->out[h * v_dim + i] += p[h * KV_BLOCK + j] * wide[j * v_dim + i];
+    }
+    for (int h = 0; h < n_q; h++)
+        for (int i = 0; i < v_dim; i++) a->out[h * v_dim + i] /= sum[h];
+}
+
+static void attend(const struct cpu_attend *a)
+{
+    for (int t = 0; t < a->n_tokens; t++) {
+        struct cpu_attend one = *a;
+        one.q += (size_t)t * a->q_stride;
+        one.out += (size_t)t * a->out_stride;
+        one.n_pos += t;
+        attend_token(&one);
+    }
+}
+
+/* ---- matmul over rows of the file ---- */
+
+static size_t rows_f32_scratch(int in, int max_n) { (void)max_n; return (size_t)in * sizeof(float); }
+
+static void rows_f32(const struct cpu_matmul *m, int row0, int row1)
+{
+    decode_f32_fn decode = decode_f32(m->tensor->type);
+    float *w = m->scratch;
+    for (int o = row0; o < row1; o++) {
+        decode(tensor_row(m->tensor, o), w, m->in);
+        for (int t = 0; t < m->n; t++)
+            m->y[(size_t)t * (size_t)m->out + (size_t)o] = dot_f32(w, m->x + (size_t)t * (size_t)m->in, m->in) + (m->bias ? m->bias[o] : 0.0f);
+    }
+}
+
+/* Rows are decoded ROWS at a time, then each token's activations are gathered once for all of them. */
+#define ROWS PANEL
+struct decoded {
+    float *scale, *min; /* [ROWS][groups] */
+    int8_t *w, *q;      /* [ROWS][in], [in] */
+};
+
+static size_t rows_int8_scratch(int in, int max_n)
+{
+    (void)max_n;
+    return (size_t)in * (ROWS + 1) + (size_t)(in / 16) * ROWS * 2 * sizeof(float);
+}
+
+static int dot_int8(const int8_t *a, const int8_t *b, int n)
+{
+    int s = 0;
+    for (int i = 0; i < n; i++) s += a[i] * b[i];
+    return s;
+}
+
+static float row_int8(const int8_t *w, const float *scale, const float *min, const int8_t *q, const struct act_row *a, int in, int group)
+{
+    const int step = MIN(group, ACT_GROUP);
+    float acc = 0;
+    for (int k = 0; k < in; k += step) {
+        const struct act_group *ag = &a->group[k / ACT_GROUP * a->T];
+        acc += (float)dot_int8(w + k, q + k, step) * ag->scale * scale[k / group];
+        if (min) acc -= (step == 32 ? ag->sum_scaled : a->halves[k / ACT_GROUP * a->T].sum_scaled[k / 16 % 2]) * min[k / group];
+    }
+    return acc;
+}
+
+static void rows_int8(const struct cpu_matmul *m, int row0, int row1)
+{
+    const struct int_form f = decode_int_form(m->tensor->type);
+    const int groups = m->in / f.group;
+    struct decoded d = {.scale = m->scratch};
+    d.min = d.scale + ROWS * groups;
+    d.w = (int8_t *)(d.min + ROWS * groups);
+    d.q = d.w + ROWS * m->in;
+    for (int o = row0; o < row1; o += ROWS) {
+        int n_rows = MIN(ROWS, row1 - o);
+        for (int r = 0; r < n_rows; r++)
+            f.decode(tensor_row(m->tensor, o + r), d.w + r * m->in, d.scale + r * groups, d.min + r * groups, m->in);
+        for (int t = 0; t < m->n; t++) {
+            struct act_row a = act_row(&m->acts, m->in, m->n, t);
+            for (int i = 0; i < m->in / 4; i++) memcpy(d.q + 4 * i, a.q + i * a.T * 4, 4);
+            float *y = m->y + (size_t)t * (size_t)m->out + (size_t)o;
+            for (int r = 0; r < n_rows; r++)
+                y[r] = row_int8(d.w + r * m->in, d.scale + r * groups, f.has_min ? d.min + r * groups : NULL, d.q, &a, m->in, f.group) +
+                       (m->bias ? m->bias[o + r] : 0.0f);
+        }
+    }
+}
+
+static const struct cpu_format *format(enum tensor_type type, kg_activations activations)
+{
+    static const struct cpu_format exact = {.name = "rows", .acts = ACTS_ROWS, .scratch_bytes = rows_f32_scratch, .run = rows_f32};
+    static const struct cpu_format fast = {.name = "rows int8", .acts = ACTS_INT8, .scratch_bytes = rows_int8_scratch, .run = rows_int8};
+    return activations == KG_ACT_INT8 && decode_int_form(type).group > 0 ? &fast : &exact;
+}
+
+static void fill_kernels(struct cpu_kernels *k)
+{
+    *k = (struct cpu_kernels){
+        .rms_norm = rms_norm,
+        .layer_norm = layer_norm,
+        .rope = rope,
+        .act = act,
+        .glu = glu,
+        .add = add,
+        .quantize = quantize,
+        .tile_f32 = tile_f32,
+        .tile_bf16 = tile_bf16,
+        .kv_store = kv_store,
+        .attend = attend,
+        .attend_scratch_bytes = attend_scratch_bytes,
+        .format = format,
+    };
+}

@@ -1,0 +1,26 @@
+/* What this machine's processors can do at most: kernels that only multiply or only read. Shares nothing with the kernels that
+ * run models, so that it can say how near to the limit those come. */
+#ifndef BACKEND_CPU_LIMITS_H
+#define BACKEND_CPU_LIMITS_H
+
+#include "backend/backend.h"
+
+/* Each does its work `rounds` times (read: once over n_bytes, a multiple of 4096) and returns something that depends on all of
+ * it, so that no compiler can leave it out. */
+struct limit_kernels {
+    const char *with; /* the instructions, for people */
+    uint32_t (*int8)(int64_t rounds);
+    uint32_t (*f32)(int64_t rounds);
+    uint32_t (*bf16)(int64_t rounds);
+    uint32_t (*read)(const uint8_t *p, size_t n_bytes);
+    double int8_ops, f32_ops, bf16_ops; /* per round; a multiply-add counts as two */
+};
+
+/* Each fills every entry with the instructions of a tier of struct cpu_kernels. */
+void limits_generic(struct limit_kernels *k);
+void limits_avx2(struct limit_kernels *k);
+void limits_avx512(struct limit_kernels *k);
+
+extern const struct backend_meter cpu_meter;
+
+#endif

@@ -1,0 +1,104 @@
+/* Limit kernels of the AVX2 tier. Bytes are multiplied with vpdpbusd where the processor has its 256-bit form, else with the
+ * three instructions that do the same. */
+#include "backend/cpu/limits.h"
+
+#include <cpuid.h>
+#include <immintrin.h>
+
+static volatile int seed = 3; /* unknown to the compiler */
+
+/* Tells the compiler that v may have changed, so that it cannot do once what is asked for twice. Costs nothing. */
+static inline __m256i veiled(__m256i v)
+{
+    __asm__("" : "+x"(v));
+    return v;
+}
+
+static inline __m256i multiply_add(__m256i acc, __m256i x, __m256i y, __m256i ones)
+{
+    return _mm256_add_epi32(acc, _mm256_madd_epi16(_mm256_maddubs_epi16(veiled(x), y), ones));
+}
+
+static uint32_t sum_of(__m256i a)
+{
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    return (uint32_t)_mm_cvtsi128_si32(_mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1)));
+}
+
+static uint32_t int8_avx2(int64_t rounds)
+{
+    const __m256i x = _mm256_set1_epi8((char)seed), y = _mm256_set1_epi8((char)(seed + 2)), ones = _mm256_set1_epi16((short)(seed - 2));
+    __m256i a = _mm256_set1_epi32(seed), b = a, c = a, d = a, e = a, f = a, g = a, h = a;
+    for (int64_t r = 0; r < rounds; r++) {
+        a = multiply_add(a, x, y, ones), b = multiply_add(b, x, y, ones), c = multiply_add(c, x, y, ones), d = multiply_add(d, x, y, ones);
+        e = multiply_add(e, x, y, ones), f = multiply_add(f, x, y, ones), g = multiply_add(g, x, y, ones), h = multiply_add(h, x, y, ones);
+    }
+    a = _mm256_xor_si256(_mm256_xor_si256(a, veiled(b)), _mm256_xor_si256(veiled(c), veiled(d)));
+    e = _mm256_xor_si256(_mm256_xor_si256(e, veiled(f)), _mm256_xor_si256(veiled(g), veiled(h)));
+    return sum_of(_mm256_add_epi32(a, e));
+}
+
+__attribute__((target("avxvnni"))) static uint32_t int8_avxvnni(int64_t rounds)
+{
+    const __m256i x = _mm256_set1_epi8((char)seed), y = _mm256_set1_epi8((char)(seed + 2));
+    __m256i a = _mm256_set1_epi32(seed), b = _mm256_set1_epi32(seed), c = _mm256_set1_epi32(seed), d = _mm256_set1_epi32(seed);
+    __m256i e = _mm256_set1_epi32(seed), f = _mm256_set1_epi32(seed), g = _mm256_set1_epi32(seed), h = _mm256_set1_epi32(seed);
+    __m256i i = _mm256_set1_epi32(seed), j = _mm256_set1_epi32(seed), k = _mm256_set1_epi32(seed), l = _mm256_set1_epi32(seed);
+    for (int64_t r = 0; r < rounds; r++) {
+        a = _mm256_dpbusd_avx_epi32(a, x, y), b = _mm256_dpbusd_avx_epi32(b, x, y), c = _mm256_dpbusd_avx_epi32(c, x, y);
+        d = _mm256_dpbusd_avx_epi32(d, x, y), e = _mm256_dpbusd_avx_epi32(e, x, y), f = _mm256_dpbusd_avx_epi32(f, x, y);
+        g = _mm256_dpbusd_avx_epi32(g, x, y), h = _mm256_dpbusd_avx_epi32(h, x, y), i = _mm256_dpbusd_avx_epi32(i, x, y);
+        j = _mm256_dpbusd_avx_epi32(j, x, y), k = _mm256_dpbusd_avx_epi32(k, x, y), l = _mm256_dpbusd_avx_epi32(l, x, y);
+    }
+    a = _mm256_add_epi32(_mm256_add_epi32(a, b), _mm256_add_epi32(c, d)), e = _mm256_add_epi32(_mm256_add_epi32(e, f), _mm256_add_epi32(g, h));
+    return sum_of(_mm256_add_epi32(_mm256_add_epi32(a, e), _mm256_add_epi32(_mm256_add_epi32(i, j), _mm256_add_epi32(k, l))));
+}
+
+static uint32_t f32_avx2(int64_t rounds)
+{
+    const __m256 x = _mm256_set1_ps(0.25f * (float)seed), y = _mm256_set1_ps((float)seed);
+    __m256 a = _mm256_set1_ps((float)seed), b = _mm256_set1_ps((float)seed), c = _mm256_set1_ps((float)seed), d = _mm256_set1_ps((float)seed);
+    __m256 e = _mm256_set1_ps((float)seed), f = _mm256_set1_ps((float)seed), g = _mm256_set1_ps((float)seed), h = _mm256_set1_ps((float)seed);
+    __m256 i = _mm256_set1_ps((float)seed), j = _mm256_set1_ps((float)seed), k = _mm256_set1_ps((float)seed), l = _mm256_set1_ps((float)seed);
+    for (int64_t r = 0; r < rounds; r++) {
+        a = _mm256_fmadd_ps(a, x, y), b = _mm256_fmadd_ps(b, x, y), c = _mm256_fmadd_ps(c, x, y), d = _mm256_fmadd_ps(d, x, y);
+        e = _mm256_fmadd_ps(e, x, y), f = _mm256_fmadd_ps(f, x, y), g = _mm256_fmadd_ps(g, x, y), h = _mm256_fmadd_ps(h, x, y);
+        i = _mm256_fmadd_ps(i, x, y), j = _mm256_fmadd_ps(j, x, y), k = _mm256_fmadd_ps(k, x, y), l = _mm256_fmadd_ps(l, x, y);
+    }
+    a = _mm256_add_ps(_mm256_add_ps(a, b), _mm256_add_ps(c, d)), e = _mm256_add_ps(_mm256_add_ps(e, f), _mm256_add_ps(g, h));
+    a = _mm256_add_ps(_mm256_add_ps(a, e), _mm256_add_ps(_mm256_add_ps(i, j), _mm256_add_ps(k, l)));
+    return sum_of(_mm256_castps_si256(a));
+}
+
+static uint32_t read_avx2(const uint8_t *p, size_t n_bytes)
+{
+    __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
+    for (size_t i = 0; i < n_bytes; i += 128) {
+        const __m256i *v = (const __m256i *)(const void *)(p + i);
+        a = _mm256_xor_si256(a, _mm256_load_si256(v)), b = _mm256_xor_si256(b, _mm256_load_si256(v + 1));
+        c = _mm256_xor_si256(c, _mm256_load_si256(v + 2)), d = _mm256_xor_si256(d, _mm256_load_si256(v + 3));
+    }
+    return sum_of(_mm256_xor_si256(_mm256_xor_si256(a, b), _mm256_xor_si256(c, d)));
+}
+
+static bool has_avxvnni(void)
+{
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && a & 1u << 4;
+}
+
+void limits_avx2(struct limit_kernels *k)
+{
+    bool vnni = has_avxvnni();
+    *k = (struct limit_kernels){
+        .with = vnni ? "AVX2: vpdpbusd, vfmadd" : "AVX2: vpmaddubsw + vpmaddwd + vpaddd, vfmadd",
+        .int8 = vnni ? int8_avxvnni : int8_avx2,
+        .int8_ops = (vnni ? 12 : 8) * 32 * 2,
+        .f32 = f32_avx2,
+        .f32_ops = 12 * 8 * 2,
+        .bf16 = f32_avx2, /* bf16 is widened */
+        .bf16_ops = 12 * 8 * 2,
+        .read = read_avx2,
+    };
+}

@@ -1,0 +1,81 @@
+/* Limit kernels of the AVX-512 tier: twelve independent chains, more than latency times issue width of any processor that has
+ * these instructions. */
+#include "backend/cpu/limits.h"
+
+#include <immintrin.h>
+
+static volatile int seed = 3; /* unknown to the compiler */
+
+static uint32_t int8_avx512(int64_t rounds)
+{
+    const __m512i x = _mm512_set1_epi8((char)seed), y = _mm512_set1_epi8((char)(seed + 2));
+    __m512i a = _mm512_set1_epi32(seed), b = _mm512_set1_epi32(seed), c = _mm512_set1_epi32(seed), d = _mm512_set1_epi32(seed);
+    __m512i e = _mm512_set1_epi32(seed), f = _mm512_set1_epi32(seed), g = _mm512_set1_epi32(seed), h = _mm512_set1_epi32(seed);
+    __m512i i = _mm512_set1_epi32(seed), j = _mm512_set1_epi32(seed), k = _mm512_set1_epi32(seed), l = _mm512_set1_epi32(seed);
+    for (int64_t r = 0; r < rounds; r++) {
+        a = _mm512_dpbusd_epi32(a, x, y), b = _mm512_dpbusd_epi32(b, x, y), c = _mm512_dpbusd_epi32(c, x, y);
+        d = _mm512_dpbusd_epi32(d, x, y), e = _mm512_dpbusd_epi32(e, x, y), f = _mm512_dpbusd_epi32(f, x, y);
+        g = _mm512_dpbusd_epi32(g, x, y), h = _mm512_dpbusd_epi32(h, x, y), i = _mm512_dpbusd_epi32(i, x, y);
+        j = _mm512_dpbusd_epi32(j, x, y), k = _mm512_dpbusd_epi32(k, x, y), l = _mm512_dpbusd_epi32(l, x, y);
+    }
+    a = _mm512_xor_si512(_mm512_xor_si512(a, b), _mm512_xor_si512(c, d)), e = _mm512_xor_si512(_mm512_xor_si512(e, f), _mm512_xor_si512(g, h));
+    i = _mm512_xor_si512(_mm512_xor_si512(i, j), _mm512_xor_si512(k, l));
+    return (uint32_t)_mm512_reduce_add_epi32(_mm512_add_epi32(a, _mm512_add_epi32(e, i)));
+}
+
+static uint32_t f32_avx512(int64_t rounds)
+{
+    const __m512 x = _mm512_set1_ps(0.25f * (float)seed), y = _mm512_set1_ps((float)seed);
+    __m512 a = _mm512_set1_ps((float)seed), b = _mm512_set1_ps((float)seed), c = _mm512_set1_ps((float)seed), d = _mm512_set1_ps((float)seed);
+    __m512 e = _mm512_set1_ps((float)seed), f = _mm512_set1_ps((float)seed), g = _mm512_set1_ps((float)seed), h = _mm512_set1_ps((float)seed);
+    __m512 i = _mm512_set1_ps((float)seed), j = _mm512_set1_ps((float)seed), k = _mm512_set1_ps((float)seed), l = _mm512_set1_ps((float)seed);
+    for (int64_t r = 0; r < rounds; r++) {
+        a = _mm512_fmadd_ps(a, x, y), b = _mm512_fmadd_ps(b, x, y), c = _mm512_fmadd_ps(c, x, y), d = _mm512_fmadd_ps(d, x, y);
+        e = _mm512_fmadd_ps(e, x, y), f = _mm512_fmadd_ps(f, x, y), g = _mm512_fmadd_ps(g, x, y), h = _mm512_fmadd_ps(h, x, y);
+        i = _mm512_fmadd_ps(i, x, y), j = _mm512_fmadd_ps(j, x, y), k = _mm512_fmadd_ps(k, x, y), l = _mm512_fmadd_ps(l, x, y);
+    }
+    a = _mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d)), e = _mm512_add_ps(_mm512_add_ps(e, f), _mm512_add_ps(g, h));
+    i = _mm512_add_ps(_mm512_add_ps(i, j), _mm512_add_ps(k, l));
+    return f32_bits(_mm512_reduce_add_ps(_mm512_add_ps(a, _mm512_add_ps(e, i))));
+}
+
+static uint32_t bf16_avx512(int64_t rounds)
+{
+    const __m512 one = _mm512_set1_ps(0.001f * (float)seed);
+    const __m512bh x = _mm512_cvtne2ps_pbh(one, one), y = _mm512_cvtne2ps_pbh(one, one);
+    __m512 a = _mm512_set1_ps((float)seed), b = _mm512_set1_ps((float)seed), c = _mm512_set1_ps((float)seed), d = _mm512_set1_ps((float)seed);
+    __m512 e = _mm512_set1_ps((float)seed), f = _mm512_set1_ps((float)seed), g = _mm512_set1_ps((float)seed), h = _mm512_set1_ps((float)seed);
+    __m512 i = _mm512_set1_ps((float)seed), j = _mm512_set1_ps((float)seed), k = _mm512_set1_ps((float)seed), l = _mm512_set1_ps((float)seed);
+    for (int64_t r = 0; r < rounds; r++) {
+        a = _mm512_dpbf16_ps(a, x, y), b = _mm512_dpbf16_ps(b, x, y), c = _mm512_dpbf16_ps(c, x, y), d = _mm512_dpbf16_ps(d, x, y);
+        e = _mm512_dpbf16_ps(e, x, y), f = _mm512_dpbf16_ps(f, x, y), g = _mm512_dpbf16_ps(g, x, y), h = _mm512_dpbf16_ps(h, x, y);
+        i = _mm512_dpbf16_ps(i, x, y), j = _mm512_dpbf16_ps(j, x, y), k = _mm512_dpbf16_ps(k, x, y), l = _mm512_dpbf16_ps(l, x, y);
+    }
+    a = _mm512_add_ps(_mm512_add_ps(a, b), _mm512_add_ps(c, d)), e = _mm512_add_ps(_mm512_add_ps(e, f), _mm512_add_ps(g, h));
+    i = _mm512_add_ps(_mm512_add_ps(i, j), _mm512_add_ps(k, l));
+    return f32_bits(_mm512_reduce_add_ps(_mm512_add_ps(a, _mm512_add_ps(e, i))));
+}
+
+static uint32_t read_avx512(const uint8_t *p, size_t n_bytes)
+{
+    __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;
+    for (size_t i = 0; i < n_bytes; i += 256) {
+        a = _mm512_xor_si512(a, _mm512_load_si512(p + i)), b = _mm512_xor_si512(b, _mm512_load_si512(p + i + 64));
+        c = _mm512_xor_si512(c, _mm512_load_si512(p + i + 128)), d = _mm512_xor_si512(d, _mm512_load_si512(p + i + 192));
+    }
+    return (uint32_t)_mm512_reduce_add_epi32(_mm512_xor_si512(_mm512_xor_si512(a, b), _mm512_xor_si512(c, d)));
+}
+
+void limits_avx512(struct limit_kernels *k)
+{
+    *k = (struct limit_kernels){
+        .with = "AVX-512: vpdpbusd, vfmadd, vdpbf16ps",
+        .int8 = int8_avx512,
+        .int8_ops = 12 * 64 * 2,
+        .f32 = f32_avx512,
+        .f32_ops = 12 * 16 * 2,
+        .bf16 = bf16_avx512,
+        .bf16_ops = 12 * 32 * 2,
+        .read = read_avx512,
+    };
+}

@@ -1,0 +1,240 @@
+/* From program to steps: which format each weight gets, what is prepared once, where threads must meet. */
+#include "backend/cpu/engine.h"
+
+#include "base/os.h"
+#include "tensor/decode.h"
+
+#include <math.h>
+
+/* ---- rope tables ---- */
+
+static double yarn_ramp(const struct rope *r, int pair)
+{
+    const double pi = 3.14159265358979323846;
+    double turns_slow = r->n_rot * log(r->orig_ctx / (r->beta_fast * 2 * pi)) / (2 * log(r->base));
+    double turns_fast = r->n_rot * log(r->orig_ctx / (r->beta_slow * 2 * pi)) / (2 * log(r->base));
+    double low = fmax(0, floor(turns_slow)), high = fmin(r->n_rot - 1, ceil(turns_fast));
+    return 1 - fmin(1, fmax(0, (pair - low) / fmax(0.001, high - low)));
+}
+
+static double rope_frequency(const struct rope *r, int pair, double factor)
+{
+    const double pi = 3.14159265358979323846;
+    double f = pow(r->base, -2.0 * pair / r->n_rot) / factor;
+    switch (r->scaling) {
+    case ROPE_SCALING_NONE: return f;
+    case ROPE_SCALING_LINEAR: return f / r->factor;
+    case ROPE_SCALING_LLAMA3: {
+        double len = 2 * pi / f;
+        if (len < r->orig_ctx / r->high_freq) return f;
+        if (len > r->orig_ctx / r->low_freq) return f / r->factor;
+        double s = (r->orig_ctx / len - r->low_freq) / (r->high_freq - r->low_freq);
+        return (1 - s) * f / r->factor + s * f;
+    }
+    case ROPE_SCALING_YARN: {
+        double keep = yarn_ramp(r, pair) * r->ext_factor;
+        return f / r->factor * (1 - keep) + f * keep;
+    }
+    }
+    return f;
+}
+
+static bool same_angles(const struct rope *a, const struct rope *b)
+{
+    struct rope x = *a, y = *b;
+    x.n_heads = y.n_heads = x.head_dim = y.head_dim = 0;
+    x.style = y.style = ROPE_INTERLEAVED;
+    return x.scaling == y.scaling && x.n_rot == y.n_rot && x.base == y.base && x.factor == y.factor && x.orig_ctx == y.orig_ctx &&
+           x.low_freq == y.low_freq && x.high_freq == y.high_freq && x.beta_fast == y.beta_fast && x.beta_slow == y.beta_slow &&
+           x.ext_factor == y.ext_factor && x.attn_factor == y.attn_factor && x.factors == y.factors;
+}
+
+static kg_status add_rope(struct cpu *c, const struct rope *r, int *index)
+{
+    for (int i = 0; i < c->n_rope_tables; i++) {
+        if (same_angles(c->rope_tables[i].rope, r)) {
+            *index = i;
+            return KG_OK;
+        }
+    }
+    int half = r->n_rot / 2;
+    struct cpu_rope_table *t = &c->rope_tables[c->n_rope_tables];
+    *index = c->n_rope_tables++;
+    t->rope = r;
+    t->freq = arena_array(&c->arena, (size_t)half, sizeof *t->freq);
+    t->cos_sin = arena_array(&c->arena, (size_t)c->params.max_batch * (size_t)half, 2 * sizeof *t->cos_sin);
+    float *factors = arena_array(&c->arena, (size_t)half, sizeof *factors);
+    if (!t->freq || !t->cos_sin || !factors) return KG_ERR_MEMORY;
+    if (r->factors) decode_f32(r->factors->type)(r->factors->data, factors, half);
+    for (int i = 0; i < half; i++) t->freq[i] = rope_frequency(r, i, r->factors ? (double)factors[i] : 1.0);
+    t->magnitude = r->scaling == ROPE_SCALING_YARN ? (float)(r->attn_factor * (1 + 0.1 * log(r->factor))) : 1.0f;
+    return KG_OK;
+}
+
+/* ---- weights ---- */
+
+static kg_status vector_f32(struct cpu *c, const struct tensor *t, const float **out)
+{
+    *out = NULL;
+    if (!t) return KG_OK;
+    float *v = arena_array(&c->arena, (size_t)t->ne[0], sizeof *v);
+    if (!v) return KG_ERR_MEMORY;
+    decode_f32(t->type)(t->data, v, t->ne[0]);
+    *out = v;
+    return KG_OK;
+}
+
+static kg_status add_matmul(struct cpu *c, struct step *s)
+{
+    const struct tensor *t = s->op->w;
+    const struct cpu_format *f = c->kernels.format(t->type, c->params.activations);
+    if (!f) return status_set(KG_ERR_UNSUPPORTED, "tensor %s: the cpu backend cannot multiply with type %s", t->name, type_by_id((uint32_t)t->type)->name);
+    s->matmul = (struct cpu_matmul){.format = f, .tensor = t, .in = (int)t->ne[0], .out = (int)t->ne[1], .bias = s->b};
+    if (!f->packed_bytes) return KG_OK;
+    for (int i = 0; i < c->n_packed; i++) {
+        if (c->packed[i].tensor == t && c->packed[i].format == f) {
+            s->matmul.packed = c->packed[i].data;
+            return KG_OK;
+        }
+    }
+    struct cpu_packed *p = &c->packed[c->n_packed];
+    *p = (struct cpu_packed){.tensor = t, .format = f, .n_bytes = f->packed_bytes(t->ne[1], t->ne[0])};
+    p->data = os_alloc(p->n_bytes);
+    if (!p->data) return KG_ERR_MEMORY;
+    c->n_packed++;
+    s->matmul.packed = p->data;
+    return KG_OK;
+}
+
+/* ---- steps ---- */
+
+/* What steps since the last barrier touched; register n_regs stands for the KV memory, n_regs + 1 + i for rope table i. */
+struct hazards {
+    uint8_t *read, *written; /* [n]: 0 none, 1 by token-split steps only, 2 otherwise */
+    int n;
+};
+
+static bool conflicts(const struct hazards *h, const struct step *s, int reg, bool writes)
+{
+    if (reg < 0) return false;
+    uint8_t worst = writes ? MAX(h->read[reg], h->written[reg]) : h->written[reg];
+    return worst == 2 || (worst == 1 && s->split != SPLIT_TOKENS);
+}
+
+static void note(uint8_t *seen, const struct step *s, int reg)
+{
+    if (reg >= 0) seen[reg] = MAX(seen[reg], s->split == SPLIT_TOKENS ? 1 : 2);
+}
+
+/* Acts are written into memory beside their register: both count as the register. */
+static void step_registers(const struct cpu *c, const struct step *s, int reads[4], int *writes)
+{
+    const struct op *op = s->op;
+    int kv = c->program->n_regs;
+    memset(reads, 0xff, 4 * sizeof *reads);
+    *writes = -1;
+    switch (s->code) {
+    case STEP_ROPE_TABLES: *writes = kv + 1; break;
+    case STEP_ACTS:
+        reads[0] = s->reg;
+        *writes = s->reg;
+        break;
+    case STEP_KV_STORE:
+        reads[0] = op->src[1];
+        reads[1] = op->src[2];
+        *writes = kv;
+        break;
+    case STEP_ATTEND:
+        reads[0] = op->src[0];
+        reads[1] = kv;
+        *writes = op->dst;
+        break;
+    case STEP_OP:
+        for (int i = 0; i < 3; i++) reads[i] = op->src[i];
+        if (op->code == OP_ROPE) reads[0] = op->dst, reads[3] = kv + 1;
+        *writes = op->dst;
+        break;
+    }
+}
+
+static void place_barrier(struct cpu *c, struct hazards *h, struct step *s)
+{
+    int reads[4], writes;
+    step_registers(c, s, reads, &writes);
+    s->barrier = conflicts(h, s, writes, true);
+    for (int i = 0; i < 4; i++) s->barrier |= conflicts(h, s, reads[i], false);
+    if (s->barrier) {
+        memset(h->read, 0, (size_t)h->n);
+        memset(h->written, 0, (size_t)h->n);
+    }
+    for (int i = 0; i < 4; i++) note(h->read, s, reads[i]);
+    note(h->written, s, writes);
+}
+
+static struct step *add_step(struct cpu *c, struct hazards *h, struct step s)
+{
+    place_barrier(c, h, &s);
+    c->steps[c->n_steps] = s;
+    return &c->steps[c->n_steps++];
+}
+
+static kg_status add_op(struct cpu *c, struct hazards *h, const struct op *op, uint8_t *acts_ready, bool *selected)
+{
+    struct step s = {.code = STEP_OP, .split = SPLIT_TOKENS, .op = op, .selected = *selected};
+    switch (op->code) {
+    case OP_LOGITS: return KG_OK; /* the matmul before it writes them */
+    case OP_MATMUL:
+        KG_TRY(vector_f32(c, op->b, &s.b));
+        KG_TRY(add_matmul(c, &s));
+        if (s.matmul.format->acts != ACTS_ROWS && !(acts_ready[op->src[0]] & 1u << s.matmul.format->acts)) {
+            add_step(c, h, (struct step){.code = STEP_ACTS, .split = SPLIT_TOKENS, .op = op, .reg = op->src[0], .acts = s.matmul.format->acts, .selected = *selected});
+            acts_ready[op->src[0]] |= (uint8_t)(1u << s.matmul.format->acts);
+        }
+        s.split = SPLIT_SHARED;
+        break;
+    case OP_RMS_NORM:
+    case OP_LAYER_NORM:
+        KG_TRY(vector_f32(c, op->w, &s.w));
+        KG_TRY(vector_f32(c, op->b, &s.b));
+        break;
+    case OP_ROPE: KG_TRY(add_rope(c, &op->rope, &s.rope_table)); break;
+    case OP_ATTENTION:
+        s.code = STEP_KV_STORE;
+        add_step(c, h, s);
+        s.code = STEP_ATTEND;
+        s.split = SPLIT_SHARED;
+        break;
+    case OP_SELECT: s.split = SPLIT_ONE; break;
+    default: break;
+    }
+    if (op->dst >= 0) acts_ready[op->dst] = 0;
+    add_step(c, h, s);
+    if (op->code == OP_SELECT) {
+        *selected = true;
+        memset(acts_ready, 0, (size_t)c->program->n_regs);
+    }
+    return KG_OK;
+}
+
+kg_status cpu_plan(struct cpu *c)
+{
+    const struct program *p = c->program;
+    size_t n_ops = (size_t)p->n_ops;
+    struct hazards h = {.n = p->n_regs + 2};
+    h.read = arena_alloc(&c->arena, (size_t)h.n);
+    h.written = arena_alloc(&c->arena, (size_t)h.n);
+    uint8_t *acts_ready = arena_alloc(&c->arena, (size_t)p->n_regs); /* per register: bits 1 << enum acts_kind */
+    bool selected = false;
+    c->steps = arena_array(&c->arena, 2 * n_ops + 1, sizeof *c->steps);
+    c->next = arena_array(&c->arena, 2 * n_ops + 1, sizeof *c->next);
+    c->rope_tables = arena_array(&c->arena, n_ops, sizeof *c->rope_tables);
+    c->packed = arena_array(&c->arena, n_ops, sizeof *c->packed);
+    if (!h.read || !h.written || !acts_ready || !c->steps || !c->next || !c->rope_tables || !c->packed) return KG_ERR_MEMORY;
+    c->logits_reg = -1;
+    add_step(c, &h, (struct step){.code = STEP_ROPE_TABLES, .split = SPLIT_TOKENS});
+    for (int i = 0; i < p->n_ops; i++) {
+        if (p->ops[i].code == OP_LOGITS) c->logits_reg = p->ops[i].src[0];
+        KG_TRY(add_op(c, &h, &p->ops[i], acts_ready, &selected));
+    }
+    return KG_OK;
+}

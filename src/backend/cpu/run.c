@@ -1,0 +1,246 @@
+/* Runs the steps of a batch on the thread pool. */
+#include "backend/cpu/engine.h"
+
+#include "tensor/decode.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* One thread of a run. */
+struct worker {
+    struct cpu *c;
+    int i, n;      /* thread i of n */
+    void *scratch; /* its own */
+};
+
+static float *row(const struct cpu *c, int reg, int t) { return c->reg[reg] + (size_t)t * (size_t)c->program->reg_width[reg]; }
+
+static int n_tokens(const struct cpu *c, const struct step *s) { return s->selected ? c->n_selected : c->batch->n; }
+
+/* ---- steps that are split by tokens: one token ---- */
+
+static void rope_tables(struct cpu *c, int t)
+{
+    for (int i = 0; i < c->n_rope_tables; i++) {
+        struct cpu_rope_table *r = &c->rope_tables[i];
+        int half = r->rope->n_rot / 2;
+        float *out = r->cos_sin + (size_t)t * (size_t)half * 2;
+        for (int j = 0; j < half; j++) {
+            double angle = c->batch->tokens[t].pos * r->freq[j];
+            out[2 * j] = (float)cos(angle) * r->magnitude;
+            out[2 * j + 1] = (float)sin(angle) * r->magnitude;
+        }
+    }
+}
+
+static void make_acts(struct cpu *c, const struct step *s, int t)
+{
+    const int width = c->program->reg_width[s->reg], n = n_tokens(c, s);
+    const struct cpu_acts *a = &c->acts[s->reg];
+    const float *x = row(c, s->reg, t);
+    const int t0 = t / ACT_FLOAT_TILE * ACT_FLOAT_TILE, T = MIN(ACT_FLOAT_TILE, n - t0);
+    const size_t at = (size_t)t0 * (size_t)width, even = (size_t)t0 * ROUND_UP((size_t)width, 2);
+    switch (s->acts) {
+    case ACTS_INT8: c->kernels.quantize(x, width, act_row(a, width, n, t)); break;
+    case ACTS_F32_TILES: c->kernels.tile_f32(x, width, a->f32 + at + t - t0, T); break;
+    case ACTS_BF16_TILES: c->kernels.tile_bf16(x, width, a->bf16 + even + 2 * (t - t0), T); break;
+    default: break;
+    }
+}
+
+static void kv_store(struct cpu *c, const struct op *op, int t)
+{
+    const struct batch_token *tok = &c->batch->tokens[t];
+    uint8_t *block = c->seq_blocks[c->seq_first[tok->seq] + (size_t)(tok->pos / KV_BLOCK)];
+    c->kernels.kv_store(&c->kv[op->attention.kv], block, tok->pos % KV_BLOCK, row(c, op->src[1], t), row(c, op->src[2], t));
+}
+
+static void token_op(const struct worker *w, const struct step *s, int t)
+{
+    struct cpu *c = w->c;
+    const struct op *op = s->op;
+    const struct cpu_kernels *k = &c->kernels;
+    const struct batch_token *tok = &c->batch->tokens[t];
+    float *dst = row(c, op->dst, t);
+    const float *x = op->src[0] >= 0 ? row(c, op->src[0], t) : NULL;
+    int width = c->program->reg_width[op->dst];
+    switch (op->code) {
+    case OP_EMBED: decode_f32(op->w->type)(tensor_row(op->w, tok->id), dst, width); break;
+    case OP_POS_EMBED:
+        decode_f32(op->w->type)(tensor_row(op->w, tok->pos), w->scratch, width);
+        k->add(dst, x, w->scratch, width);
+        break;
+    case OP_RMS_NORM: k->rms_norm(dst, x, s->w, s->b, width, (float)op->eps); break;
+    case OP_LAYER_NORM: k->layer_norm(dst, x, s->w, s->b, width, (float)op->eps); break;
+    case OP_ROPE: k->rope(dst, c->rope_tables[s->rope_table].cos_sin + (size_t)t * (size_t)op->rope.n_rot, &op->rope); break;
+    case OP_ACT: k->act(dst, x, width, op->activation); break;
+    case OP_GLU: k->glu(dst, x, row(c, op->src[1], t), width, op->activation); break;
+    case OP_ADD: k->add(dst, x, row(c, op->src[1], t), width); break;
+    default: break; /* the others are not split by tokens */
+    }
+}
+
+/* ---- steps whose work is shared out in pieces ---- */
+
+static void matmul(const struct worker *w, const struct step *s, atomic_int *next)
+{
+    const struct cpu *c = w->c;
+    struct cpu_matmul m = s->matmul;
+    m.n = n_tokens(c, s);
+    m.x = c->reg[s->op->src[0]];
+    m.acts = c->acts[s->op->src[0]];
+    m.y = c->reg[s->op->dst];
+    m.scratch = w->scratch;
+    /* enough pieces to even out threads that are slowed down, few enough to stream */
+    int piece = MAX(ROUND_UP(m.out / (8 * w->n), 2 * PANEL), 2 * PANEL);
+    for (int row0; (row0 = atomic_fetch_add_explicit(next, piece, memory_order_relaxed)) < m.out;)
+        s->matmul.format->run(&m, row0, MIN(row0 + piece, m.out));
+}
+
+static void attend(const struct worker *w, const struct step *s, atomic_int *next)
+{
+    const struct cpu *c = w->c;
+    const struct attention *a = &s->op->attention;
+    int n_q = a->n_heads / a->n_kv_heads, n_pieces = c->n_tiles * a->n_kv_heads;
+    for (int i; (i = atomic_fetch_add_explicit(next, 1, memory_order_relaxed)) < n_pieces;) {
+        const struct token_tile *tile = &c->tiles[c->n_tiles - 1 - i / a->n_kv_heads]; /* late tokens first: they take longest */
+        const struct batch_token *tok = &c->batch->tokens[tile->first];
+        int h = i % a->n_kv_heads;
+        struct cpu_attend job = {
+            .kv = &c->kv[a->kv],
+            .blocks = c->seq_blocks + c->seq_first[tok->seq],
+            .kv_head = h,
+            .n_q = n_q,
+            .n_tokens = tile->n,
+            .n_pos = tok->pos + 1,
+            .scale = (float)a->scale,
+            .q = row(c, s->op->src[0], tile->first) + h * n_q * a->k_dim,
+            .out = row(c, s->op->dst, tile->first) + h * n_q * a->v_dim,
+            .q_stride = (size_t)c->program->reg_width[s->op->src[0]],
+            .out_stride = (size_t)c->program->reg_width[s->op->dst],
+            .scratch = w->scratch,
+        };
+        c->kernels.attend(&job);
+    }
+}
+
+static void select_rows(struct cpu *c, const struct op *op)
+{
+    size_t n_bytes = (size_t)c->program->reg_width[op->src[0]] * sizeof(float);
+    for (int i = 0; i < c->n_selected; i++) memmove(row(c, op->dst, i), row(c, op->src[0], c->selected[i]), n_bytes);
+}
+
+static void run_step(const struct worker *w, int index)
+{
+    struct cpu *c = w->c;
+    const struct step *s = &c->steps[index];
+    if (s->split == SPLIT_SHARED) {
+        if (s->code == STEP_ATTEND) attend(w, s, &c->next[index]);
+        else matmul(w, s, &c->next[index]);
+        return;
+    }
+    if (s->split == SPLIT_ONE) {
+        if (w->i == 0) select_rows(c, s->op);
+        return;
+    }
+    int64_t n = n_tokens(c, s);
+    for (int t = (int)(n * w->i / w->n), end = (int)(n * (w->i + 1) / w->n); t < end; t++) {
+        switch (s->code) {
+        case STEP_ROPE_TABLES: rope_tables(c, t); break;
+        case STEP_ACTS: make_acts(c, s, t); break;
+        case STEP_KV_STORE: kv_store(c, s->op, t); break;
+        default: token_op(w, s, t); break;
+        }
+    }
+}
+
+static void run_thread(void *ctx, int i, int n)
+{
+    struct cpu *c = ctx;
+    const struct batch *b = c->batch;
+    struct worker w = {.c = c, .i = i, .n = n, .scratch = c->scratch[i]};
+    for (int s = 0; s < c->n_steps; s++) {
+        const struct step *step = &c->steps[s];
+        if (step->selected && c->n_selected == 0) break;
+        if (step->barrier) pool_barrier(c->pool);
+        run_step(&w, s);
+        if (b->tap && step->op && step->op->tap && step->code == STEP_OP) {
+            pool_barrier(c->pool);
+            if (i == 0) {
+                int reg = step->op->dst;
+                b->tap(b->tap_ctx, step->op, n_tokens(c, step), c->program->reg_width[reg], c->reg[reg], NULL);
+            }
+            pool_barrier(c->pool);
+        }
+    }
+}
+
+/* ---- a batch ---- */
+
+static kg_status grow(void **p, size_t *cap, size_t need, size_t item)
+{
+    if (need <= *cap) return KG_OK;
+    size_t n = MAX(need, 2 * *cap);
+    void *fresh = realloc(*p, n * item);
+    if (!fresh) return status_set(KG_ERR_MEMORY, "out of memory (%zu bytes)", n * item);
+    *p = fresh;
+    *cap = n;
+    return KG_OK;
+}
+
+/* Translates block numbers to addresses, once per batch. */
+static kg_status map_sequences(struct cpu *c, const struct batch *b)
+{
+    KG_TRY(grow((void **)&c->seq_first, &c->seq_first_cap, 2 * (size_t)b->n_seqs, sizeof *c->seq_first));
+    size_t *n_blocks = c->seq_first + b->n_seqs, total = 0;
+    memset(n_blocks, 0, (size_t)b->n_seqs * sizeof *n_blocks);
+    for (int t = 0; t < b->n; t++) {
+        const struct batch_token *tok = &b->tokens[t];
+        if (tok->seq < 0 || tok->seq >= b->n_seqs || tok->pos < 0) return status_set(KG_ERR_ARGUMENT, "batch: token %d has no sequence", t);
+        n_blocks[tok->seq] = MAX(n_blocks[tok->seq], (size_t)(tok->pos / KV_BLOCK) + 1);
+    }
+    for (int s = 0; s < b->n_seqs; s++) {
+        c->seq_first[s] = total;
+        total += n_blocks[s];
+    }
+    KG_TRY(grow((void **)&c->seq_blocks, &c->seq_blocks_cap, total, sizeof *c->seq_blocks));
+    for (int s = 0; s < b->n_seqs; s++) {
+        for (size_t i = 0; i < n_blocks[s]; i++) {
+            int32_t block = b->seqs[s].blocks[i];
+            if (block < 0 || block >= c->n_kv_blocks) return status_set(KG_ERR_ARGUMENT, "batch: KV block %d is not reserved", (int)block);
+            c->seq_blocks[c->seq_first[s] + i] = c->kv_blocks[block];
+        }
+    }
+    return KG_OK;
+}
+
+static void tile_tokens(struct cpu *c, const struct batch *b)
+{
+    c->n_tiles = 0;
+    for (int t = 0; t < b->n; t++) {
+        const struct batch_token *tok = &b->tokens[t];
+        struct token_tile *last = c->n_tiles ? &c->tiles[c->n_tiles - 1] : NULL;
+        if (last && last->n < c->attend_tokens && tok->seq == tok[-1].seq && tok->pos == tok[-1].pos + 1) last->n++;
+        else c->tiles[c->n_tiles++] = (struct token_tile){t, 1};
+    }
+}
+
+kg_status cpu_run(void *ctx, const struct batch *b)
+{
+    struct cpu *c = ctx;
+    if (b->n < 1 || b->n > c->params.max_batch) return status_set(KG_ERR_ARGUMENT, "batch of %d tokens, at most %d", b->n, c->params.max_batch);
+    KG_TRY(map_sequences(c, b));
+    c->n_selected = 0;
+    for (int t = 0; t < b->n; t++) {
+        if (b->tokens[t].id < 0 || b->tokens[t].id >= c->program->n_vocab)
+            return status_set(KG_ERR_ARGUMENT, "token id %d is not in the vocabulary", (int)b->tokens[t].id);
+        if (b->tokens[t].want_logits) c->selected[c->n_selected++] = t;
+    }
+    tile_tokens(c, b);
+    c->batch = b;
+    c->reg[c->logits_reg] = b->logits;
+    for (int s = 0; s < c->n_steps; s++) atomic_store_explicit(&c->next[s], 0, memory_order_relaxed);
+    pool_run(c->pool, run_thread, c);
+    c->batch = NULL;
+    return KG_OK;
+}
