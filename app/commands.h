@@ -1,0 +1,15 @@
+/* The commands: each returns the exit code and has printed what went wrong. */
+#ifndef APP_COMMANDS_H
+#define APP_COMMANDS_H
+
+#include "options.h"
+
+int command_generate(const struct settings *s);
+int command_info(const struct settings *s);
+int command_tokenize(const struct settings *s);
+int command_logits(const struct settings *s);
+int command_verify(const struct settings *s);
+int command_backends(const struct settings *s);
+int command_help(const struct settings *s);
+
+#endif

@@ -1,0 +1,192 @@
+/* The command without a name: continues a prompt and streams the text. Owns what happens while text is being made: output,
+ * interruption, statistics. */
+#include "commands.h"
+
+#include "input.h"
+#include "print.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#define EXIT_INTERRUPTED 130
+
+static volatile sig_atomic_t interrupted;
+
+static void on_interrupt(int signal_number)
+{
+    (void)signal_number;
+    interrupted = 1;
+}
+
+/* The first Ctrl-C ends the text at the next token, a second one the program. */
+static void catch_interrupt(void)
+{
+    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
+    sigemptyset(&action.sa_mask);
+    sigaction(SIGINT, &action, NULL);
+}
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* What has been written so far. */
+struct output {
+    bool print_ids;
+    size_t n_tokens;
+    int write_errno; /* 0: all is well */
+    bool at_line_start;
+    double first, last; /* times of the first and the last token */
+};
+
+static bool on_progress(void *ctx, size_t done, size_t total)
+{
+    (void)ctx, (void)done, (void)total;
+    return !interrupted;
+}
+
+static bool on_text(void *ctx, int32_t token, const char *text, size_t len)
+{
+    struct output *o = ctx;
+    if (token >= 0) {
+        o->last = seconds();
+        if (o->n_tokens == 0) o->first = o->last;
+        if (o->print_ids) printf("%s%d", o->n_tokens ? "," : "", (int)token);
+        o->n_tokens++;
+    }
+    if (!o->print_ids && len) {
+        fwrite(text, 1, len, stdout);
+        o->at_line_start = text[len - 1] == '\n';
+    }
+    if (fflush(stdout) != 0 || ferror(stdout)) {
+        o->write_errno = errno ? errno : EIO;
+        return false;
+    }
+    return !interrupted;
+}
+
+/* Ids are data and end in a newline. A text ends as the model ended it, but a terminal gets the newline that its prompt needs. */
+static void end_output(const struct output *o)
+{
+    if (o->print_ids ? o->n_tokens > 0 : !o->at_line_start && isatty(STDOUT_FILENO)) putchar('\n');
+    fflush(stdout);
+}
+
+static kg_generate_params generate_params(const struct settings *s, uint64_t seed)
+{
+    return (kg_generate_params){
+        .max_tokens = (size_t)s->max_tokens,
+        .ignore_end = s->ignore_eos,
+        .stop = s->stop.v,
+        .n_stop = s->stop.n,
+        .sampler = {
+            .temperature = (float)s->temperature,
+            .top_k = (int)s->top_k,
+            .top_p = (float)s->top_p,
+            .min_p = (float)s->min_p,
+            .repeat_penalty = (float)s->repeat_penalty,
+            .presence_penalty = (float)s->presence_penalty,
+            .frequency_penalty = (float)s->frequency_penalty,
+            .penalty_last_n = (int)s->penalty_last_n,
+            .seed = seed,
+        },
+    };
+}
+
+static const char *finish_text(kg_finish finish)
+{
+    switch (finish) {
+    case KG_FINISH_LENGTH: return "--max-tokens";
+    case KG_FINISH_END: return "the model's end of text";
+    case KG_FINISH_STOP_STRING: return "--stop";
+    case KG_FINISH_CONTEXT: return "a full context";
+    }
+    return "?";
+}
+
+/* One run of the command. */
+struct generation {
+    const struct settings *s;
+    const char *path;
+    kg_model *model;
+    kg_session *session;
+    struct prompt prompt;
+    struct output output;
+    uint64_t seed;
+    double start, loaded, end; /* seconds */
+};
+
+static double per_second(double n, double t) { return t > 0 ? n / t : 0; }
+
+static void print_stats(const struct generation *g, const char *ended_by)
+{
+    const struct output *o = &g->output;
+    kg_session_stats st = kg_session_get_stats(g->session);
+    double to_first = (o->n_tokens ? o->first : g->end) - g->loaded;
+    fprintf(stderr, "\nmodel   %s: %s, %d layers, %s backend, loaded in %.3f s\n", g->path, kg_model_arch(g->model), (int)kg_model_n_layers(g->model),
+            kg_model_backend(g->model), g->loaded - g->start);
+    fprintf(stderr, "prompt  %zu tokens in %.3f s, %.1f tokens/s\n", g->prompt.n, to_first, per_second((double)g->prompt.n, to_first));
+    fprintf(stderr, "text    %zu tokens", o->n_tokens);
+    if (o->n_tokens > 1) fprintf(stderr, ", after the first %.1f tokens/s", per_second((double)o->n_tokens - 1, o->last - o->first));
+    fprintf(stderr, ", ended by %s\n", ended_by);
+    fprintf(stderr, "cache   %zu tokens, %.2f MiB\n", st.n_tokens, (double)st.kv_bytes / (1 << 20));
+    if (g->s->temperature > 0) fprintf(stderr, "seed    %llu\n", (unsigned long long)g->seed);
+}
+
+/* Opens what is needed and reads the prompt. */
+static int prepare(struct generation *g)
+{
+    const struct settings *s = g->s;
+    g->start = seconds();
+    g->output = (struct output){.print_ids = s->print_ids, .at_line_start = true};
+    g->seed = s->seed;
+    uint32_t random = 0; /* 32 bits: short enough to be typed again */
+    if (!s->given[OPT_seed] && getentropy(&random, sizeof random) == 0) g->seed = random;
+    int code = input_open_model(s, &g->model, &g->path);
+    if (!code) code = input_prompt(s, kg_model_tokenizer(g->model), NULL, &g->prompt);
+    if (code) return code;
+    if (!kg_model_tokenizer(g->model) && !s->print_ids)
+        return print_error(EXIT_RUNTIME, "the model file has no tokenizer, so there is no text to print: use --print-ids");
+    kg_session_params params = kg_session_default_params();
+    params.n_ctx = s->ctx;
+    params.n_batch = (int)s->batch;
+    kg_status status = kg_session_new(&g->session, g->model, &params);
+    if (status) return print_status(status);
+    kg_session_set_progress(g->session, on_progress, NULL);
+    return 0;
+}
+
+static int generate(struct generation *g)
+{
+    kg_generate_params params = generate_params(g->s, g->seed);
+    kg_finish finish = KG_FINISH_LENGTH;
+    catch_interrupt();
+    g->loaded = seconds();
+    kg_status status = kg_generate(g->session, g->prompt.ids, g->prompt.n, &params, on_text, &g->output, &finish);
+    g->end = seconds();
+    if (g->output.write_errno) return print_error(EXIT_RUNTIME, "cannot write to standard output: %s", strerror(g->output.write_errno));
+    end_output(&g->output);
+    if (status && status != KG_ERR_ABORTED) return print_status(status);
+    if (g->s->stats) print_stats(g, status ? "interruption" : finish_text(finish));
+    if (status) return EXIT_INTERRUPTED;
+    if (finish == KG_FINISH_CONTEXT && !g->s->stats) print_error(0, "the context is full, the text is cut; --ctx sets its size");
+    return 0;
+}
+
+int command_generate(const struct settings *s)
+{
+    struct generation g = {.s = s};
+    int code = prepare(&g);
+    if (!code) code = generate(&g);
+    input_prompt_free(&g.prompt);
+    kg_session_free(&g.session);
+    kg_model_close(&g.model);
+    return code;
+}

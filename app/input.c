@@ -1,0 +1,148 @@
+/* Finds the model file, reads the prompt. Owns the search order for models, nothing else. */
+#include "input.h"
+
+#include "print.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define BUNDLED_MODEL "models/stories-q4_k_m.gguf"
+#define MOST_PROMPT_BYTES ((size_t)64 << 20)
+
+/* The bundled model, seen from the program: beside the build folder, one folder further up, or installed. */
+static const char *find_bundled(void)
+{
+    static const char *const relative[] = {"/../" BUNDLED_MODEL, "/../../" BUNDLED_MODEL, "/../share/kagari/" BUNDLED_MODEL};
+    static char path[4096 + sizeof BUNDLED_MODEL + 32];
+    ssize_t len = readlink("/proc/self/exe", path, 4096);
+    char *slash = NULL;
+    if (len > 0 && len < 4096) {
+        path[len] = 0;
+        slash = strrchr(path, '/');
+    }
+    for (size_t i = 0; slash && i < sizeof relative / sizeof *relative; i++) {
+        strcpy(slash, relative[i]);
+        if (access(path, R_OK) == 0) return path;
+    }
+    snprintf(path, sizeof path, "%s", KAGARI_DATA_DIR "/" BUNDLED_MODEL);
+    return access(path, R_OK) == 0 ? path : NULL;
+}
+
+int input_model_path(const struct settings *s, const char **path)
+{
+    const char *env = getenv("KAGARI_MODEL");
+    if (s->model && s->arg && s->command->bit == INFO) return print_error(EXIT_USAGE, "the model file is given twice: '%s' and '%s'", s->model, s->arg);
+    if (s->arg && s->command->bit == INFO) *path = s->arg;
+    else if (s->model) *path = s->model;
+    else if (env && *env) *path = env;
+    else *path = find_bundled();
+    if (!*path) return print_error(EXIT_USAGE, "No model specified: give one with -m FILE or in the environment variable KAGARI_MODEL");
+    if (access(*path, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR)) return print_error(EXIT_RUNTIME, "Model file not found: %s", *path);
+    return 0;
+}
+
+int input_model_params(const struct settings *s, kg_model_params *params)
+{
+    char have[256] = "";
+    bool found = false;
+    for (size_t i = 0; kg_backend_name(i, NULL); i++) {
+        size_t len = strlen(have);
+        snprintf(have + len, sizeof have - len, "%s%s", i ? ", " : "", kg_backend_name(i, NULL));
+        found |= strcmp(s->backend, kg_backend_name(i, NULL)) == 0;
+    }
+    if (!found) return print_error(EXIT_RUNTIME, "Backend '%s' is not available; this build has: %s", s->backend, have);
+    *params = kg_model_default_params();
+    params->backend = s->backend;
+    params->n_threads = (int)s->threads;
+    params->kv_type = (kg_kv_type)s->kv_type;
+    params->activations = (kg_activations)s->activations;
+    return 0;
+}
+
+/* The order of the words in options.def is the order of the library's enums. */
+_Static_assert(KG_KV_F16 == 0 && KG_KV_F32 == 1 && KG_KV_Q8_0 == 2 && KG_ACT_INT8 == 0 && KG_ACT_F32 == 1, "options.def lists these");
+
+int input_open_model(const struct settings *s, kg_model **model, const char **path)
+{
+    kg_model_params params;
+    int code = input_model_params(s, &params);
+    if (!code) code = input_model_path(s, path);
+    if (code) return code;
+    kg_status status = kg_model_open(model, *path, &params);
+    return status ? print_status(status) : 0;
+}
+
+int input_read_stdin(char **text, size_t *len)
+{
+    size_t cap = 0, n = 0;
+    *text = NULL;
+    while (!feof(stdin)) {
+        if (cap - n < 4096) {
+            cap = cap ? 2 * cap : 8192;
+            char *more = cap <= 2 * MOST_PROMPT_BYTES ? realloc(*text, cap) : NULL;
+            if (!more) {
+                free(*text);
+                *text = NULL;
+                return print_error(EXIT_RUNTIME, "standard input is longer than %zu bytes", n);
+            }
+            *text = more;
+        }
+        n += fread(*text + n, 1, cap - n, stdin);
+        if (ferror(stdin)) {
+            free(*text);
+            *text = NULL;
+            return print_error(EXIT_RUNTIME, "cannot read standard input: %s", strerror(errno));
+        }
+    }
+    *len = n;
+    return 0;
+}
+
+static int prompt_from_stdin(char **text, size_t *len)
+{
+    if (isatty(STDIN_FILENO))
+        return print_error(EXIT_USAGE, "No prompt: give one with -p TEXT or on standard input, e.g. kagari -p \"Once upon a time\"; see kagari --help");
+    int code = input_read_stdin(text, len);
+    if (code) return code;
+    if (*len && (*text)[*len - 1] == '\n') --*len;
+    if (*len && (*text)[*len - 1] == '\r') --*len;
+    if (*len) return 0;
+    free(*text);
+    *text = NULL;
+    return print_error(EXIT_USAGE, "No prompt: standard input is empty and there is no -p TEXT");
+}
+
+int input_prompt(const struct settings *s, const kg_tokenizer *tok, const char *fallback, struct prompt *out)
+{
+    *out = (struct prompt){0};
+    if (s->tokens.v && s->prompt) return print_error(EXIT_USAGE, "--tokens and --prompt are both given: the prompt can be only one");
+    if (s->tokens.v) {
+        if (s->special) return print_error(EXIT_USAGE, "--special is about text, but the prompt is --tokens");
+        *out = (struct prompt){.ids = s->tokens.v, .n = s->tokens.n};
+        return 0;
+    }
+    if (!tok) return print_error(EXIT_RUNTIME, "the model file has no tokenizer: give the prompt with --tokens");
+    char *from_stdin = NULL;
+    const char *text = s->prompt ? s->prompt : fallback;
+    size_t len = text ? strlen(text) : 0;
+    if (!text) {
+        int code = prompt_from_stdin(&from_stdin, &len);
+        if (code) return code;
+        text = from_stdin;
+    }
+    kg_status status = kg_tokenize(tok, text, len, KG_TOKENIZE_BOS | (s->special ? KG_TOKENIZE_SPECIAL : 0), &out->owned, &out->n);
+    free(from_stdin);
+    if (status) return print_status(status);
+    out->ids = out->owned;
+    if (out->n) return 0;
+    input_prompt_free(out);
+    return print_error(EXIT_USAGE, "the prompt has no tokens: this model adds no begin token, so the text must not be empty");
+}
+
+void input_prompt_free(struct prompt *p)
+{
+    kg_free(p->owned);
+    *p = (struct prompt){0};
+}

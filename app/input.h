@@ -1,0 +1,27 @@
+/* What the commands work on: which model file, which prompt, and the library's parameters from the settings. */
+#ifndef APP_INPUT_H
+#define APP_INPUT_H
+
+#include "kagari.h"
+#include "options.h"
+
+/* Path of the model file: the option or argument, $KAGARI_MODEL, or the bundled model. Checks that it is there. Returns 0 or an
+ * exit code after printing why; *path is valid until the next call. */
+int input_model_path(const struct settings *s, const char **path);
+/* Checks that this build has the backend, and opens the model with it. */
+int input_open_model(const struct settings *s, kg_model **model, const char **path);
+int input_model_params(const struct settings *s, kg_model_params *params);
+
+/* All of standard input, malloc'ed. */
+int input_read_stdin(char **text, size_t *len);
+/* A prompt as token ids. */
+struct prompt {
+    const int32_t *ids; /* [n], n >= 1 */
+    size_t n;
+    int32_t *owned; /* NULL if the ids are those of --tokens */
+};
+/* --tokens, or --prompt, or `fallback`, or (fallback NULL) standard input less one line end at its end. tok may be NULL with --tokens. */
+int input_prompt(const struct settings *s, const kg_tokenizer *tok, const char *fallback, struct prompt *out);
+void input_prompt_free(struct prompt *p);
+
+#endif

@@ -1,0 +1,68 @@
+/* kagari, the program: chooses the command, and sees to it that output that could not be written is an error. Uses nothing of
+ * the library but kagari.h. */
+#include "commands.h"
+
+#include "print.h"
+
+#include "kagari.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <string.h>
+#include <unistd.h>
+
+const struct command commands[] = {
+    {"", GENERATE, NULL, "continues a prompt: prints the text that follows it", command_generate},
+    {"info", INFO, "FILE", "what is in a model file: metadata, tensors, bytes by type", command_info},
+    {"tokenize", TOKENIZE, "[TEXT]", "turns text (standard input if not given) into tokens", command_tokenize},
+    {"logits", LOGITS, NULL, "writes the raw logits after a prompt to a file: float32, of the reference backend float64", command_logits},
+    {"verify", VERIFY, NULL, "measures a backend against the float64 reference; fails beyond its error bound", command_verify},
+    {"backends", BACKENDS, NULL, "lists what can compute in this build", command_backends},
+    {"help", HELP, "[COMMAND]", "this text, or the options of a command", command_help},
+};
+const size_t n_commands = sizeof commands / sizeof *commands;
+
+int command_help(const struct settings *s)
+{
+    const struct command *c = options_command(s->arg ? s->arg : "");
+    if (!c) return print_error(EXIT_USAGE, "unknown command '%s'; the nearest is '%s'", s->arg, options_nearest_command(s->arg));
+    options_help(c, stdout);
+    return 0;
+}
+
+/* A standard stream that the caller closed must not become the descriptor of a model file: reads and writes of it fail instead. */
+static void occupy_standard_streams(void)
+{
+    int fd;
+    do fd = open("/dev/null", O_RDONLY);
+    while (fd >= 0 && fd <= STDERR_FILENO);
+    if (fd > STDERR_FILENO) close(fd);
+}
+
+static int run(const struct settings *s)
+{
+    if (s->help) {
+        options_help(s->command, stdout);
+        return 0;
+    }
+    if (s->version) {
+        printf("kagari %s\n", kg_version());
+        return 0;
+    }
+    return s->command->run(s);
+}
+
+int main(int argc, char **argv)
+{
+    occupy_standard_streams();
+    struct settings s;
+    int code = options_parse(&s, argc, argv);
+    if (!code) {
+        code = run(&s);
+        errno = 0;
+        if ((fflush(stdout) != 0 || ferror(stdout)) && !code)
+            code = print_error(EXIT_RUNTIME, "cannot write to standard output: %s", errno ? strerror(errno) : "an earlier write failed");
+    }
+    options_free(&s);
+    return code;
+}

@@ -1,0 +1,82 @@
+/* The command line: what the user asked for, parsed from the one table of options (options.def) and checked. Knows nothing of
+ * what the commands do. */
+#ifndef APP_OPTIONS_H
+#define APP_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+
+#define EXIT_RUNTIME 1 /* the request was fine, doing it failed */
+#define EXIT_USAGE 2   /* the command line is wrong */
+
+/* Which commands use an option: a set of bits, one for each command. */
+enum {
+    GENERATE = 1,
+    INFO = 2,
+    TOKENIZE = 4,
+    LOGITS = 8,
+    VERIFY = 16,
+    BACKENDS = 32,
+    HELP = 64,
+    EVERYTHING = 127,
+    USES_BACKEND = GENERATE | LOGITS | VERIFY,
+    USES_MODEL = USES_BACKEND | INFO | TOKENIZE,
+};
+
+struct settings;
+struct command {
+    const char *name; /* "" is the command without a name: generate text */
+    unsigned bit;
+    const char *arg; /* its one positional argument, for help; NULL: takes none */
+    const char *help;
+    int (*run)(const struct settings *s); /* returns the exit code */
+};
+extern const struct command commands[];
+extern const size_t n_commands;
+
+enum option_id {
+#define OPTION(kind, field, ...) OPT_##field,
+#include "options.def"
+#undef OPTION
+    OPT_N
+};
+
+struct ids {
+    int32_t *v; /* [n] */
+    size_t n;
+};
+struct texts {
+    const char **v; /* [n] */
+    size_t n;
+};
+
+#define FIELD_FLAG bool
+#define FIELD_INT int64_t
+#define FIELD_U64 uint64_t
+#define FIELD_REAL double
+#define FIELD_TEXT const char *
+#define FIELD_TEXTS struct texts
+#define FIELD_IDS struct ids
+#define FIELD_CHOICE int
+struct settings {
+#define OPTION(kind, field, ...) FIELD_##kind field;
+#include "options.def"
+#undef OPTION
+    bool given[OPT_N]; /* on the command line, not by default */
+    const struct command *command;
+    const char *arg; /* the positional argument; NULL: none */
+};
+
+/* Fills *s; its texts point into argv. Returns 0, or EXIT_USAGE after one line about the mistake on standard error.
+ * options_free in either case. */
+int options_parse(struct settings *s, int argc, char **argv);
+void options_free(struct settings *s);
+/* Help on one command and its options; on all commands too if it is the one without a name. */
+void options_help(const struct command *command, FILE *out);
+const struct command *options_command(const char *name); /* NULL: no such command */
+/* The command or option name nearest to one that is unknown. */
+const char *options_nearest_command(const char *name);
+
+#endif

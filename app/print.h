@@ -1,0 +1,23 @@
+/* What all commands print with: error lines, quoted text, sizes. */
+#ifndef APP_PRINT_H
+#define APP_PRINT_H
+
+#include "kagari.h"
+
+#include <stdio.h>
+
+/* One line "kagari: ..." on standard error; returns code. Control characters, which a hostile file might have put into a
+ * name, are printed as '?'. */
+int print_error(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* The same with the library's message; returns the exit code for it. */
+int print_status(kg_status status);
+/* A JSON string with its quotes. Bytes that are not UTF-8: U+FFFD. */
+void print_json(FILE *out, const char *s, size_t len);
+/* For people: like JSON, but bytes that are not UTF-8 stand as \xNN. */
+void print_quoted(FILE *out, const char *s, size_t len);
+/* Without quotes; control characters and bytes that are not UTF-8 stand as '?'. */
+void print_plain(FILE *out, const char *s, size_t len);
+/* Length of the longest start of s that does not cut a character of UTF-8 in two. */
+size_t print_whole(const char *s, size_t len);
+
+#endif

@@ -1,0 +1,92 @@
+/* kg_model: a file, its program, its tokenizer and the backend that runs it. Immutable after opening but for the KV pool and the
+ * list of sessions. */
+#include "run/run.h"
+
+#include <assert.h>
+#include <stdlib.h>
+
+const char *kg_backend_name(size_t i, const char **what)
+{
+    const struct backend *b = backend_at(i);
+    if (b && what) *what = b->what;
+    return b ? b->name : NULL;
+}
+
+kg_model_params kg_model_default_params(void)
+{
+    return (kg_model_params){.backend = "cpu", .n_threads = 0, .kv_type = KG_KV_F16, .activations = KG_ACT_INT8};
+}
+
+static kg_status check_params(const kg_model_params *p)
+{
+    if (p->n_threads < 0 || p->n_threads > 1024)
+        return status_set(KG_ERR_ARGUMENT, "%d threads: must be 0 (all processors) to 1024", p->n_threads);
+    if ((unsigned)p->kv_type > KG_KV_Q8_0) return status_set(KG_ERR_ARGUMENT, "KV type %d is unknown", (int)p->kv_type);
+    if ((unsigned)p->activations > KG_ACT_F32) return status_set(KG_ERR_ARGUMENT, "activation type %d is unknown", (int)p->activations);
+    return KG_OK;
+}
+
+static kg_status open_backend(kg_model *m, const kg_model_params *params)
+{
+    struct backend_params bp = {
+        .n_threads = params->n_threads ? params->n_threads : os_n_processors(),
+        .kv_type = params->kv_type,
+        .activations = params->activations,
+        .max_batch = MAX_BATCH,
+    };
+    KG_TRY(m->backend->open(&m->ctx, &m->model.program, &bp));
+    kv_pool_init(&m->kv, m->backend, m->ctx);
+    return KG_OK;
+}
+
+kg_status kg_model_open(kg_model **out, const char *path, const kg_model_params *params)
+{
+    kg_model_params p = params ? *params : kg_model_default_params();
+    if (!out) return status_set(KG_ERR_ARGUMENT, "no place to store the model");
+    *out = NULL;
+    if (!path) return status_set(KG_ERR_ARGUMENT, "no path");
+    KG_TRY(check_params(&p));
+    const struct backend *backend = backend_find(p.backend ? p.backend : "cpu");
+    if (!backend) return KG_ERR_UNSUPPORTED;
+    kg_model *m = calloc(1, sizeof *m);
+    if (!m) return status_set(KG_ERR_MEMORY, "out of memory");
+    m->backend = backend;
+    kg_status status = model_open(&m->model, path);
+    if (status != KG_OK) goto fail;
+    status = tokenizer_new(&m->tokenizer, m->model.file);
+    if (status == KG_OK) status = open_backend(m, &p);
+    if (status != KG_OK) goto fail_named;
+    m->has_lock = pthread_mutex_init(&m->lock, NULL) == 0;
+    if (!m->has_lock) {
+        status = status_set(KG_ERR_MEMORY, "the system gives no mutex");
+        goto fail;
+    }
+    *out = m;
+    return KG_OK;
+fail_named:
+    if (strncmp(kg_error_message(), path, strlen(path))) status_prefix(status, "%s", path);
+fail:
+    kg_model_close(&m);
+    return status;
+}
+
+void kg_model_close(kg_model **model)
+{
+    if (!model || !*model) return;
+    kg_model *m = *model;
+    assert(!m->sessions); /* the caller promised to free them first */
+    kv_pool_free(&m->kv);
+    if (m->ctx) m->backend->close(m->ctx);
+    if (m->has_lock) pthread_mutex_destroy(&m->lock);
+    kg_tokenizer_close(&m->tokenizer);
+    model_close(&m->model);
+    free(m);
+    *model = NULL;
+}
+
+const kg_tokenizer *kg_model_tokenizer(const kg_model *model) { return model->tokenizer; }
+const char *kg_model_arch(const kg_model *model) { return model->model.arch->name; }
+const char *kg_model_backend(const kg_model *model) { return model->backend->name; }
+int32_t kg_model_n_vocab(const kg_model *model) { return model->model.program.n_vocab; }
+int32_t kg_model_n_layers(const kg_model *model) { return model->model.program.n_layers; }
+int64_t kg_model_n_ctx(const kg_model *model) { return model->model.program.n_ctx; }

@@ -1,0 +1,51 @@
+/* What the files of this folder share: the insides of kg_model and kg_session, and the random numbers of the sampler. */
+#ifndef RUN_RUN_H
+#define RUN_RUN_H
+
+#include "model/model.h"
+#include "run/kv.h"
+#include "text/text.h"
+
+#include <pthread.h>
+
+/* Tokens per run at most: backends size their scratch memory by it. */
+#define MAX_BATCH 512
+
+struct kg_model {
+    struct model model;
+    kg_tokenizer *tokenizer; /* NULL: the file has none */
+    const struct backend *backend;
+    void *ctx; /* the backend's */
+    /* Guards everything below, the backend's context, and the tokens and tables of all sessions against their neighbours. */
+    pthread_mutex_t lock;
+    bool has_lock;
+    struct kv_pool kv;
+    struct kg_session *sessions; /* list through next */
+};
+
+/* `tokens` and `n_tokens` say what the KV table holds; they change only under the model's lock, since other sessions look for
+ * common prefixes there. */
+struct kg_session {
+    kg_model *model;
+    kg_session *next;
+    struct kv_table table;
+    int64_t n_ctx;
+    int n_batch;
+    int32_t *tokens; /* [n_tokens] */
+    size_t n_tokens, cap;
+    struct batch_token *batch; /* [n_batch] */
+    float *logits;             /* [n_vocab] */
+    double *logits_f64;        /* [n_vocab]; NULL: the backend has none */
+    size_t logits_of;          /* the logits are those after this many tokens; 0: they are not valid */
+    size_t n_reused, n_computed;
+    bool (*progress)(void *ctx, size_t done, size_t total);
+    void *progress_ctx;
+};
+
+/* KG_ERR_ARGUMENT unless 0 <= tokens[i] < n_vocab for all i. */
+kg_status session_check_tokens(const kg_model *model, const int32_t *tokens, size_t n);
+
+/* Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): four random words from a counter and a key. */
+void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);
+
+#endif

@@ -1,0 +1,187 @@
+#!/usr/bin/env bash
+# The command line from outside: what it prints where, and its exit status. Uses the bundled model.
+#   tests/test_cli.sh PATH_OF_KAGARI SOURCE_FOLDER
+set -u
+kagari=$1
+model=$2/models/stories-q4_k_m.gguf
+shared=$2/../shared
+unset KAGARI_MODEL
+tmp=$(mktemp -d)
+trap 'rm -rf "$tmp"' EXIT
+passed=0 failed=0
+
+# run STATUS args...: runs kagari on an empty standard input, keeps $tmp/out and $tmp/err, checks the exit status.
+run() {
+    local want=$1 got=0
+    shift
+    "$kagari" "$@" >"$tmp/out" 2>"$tmp/err" </dev/null || got=$?
+    last="kagari $*"
+    check "exit status $want (got $got: $(head -c 200 "$tmp/err"))" [ "$got" = "$want" ]
+}
+check() { # what, command...
+    local what=$1
+    shift
+    if "$@"; then passed=$((passed + 1)); else
+        failed=$((failed + 1))
+        printf 'FAILED: %s: %s\n' "$last" "$what" >&2
+    fi
+}
+err_has() { check "stderr has '$1' (is: $(head -c 200 "$tmp/err"))" grep -qF -- "$1" "$tmp/err"; }
+out_has() { check "stdout has '$1' (is: $(head -c 200 "$tmp/out"))" grep -qF -- "$1" "$tmp/out"; }
+out_empty() { check "nothing on stdout" [ ! -s "$tmp/out" ]; }
+err_empty() { check "nothing on stderr (is: $(head -c 200 "$tmp/err"))" [ ! -s "$tmp/err" ]; }
+one_line() { check "one line 'kagari: ...' on stderr" [ "$(wc -l <"$tmp/err")" = 1 -a "$(head -c 8 "$tmp/err")" = "kagari: " ]; }
+fails() { # STATUS TEXT args...: an error is one line on stderr, and nothing else
+    local status=$1 text=$2
+    shift 2
+    run "$status" "$@"
+    err_has "$text"
+    one_line
+    out_empty
+}
+
+# ---- help, version, mistakes
+run 0 --help; out_has '--temperature'; out_has 'verify'; err_empty
+run 0 help verify; out_has '--kv-type'; check "no generate option in the help of verify" [ "$(grep -c -- --top-k "$tmp/out")" = 0 ]
+run 0 verify --help; out_has '--kv-type'
+run 0 --version; check "a version" grep -qE '^kagari [0-9]+\.[0-9]+\.[0-9]+$' "$tmp/out"
+run 0 backends; out_has 'cpu'; out_has 'reference'
+fails 2 'the nearest is --temperature' --temprature 1
+fails 2 "the nearest is 'verify'" verfy
+fails 2 'unknown option -z' -z
+fails 2 '--temperature needs a value' --temperature
+fails 2 'from 0 to 2' --temperature 2.5 -p x
+fails 2 'from 0 to 2' --temperature nan -p x
+fails 2 'from 0 to 1' --top-p=-0.1 -p x
+fails 2 'a whole number' --max-tokens 5x -p x
+fails 2 'a whole number' --max-tokens 99999999999999999999 -p x
+fails 2 'must be one of f16|f32|q8_0' --kv-type f8 -p x
+fails 2 'takes no value' --stats=yes -p x
+fails 2 'given twice' --seed 1 --seed 2 -p x
+fails 2 "item 2, 'a'" --tokens 1,a
+fails 2 "item 2, ''" --tokens 1,
+fails 2 "--stop is not an option of 'kagari info'" info "$model" --stop x
+fails 2 "--json is not an option of 'kagari'" -p x --json
+fails 2 'unexpected argument' info "$model" more
+fails 2 'given twice' info "$model" -m "$model"
+fails 2 'needs --out' logits -m "$model" --tokens 1
+fails 2 'are both given' -m "$model" --tokens 1 -p x
+fails 2 'are both given' tokenize -m "$model" --ids --pieces x
+fails 2 'No prompt' -m "$model"
+fails 1 'Model file not found: /nowhere/x.gguf' -m /nowhere/x.gguf -p x
+fails 1 "Backend 'cuda' is not available" -b cuda -p x
+fails 1 "$2" info "$2"
+printf 'not a model' >"$tmp/bad.gguf"
+fails 1 bad.gguf -m "$tmp/bad.gguf" -p x
+fails 1 bad.gguf info "$tmp/bad.gguf"
+fails 1 bad.gguf tokenize -m "$tmp/bad.gguf" x
+
+# ---- the model without -m
+# wherever the program lies, models/ beside its folder is found; elsewhere it must be told
+mkdir -p "$tmp/tree/build" "$tmp/tree/models" "$tmp/alone"
+ln -s "$model" "$tmp/tree/models/"
+cp "$kagari" "$tmp/tree/build/"; cp "$kagari" "$tmp/alone/"
+built=$kagari
+kagari=$tmp/tree/build/kagari
+run 0 -p 'Once upon a time' --max-tokens 1
+kagari=$tmp/alone/kagari
+"$kagari" -p x --max-tokens 1 >"$tmp/out" 2>"$tmp/err"; status=$? last='kagari far from any model'
+check "exit status 2, or 0 where one is installed" [ $status = 2 -o $status = 0 ]
+[ $status = 0 ] || err_has 'No model specified'
+kagari=$built
+export KAGARI_MODEL=/nowhere/y.gguf
+fails 1 'Model file not found: /nowhere/y.gguf' -p x --max-tokens 1
+unset KAGARI_MODEL
+
+# ---- text
+greedy=(-m "$model" --temperature 0 --max-tokens 24)
+run 0 "${greedy[@]}" -p 'Once upon a time'; err_empty
+cp "$tmp/out" "$tmp/text"
+check "there is text" [ "$(wc -c <"$tmp/text")" -gt 30 ]
+check "the text of a pipe ends as the model ended it" [ "$(tail -c 1 "$tmp/text" | wc -l)" = 0 ]
+printf 'Once upon a time\n' | "$kagari" "${greedy[@]}" >"$tmp/out" 2>"$tmp/err"
+last='printf | kagari'
+check "a prompt on standard input gives the same text" cmp -s "$tmp/out" "$tmp/text"
+run 0 tokenize -m "$model" --ids 'Once upon a time'
+ids=$(cat "$tmp/out")
+run 0 "${greedy[@]}" --tokens "$ids"
+check "the same prompt as tokens gives the same text" cmp -s "$tmp/out" "$tmp/text"
+for variant in '-t 1' '-t 3' '--batch 1' '--batch 3'; do
+    # shellcheck disable=SC2086
+    run 0 "${greedy[@]}" -p 'Once upon a time' $variant
+    check "the same text bit for bit" cmp -s "$tmp/out" "$tmp/text"
+done
+run 0 "${greedy[@]}" -p 'Once upon a time' --print-ids; cp "$tmp/out" "$tmp/ids"
+check "24 ids on one line" grep -qE '^[0-9]+(,[0-9]+){23}$' "$tmp/ids"
+run 0 "${greedy[@]}" -p 'Once upon a time' --print-ids --activations f32 --kv-type f32; cp "$tmp/out" "$tmp/ids"
+run 0 "${greedy[@]}" -p 'Once upon a time' --print-ids -b reference
+check "f32 arithmetic chooses the tokens that float64 chooses" cmp -s "$tmp/out" "$tmp/ids"
+sampled=(-m "$model" -p 'The old king' --max-tokens 24 --top-k 0 --temperature 1)
+run 0 "${sampled[@]}" --seed 5; cp "$tmp/out" "$tmp/text5"
+run 0 "${sampled[@]}" --seed 5; check "the same seed gives the same text" cmp -s "$tmp/out" "$tmp/text5"
+run 0 "${sampled[@]}" --seed 6; check "another seed gives another text" [ "$(cmp -s "$tmp/out" "$tmp/text5"; echo $?)" = 1 ]
+run 0 "${sampled[@]}" --stats; err_has 'seed '; err_has 'tokens/s'
+seed=$(sed -n 's/^seed *//p' "$tmp/err"); cp "$tmp/out" "$tmp/text5"
+run 0 "${sampled[@]}" --seed "$seed"; check "the seed that --stats tells brings the text back" cmp -s "$tmp/out" "$tmp/text5"
+stop=$(cut -c 12-18 "$tmp/text" | head -1)
+run 0 "${greedy[@]}" -p 'Once upon a time' --stop "$stop"
+check "the text ends before '$stop'" [ "$(cat "$tmp/out")" = "$(cut -c 1-11 "$tmp/text" | head -1)" ]
+run 0 -m "$model" -p 'Once upon a time' --max-tokens 0; out_empty
+run 0 -m "$model" -p 'Once upon a time' --ctx 16 --ignore-eos --temperature 0; err_has 'the context is full'
+run 2 -m "$model" --tokens 1,999999 --max-tokens 1; one_line
+
+# ---- output that goes nowhere
+last='stdout on a full disk'
+"$kagari" "${greedy[@]}" -p x >/dev/full 2>"$tmp/err"; check "exit status 1" [ $? = 1 ]; err_has 'No space left'; one_line
+"$kagari" --help >/dev/full 2>"$tmp/err"; check "exit status 1 for help" [ $? = 1 ]
+last='stdout closed'
+"$kagari" "${greedy[@]}" -p x >&- 2>"$tmp/err"; check "exit status 1" [ $? = 1 ]; one_line
+last='reader goes away'
+"$kagari" "${greedy[@]}" -p 'Once upon a time' --ignore-eos 2>"$tmp/err" | head -c 1 >/dev/null
+check "silence" [ ! -s "$tmp/err" ]
+
+# ---- interruption
+last='Ctrl-C'
+"$kagari" -m "$model" -p 'Once upon a time' --ignore-eos --seed 1 >"$tmp/out" 2>"$tmp/err" &
+pid=$!
+for _ in $(seq 100); do [ -s "$tmp/out" ] && break; sleep 0.05; done
+check "text before the interruption" [ -s "$tmp/out" ]
+# a background process of a script ignores SIGINT until it asks for it, which kagari does
+kill -INT "$pid"; wait "$pid"; check "exit status 130" [ $? = 130 ]; err_empty
+
+# ---- info, tokenize, logits, verify
+run 0 info "$model"; out_has 'general.architecture (str) = "llama"'; out_has 'Q4_K'; out_has 'blk.0.attn_q.weight'
+run 0 info -m "$model" --json; out_has '"blk.0.attn_q.weight"'
+if command -v python3 >/dev/null 2>&1; then
+    check "valid JSON with whole arrays" python3 -c '
+import json, sys
+d = json.load(open(sys.argv[1]))
+assert len(d["metadata"]["tokenizer.ggml.tokens"]["value"]) == 8192
+assert sum(t["bytes"] for t in d["tensors"]) == sum(t["bytes"] for t in d["types"].values())' "$tmp/out"
+fi
+run 0 tokenize -m "$model" --pieces --no-bos 'a "b"'; out_has '\"'
+run 0 tokenize -m "$model" --ids --no-bos ''; check "no text, no tokens" [ "$(cat "$tmp/out")" = '' ]
+printf 'two\nlines\n' | "$kagari" tokenize -m "$model" --pieces >"$tmp/out"; last='tokenize < stdin'
+check "line ends are text" [ "$(grep -c '\\n' "$tmp/out")" = 2 ]
+run 0 logits -m "$model" --tokens "$ids" --out "$tmp/l32"; check "8192 float32" [ "$(wc -c <"$tmp/l32")" = 32768 ]
+run 0 logits -m "$model" --tokens "$ids" --out "$tmp/l64" -b reference; check "8192 float64" [ "$(wc -c <"$tmp/l64")" = 65536 ]
+fails 1 '/nowhere/l' logits -m "$model" --tokens 1 --out /nowhere/l
+for kv in f16 f32 q8_0; do
+    for act in int8 f32; do run 0 verify -m "$model" --kv-type "$kv" --activations "$act" -p 'The fox said to the crow:'; out_has 'ok'; done
+done
+run 0 verify -m "$model" --tokens "$ids"; out_has 'logits'
+
+# ---- hostile files end in one line, soon
+if [ -d "$shared/hostile" ]; then
+    while IFS= read -r f; do
+        timeout 10 "$kagari" -m "$f" -p x --max-tokens 1 >"$tmp/out" 2>"$tmp/err" </dev/null
+        status=$? last="kagari -m $f"
+        check "exit status 0, 1 or 2 (got $status)" [ "$status" -le 2 ]
+        [ "$status" = 0 ] || one_line
+    done < <(find "$shared/hostile" -type f ! -name index.tsv | sort)
+else
+    echo "cli: skipped: hostile files, $shared/hostile is not here"
+fi
+
+printf 'cli: %d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" = 0 ]
