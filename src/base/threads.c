@@ -109,7 +109,7 @@ kg_status pool_new(struct pool **out, int n_threads)
     p->n = n_threads;
     p->workers = workers;
     p->n_started = 1;
-    p->spins = n_threads <= os_n_processors() ? 20000 : 200;
+    p->spins = n_threads <= os_n_processors() ? 2000 : 50;
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     for (int i = 1; i < n_threads; i++) {

@@ -4,7 +4,6 @@
  * row gets depends on its own positions only. */
 #include "backend/cpu/avx512.h"
 
-#include <immintrin.h>
 #include <math.h>
 
 #define SPAN_BLOCKS 4
@@ -176,22 +175,6 @@ static void add_values_any(float *const *out, const float *v, int v_dim, const f
 
 /* ---- softmax of one span ---- */
 
-/* As exp_fast of the plain C kernels, for x <= 0. */
-static inline __m512 exp_512(__m512 x)
-{
-    x = _mm512_max_ps(x, _mm512_set1_ps(-87.0f));
-    const __m512 n = _mm512_roundscale_ps(_mm512_mul_ps(x, _mm512_set1_ps(1.44269504f)), 0);
-    __m512 r = _mm512_fnmadd_ps(n, _mm512_set1_ps(0.693359375f), x), p = _mm512_set1_ps(1.9875691500e-4f);
-    r = _mm512_fmadd_ps(n, _mm512_set1_ps(2.12194440e-4f), r);
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.3981999507e-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(8.3334519073e-3f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(4.1665795894e-2f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(1.6666665459e-1f));
-    p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(5.0000001201e-1f));
-    p = _mm512_fmadd_ps(p, _mm512_mul_ps(r, r), _mm512_add_ps(r, _mm512_set1_ps(1.0f)));
-    return _mm512_scalef_ps(p, n);
-}
-
 /* p[0..SPAN) scores -> weights; n of them count, the others become 0. */
 static void softmax_span(float *p, int n, float *top, float *sum, float *out, int v_dim)
 {
@@ -202,7 +185,7 @@ static void softmax_span(float *p, int n, float *top, float *sum, float *out, in
     }
     const float m1 = fmaxf(*top, _mm512_reduce_max_ps(best));
     if (m1 > *top && *sum > 0) {
-        const __m512 fade = exp_512(_mm512_set1_ps(*top - m1));
+        const __m512 fade = avx512_exp(_mm512_set1_ps(*top - m1));
         *sum *= _mm512_cvtss_f32(fade);
         for (int i = 0; i < v_dim; i += 16) {
             const __mmask16 m = (__mmask16)(v_dim - i >= 16 ? 0xffff : (1 << (v_dim - i)) - 1);
@@ -213,7 +196,7 @@ static void softmax_span(float *p, int n, float *top, float *sum, float *out, in
     __m512 total = _mm512_setzero_ps();
     for (int j = 0; j < SPAN; j += 16) {
         const __mmask16 m = (__mmask16)(n - j >= 16 ? 0xffff : n <= j ? 0 : (1 << (n - j)) - 1);
-        const __m512 e = m ? _mm512_maskz_mov_ps(m, exp_512(_mm512_sub_ps(_mm512_load_ps(p + j), _mm512_set1_ps(m1)))) : _mm512_setzero_ps();
+        const __m512 e = m ? _mm512_maskz_mov_ps(m, avx512_exp(_mm512_sub_ps(_mm512_load_ps(p + j), _mm512_set1_ps(m1)))) : _mm512_setzero_ps();
         total = _mm512_add_ps(total, e);
         _mm512_store_ps(p + j, e);
     }

@@ -47,6 +47,15 @@ struct act_halves { /* the same for the two halves of 16 */
     int32_t init[2];
 };
 
+/* The scale of a group whose largest magnitude is top: never smaller than top / 127; NaN stays NaN. */
+static inline float act_scale(float top) { return f32_from_bits((f32_bits(top / 127.0f) + 15u) & ~15u); }
+
+static inline void act_put_sums(struct act_group *g, struct act_halves *h, float scale, int sum0, int sum1)
+{
+    *g = (struct act_group){scale, -ACT_MAGIC * scale, scale * (float)(sum0 + sum1), ACT_MAGIC_BITS - 128 * (sum0 + sum1)};
+    *h = (struct act_halves){{scale * (float)sum0, scale * (float)sum1}, {ACT_MAGIC_BITS - 128 * sum0, ACT_MAGIC_BITS - 128 * sum1}};
+}
+
 /* Where token t of n lies: element 4 i + b at q[i * T * 4 + b], group g at group[g * T]. */
 struct act_row {
     int8_t *q;

@@ -127,24 +127,33 @@ static void add(float *dst, const float *a, const float *b, int n)
     for (int i = 0; i < n; i++) dst[i] = a[i] + b[i];
 }
 
+/* The largest magnitude of n values; NaN if one is NaN: its bits are above those of every number. */
+static float magnitude(const float *x, int n)
+{
+    uint32_t top = 0;
+    for (int i = 0; i < n; i++) {
+        uint32_t a = f32_bits(x[i]) & 0x7fffffffu;
+        top = a > top ? a : top;
+    }
+    return f32_from_bits(top);
+}
+
+/* x rounded to an integer, for |x| < 2^22. */
+static inline int32_t nearest(float x) { return (int32_t)(f32_bits(x + ACT_MAGIC) - ACT_MAGIC_BITS); }
+
 static void quantize(const float *x, int n, struct act_row row)
 {
     for (int u = 0; u < n / ACT_GROUP; u++, x += ACT_GROUP) {
-        float top = 0;
-        for (int i = 0; i < ACT_GROUP; i++) top = fmaxf(top, fabsf(x[i]));
-        /* up to 20 significant bits: never smaller than top / 127 */
-        float d = f32_from_bits((f32_bits(top / 127.0f) + 15u) & ~15u);
-        float inv = d > 0 ? 1.0f / d : 0.0f;
+        const float d = act_scale(magnitude(x, ACT_GROUP)), inv = d > 0 ? 1.0f / d : 0.0f;
         int8_t q[ACT_GROUP];
         int sum[2] = {0};
-        for (int i = 0; i < ACT_GROUP; i++) {
-            q[i] = (int8_t)lrintf(fmaxf(fminf(x[i] * inv, 127.0f), -127.0f));
-            sum[i / 16] += q[i];
+        for (int i = 0; i < ACT_GROUP; i++) q[i] = (int8_t)nearest(x[i] * inv);
+        for (int i = 0; i < 16; i++) {
+            sum[0] += q[i];
+            sum[1] += q[16 + i];
         }
         for (int i = 0; i < ACT_GROUP / 4; i++) memcpy(row.q + (u * (ACT_GROUP / 4) + i) * row.T * 4, q + 4 * i, 4);
-        row.group[u * row.T] = (struct act_group){d, -ACT_MAGIC * d, d * (float)(sum[0] + sum[1]), ACT_MAGIC_BITS - 128 * (sum[0] + sum[1])};
-        row.halves[u * row.T] =
-            (struct act_halves){{d * (float)sum[0], d * (float)sum[1]}, {ACT_MAGIC_BITS - 128 * sum[0], ACT_MAGIC_BITS - 128 * sum[1]}};
+        act_put_sums(&row.group[u * row.T], &row.halves[u * row.T], d, sum[0], sum[1]);
     }
 }
 
@@ -182,12 +191,10 @@ static void kv_put(kg_kv_type type, uint8_t *p, size_t i, float x)
 static void kv_put_q8(const float *x, int n, int8_t *q, int stride, float *scale, int scale_stride)
 {
     for (int g = 0; g * KV_GROUP < n; g++) {
-        int end = MIN(n, (g + 1) * KV_GROUP);
-        float top = 0;
-        for (int i = g * KV_GROUP; i < end; i++) top = fmaxf(top, fabsf(x[i]));
-        float d = top / 127.0f, inv = d > 0 ? 1.0f / d : 0.0f;
+        const int first = g * KV_GROUP, end = MIN(n, first + KV_GROUP);
+        const float d = magnitude(x + first, end - first) / 127.0f, inv = d > 0 ? 1.0f / d : 0.0f;
         scale[g * scale_stride] = d;
-        for (int i = g * KV_GROUP; i < end; i++) q[i * stride] = (int8_t)lrintf(fmaxf(fminf(x[i] * inv, 127.0f), -127.0f));
+        for (int i = first; i < end; i++) q[i * stride] = (int8_t)nearest(x[i] * inv);
     }
 }
 

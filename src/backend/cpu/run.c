@@ -130,48 +130,57 @@ static void select_rows(struct cpu *c, const struct op *op)
     for (int i = 0; i < c->n_selected; i++) memmove(row(c, op->dst, i), row(c, op->src[0], c->selected[i]), n_bytes);
 }
 
-static void run_step(const struct worker *w, int index)
+static void token_step(const struct worker *w, const struct step *s, int t)
 {
-    struct cpu *c = w->c;
-    const struct step *s = &c->steps[index];
-    if (s->split == SPLIT_SHARED) {
-        if (s->code == STEP_ATTEND) attend(w, s, &c->next[index]);
-        else matmul(w, s, &c->next[index]);
-        return;
+    switch (s->code) {
+    case STEP_ROPE_TABLES: rope_tables(w->c, t); break;
+    case STEP_ACTS: make_acts(w->c, s, t); break;
+    case STEP_KV_STORE: kv_store(w->c, s->op, t); break;
+    default: token_op(w, s, t); break;
     }
-    if (s->split == SPLIT_ONE) {
-        if (w->i == 0) select_rows(c, s->op);
-        return;
-    }
-    int64_t n = n_tokens(c, s);
-    for (int t = (int)(n * w->i / w->n), end = (int)(n * (w->i + 1) / w->n); t < end; t++) {
-        switch (s->code) {
-        case STEP_ROPE_TABLES: rope_tables(c, t); break;
-        case STEP_ACTS: make_acts(c, s, t); break;
-        case STEP_KV_STORE: kv_store(c, s->op, t); break;
-        default: token_op(w, s, t); break;
-        }
-    }
+}
+
+static bool is_tapped(const struct cpu *c, const struct step *s) { return c->batch->tap && s->code == STEP_OP && s->op->tap; }
+
+/* Steps from `first` on that are split by tokens and follow each other without a meeting: token by token through all of them, while
+ * its rows are in cache. Returns their number. */
+static int run_token_steps(const struct worker *w, int first)
+{
+    const struct cpu *c = w->c;
+    const struct step *s = &c->steps[first];
+    int count = 1;
+    while (first + count < c->n_steps && s[count].split == SPLIT_TOKENS && !s[count].barrier && !is_tapped(c, &s[count - 1])) count++;
+    const int64_t n = n_tokens(c, s);
+    for (int t = (int)(n * w->i / w->n), end = (int)(n * (w->i + 1) / w->n); t < end; t++)
+        for (int i = 0; i < count; i++) token_step(w, &s[i], t);
+    return count;
+}
+
+static void show_tap(const struct worker *w, const struct step *s)
+{
+    const struct cpu *c = w->c;
+    pool_barrier(c->pool);
+    if (w->i == 0) c->batch->tap(c->batch->tap_ctx, s->op, n_tokens(c, s), c->program->reg_width[s->op->dst], c->reg[s->op->dst], NULL);
+    pool_barrier(c->pool);
 }
 
 static void run_thread(void *ctx, int i, int n)
 {
     struct cpu *c = ctx;
-    const struct batch *b = c->batch;
     struct worker w = {.c = c, .i = i, .n = n, .scratch = c->scratch[i]};
-    for (int s = 0; s < c->n_steps; s++) {
-        const struct step *step = &c->steps[s];
-        if (step->selected && c->n_selected == 0) break;
-        if (step->barrier) pool_barrier(c->pool);
-        run_step(&w, s);
-        if (b->tap && step->op && step->op->tap && step->code == STEP_OP) {
-            pool_barrier(c->pool);
-            if (i == 0) {
-                int reg = step->op->dst;
-                b->tap(b->tap_ctx, step->op, n_tokens(c, step), c->program->reg_width[reg], c->reg[reg], NULL);
-            }
-            pool_barrier(c->pool);
+    for (int at = 0; at < c->n_steps;) {
+        const struct step *s = &c->steps[at];
+        if (s->selected && c->n_selected == 0) break;
+        if (s->barrier) pool_barrier(c->pool);
+        if (s->split == SPLIT_TOKENS) {
+            at += run_token_steps(&w, at);
+        } else {
+            if (s->split == SPLIT_ONE && i == 0) select_rows(c, s->op);
+            if (s->code == STEP_ATTEND) attend(&w, s, &c->next[at]);
+            else if (s->split == SPLIT_SHARED) matmul(&w, s, &c->next[at]);
+            at++;
         }
+        if (is_tapped(c, &c->steps[at - 1])) show_tap(&w, &c->steps[at - 1]);
     }
 }
 
