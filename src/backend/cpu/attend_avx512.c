@@ -178,28 +178,36 @@ static void add_values_any(float *const *out, const float *v, int v_dim, const f
 /* p[0..SPAN) scores -> weights; n of them count, the others become 0. */
 static void softmax_span(float *p, int n, float *top, float *sum, float *out, int v_dim)
 {
-    __m512 best = _mm512_set1_ps(-INFINITY);
-    for (int j = 0; j < n; j += 16) {
-        const __mmask16 m = (__mmask16)(n - j >= 16 ? 0xffff : (1 << (n - j)) - 1);
-        best = _mm512_mask_max_ps(best, m, best, _mm512_load_ps(p + j));
-    }
-    const float m1 = fmaxf(*top, _mm512_reduce_max_ps(best));
-    if (m1 > *top && *sum > 0) {
-        const __m512 fade = avx512_exp(_mm512_set1_ps(*top - m1));
+    const int whole = n / 16 * 16;
+    const __mmask16 rest = (__mmask16)((1 << (n - whole)) - 1);
+    __m512 best = _mm512_set1_ps(*top);
+    for (int j = 0; j < whole; j += 16) best = _mm512_max_ps(best, _mm512_load_ps(p + j));
+    if (rest) best = _mm512_mask_max_ps(best, rest, best, _mm512_load_ps(p + whole));
+    const float m = _mm512_reduce_max_ps(best);
+    if (m > *top && *sum > 0) {
+        const __m512 fade = avx512_exp(_mm512_set1_ps(*top - m));
         *sum *= _mm512_cvtss_f32(fade);
         for (int i = 0; i < v_dim; i += 16) {
-            const __mmask16 m = (__mmask16)(v_dim - i >= 16 ? 0xffff : (1 << (v_dim - i)) - 1);
-            _mm512_mask_storeu_ps(out + i, m, _mm512_mul_ps(fade, _mm512_maskz_loadu_ps(m, out + i)));
+            const __mmask16 in = (__mmask16)(v_dim - i >= 16 ? 0xffff : (1 << (v_dim - i)) - 1);
+            _mm512_mask_storeu_ps(out + i, in, _mm512_mul_ps(fade, _mm512_maskz_loadu_ps(in, out + i)));
         }
     }
-    *top = m1;
+    *top = m;
+    const __m512 shift = _mm512_set1_ps(m);
     __m512 total = _mm512_setzero_ps();
-    for (int j = 0; j < SPAN; j += 16) {
-        const __mmask16 m = (__mmask16)(n - j >= 16 ? 0xffff : n <= j ? 0 : (1 << (n - j)) - 1);
-        const __m512 e = m ? _mm512_maskz_mov_ps(m, avx512_exp(_mm512_sub_ps(_mm512_load_ps(p + j), _mm512_set1_ps(m1)))) : _mm512_setzero_ps();
+    int j = 0;
+    for (; j < whole; j += 16) {
+        const __m512 e = avx512_exp(_mm512_sub_ps(_mm512_load_ps(p + j), shift));
         total = _mm512_add_ps(total, e);
         _mm512_store_ps(p + j, e);
     }
+    if (rest) {
+        const __m512 e = _mm512_maskz_mov_ps(rest, avx512_exp(_mm512_sub_ps(_mm512_load_ps(p + j), shift)));
+        total = _mm512_add_ps(total, e);
+        _mm512_store_ps(p + j, e);
+        j += 16;
+    }
+    for (; j < SPAN; j += 16) _mm512_store_ps(p + j, _mm512_setzero_ps());
     *sum += _mm512_reduce_add_ps(total);
 }
 

@@ -33,6 +33,7 @@ struct tile {
     const int8_t *a;                 /* [k4][T][4] */
     const struct act_group *group;   /* [unit][T] */
     const struct act_halves *halves; /* [unit][T] */
+    ptrdiff_t next_a, next_group;    /* bytes from a and group to those of the tile after this one, to fetch them ahead */
     float *c;                        /* [T][2][16]: sums so far */
     bool first;                      /* start from zero */
 };
@@ -51,6 +52,10 @@ static inline __attribute__((always_inline)) void tile(const struct tile *x, con
     const struct act_group *ag = x->group;
     const struct act_halves *ah = x->halves;
     for (int u = 0; u < x->n_units; u++, ag += T, ah += T) {
+#pragma GCC unroll 3
+        for (int i = 0; i < T * 32; i += 64) __builtin_prefetch(a + x->next_a + i);
+#pragma GCC unroll 2
+        for (int i = 0; i < T * (int)sizeof *ag; i += 64) __builtin_prefetch((const char *)ag + x->next_group + i);
 #pragma GCC unroll 2
         for (int half = 0; half < 32 / GROUP; half++, ws += 32, wm += 32) {
             __m512i acc[2][TILE];
@@ -374,9 +379,31 @@ static tile_fn choose_tile(int group, bool has_min)
     return group == 16 ? (has_min ? tile_16_min : tile_16) : (has_min ? tile_32_min : tile_32);
 }
 
-/* All tokens against the chunk [k0, k0 + n_units * 32) of rows row .. row + 31 in s->w. */
-static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int row, int k0, int n_units, tile_fn fn)
+/* Packed bytes that will be unpacked next: fetched a few lines at a time while tiles are computed, since nothing else would keep the
+ * memory busy then. */
+struct ahead {
+    const uint8_t *p[2 * PACK_PLANES];
+    size_t n_bytes[2 * PACK_PLANES];
+    size_t total;
+    int at; /* range in progress */
+};
+
+static void ahead_fetch(struct ahead *a, size_t n_bytes)
 {
+    while (n_bytes > 0 && a->at < 2 * PACK_PLANES) {
+        const size_t n = MIN(ROUND_UP(n_bytes, (size_t)64), a->n_bytes[a->at]);
+        for (size_t i = 0; i < n; i += 64) __builtin_prefetch(a->p[a->at] + i);
+        a->p[a->at] += n;
+        a->n_bytes[a->at] -= n;
+        n_bytes -= MIN(n, n_bytes);
+        if (a->n_bytes[a->at] == 0) a->at++;
+    }
+}
+
+/* All tokens against the chunk [k0, k0 + n_units * 32) of rows row .. row + 31 in s->w. */
+static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int row, int k0, int n_units, tile_fn fn, struct ahead *next)
+{
+    const size_t n_tiles = (size_t)(m->n + TILE - 1) / TILE, step = next ? (next->total + n_tiles - 1) / n_tiles : 0;
     const size_t in = (size_t)m->in, units = in / ACT_GROUP, u0 = (size_t)(k0 / ACT_GROUP);
     const bool last = k0 + n_units * 32 == m->in;
     struct tile x = {.w = s->w, .ws = s->ws, .wm = s->wm, .n_units = n_units, .c = (float *)(s + 1), .first = k0 == 0};
@@ -385,6 +412,9 @@ static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int ro
         x.a = m->acts.q + (size_t)t0 * in + (size_t)(k0 * T);
         x.group = m->acts.group + (size_t)t0 * units + u0 * (size_t)T;
         x.halves = m->acts.halves + (size_t)t0 * units + u0 * (size_t)T;
+        x.next_a = (ptrdiff_t)((size_t)TILE * in);
+        x.next_group = (ptrdiff_t)((size_t)TILE * units * sizeof *x.group);
+        if (next) ahead_fetch(next, step);
         fn(&x, T);
         if (!last) continue;
         for (int t = 0; t < T; t++) {
@@ -392,6 +422,30 @@ static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int ro
             store_row(m, t0 + t, row + 16, _mm512_load_ps(x.c + t * 32 + 16));
         }
     }
+}
+
+/* The planes of the one or two panels from row on; returns how many there are. */
+static int pair_planes(const struct cpu_matmul *m, const struct pack *pk, int row, const uint8_t *p[2][PACK_PLANES])
+{
+    panel_planes(m, pk, row / PANEL, p[0]);
+    if (row + PANEL >= m->out) return 1;
+    panel_planes(m, pk, row / PANEL + 1, p[1]);
+    return 2;
+}
+
+static struct ahead plan_ahead(const struct cpu_matmul *m, const struct pack *pk, int row, int k0)
+{
+    struct ahead a = {.at = 0};
+    if (row >= m->out) return a;
+    const uint8_t *p[2][PACK_PLANES];
+    const size_t s0 = (size_t)(k0 / pk->superblock), n_super = (size_t)(MIN(CHUNK, m->in - k0) / pk->superblock);
+    for (int i = pair_planes(m, pk, row, p) * PACK_PLANES - 1; i >= 0; i--) {
+        const size_t plane = (size_t)pk->plane[i % PACK_PLANES];
+        a.p[i] = p[i / PACK_PLANES][i % PACK_PLANES] + s0 * plane;
+        a.n_bytes[i] = n_super * plane;
+        a.total += a.n_bytes[i];
+    }
+    return a;
 }
 
 static void run_packed(const struct cpu_matmul *m, int row0, int row1)
@@ -405,15 +459,15 @@ static void run_packed(const struct cpu_matmul *m, int row0, int row1)
     }
     tile_fn fn = choose_tile(kind->group, kind->has_min);
     for (int row = row0; row < row1; row += 2 * PANEL) {
-        const uint8_t *p[2][PACK_PLANES];
-        panel_planes(m, pk, row / PANEL, p[0]);
-        const bool two = row + PANEL < m->out;
-        if (two) panel_planes(m, pk, row / PANEL + 1, p[1]);
         for (int k0 = 0; k0 < m->in; k0 += CHUNK) {
+            const uint8_t *p[2][PACK_PLANES];
             const int n = MIN(CHUNK, m->in - k0), s0 = k0 / pk->superblock, s1 = (k0 + n) / pk->superblock;
+            const int n_panels = pair_planes(m, pk, row, p);
             kind->unpack(p[0], pk, s0, s1, s->w, s->ws, s->wm);
-            if (two) kind->unpack(p[1], pk, s0, s1, s->w + 64, s->ws + 16, s->wm + 16);
-            multiply_chunk(m, s, row, k0, n / 32, fn);
+            if (n_panels == 2) kind->unpack(p[1], pk, s0, s1, s->w + 64, s->ws + 16, s->wm + 16);
+            const bool more = k0 + CHUNK < m->in;
+            struct ahead next = plan_ahead(m, pk, more ? row : row + 2 * PANEL, more ? k0 + CHUNK : 0);
+            multiply_chunk(m, s, row, k0, n / 32, fn, &next);
         }
     }
 }
@@ -442,7 +496,7 @@ static void run_rows(const struct cpu_matmul *m, int row0, int row1)
                     if (f.has_min) s->wm[g * 32 + r] = s->row_min[g * group / f.group];
                 }
             }
-            multiply_chunk(m, s, row, k0, n / 32, fn);
+            multiply_chunk(m, s, row, k0, n / 32, fn, NULL);
         }
     }
 }
