@@ -3,8 +3,59 @@
 #define BACKEND_CPU_AVX512_H
 
 #include "backend/cpu/cpu.h"
+#include "backend/cpu/pack.h"
 
 #include <immintrin.h>
+
+/* ---- integer weights ---- */
+
+/* Types with a packed layout of integers: X(ENUM, name). */
+#define AVX512_INT_TYPES(X)                                                                                                        \
+    X(Q4_0, q4_0) X(Q4_1, q4_1) X(Q5_0, q5_0) X(Q5_1, q5_1) X(Q8_0, q8_0) X(Q2_K, q2_k) X(Q3_K, q3_k) X(Q4_K, q4_k) X(Q5_K, q5_k)     \
+    X(Q6_K, q6_k) X(IQ4_NL, iq4_nl) X(IQ4_XS, iq4_xs) X(MXFP4, mxfp4)
+
+struct avx512_int_kind {
+    int group;    /* 16 or 32; 0: not a block type */
+    bool has_min; /* values are then unsigned as they are, else 128 was added */
+    bool packed;
+};
+struct avx512_int_kind avx512_int_kind(enum tensor_type type);
+
+/* 32 rows of n <= AVX512_CHUNK elements, unpacked. */
+#define AVX512_CHUNK 512 /* 16 KiB of values stay in L1 while all tokens pass by */
+struct avx512_chunk {
+    uint8_t *w;     /* [k4][2][16 rows][4] */
+    float *ws, *wm; /* [group][2][16 rows] */
+};
+void avx512_int_unpack(const struct cpu_matmul *m, int row, int k0, int n, const struct avx512_chunk *c);
+/* One token against packed weights; false: not this case. The arithmetic of one token among many, in the same order. */
+bool avx512_int_gemv(const struct cpu_matmul *m, int row0, int row1);
+
+/* Packed bytes that will be unpacked next: fetched a few lines at a time while tiles are computed, since nothing else would keep the
+ * memory busy then. */
+struct avx512_ahead {
+    const uint8_t *p[2 * PACK_PLANES];
+    size_t n_bytes[2 * PACK_PLANES];
+    size_t total;
+    int at; /* range in progress */
+};
+
+/* What comes after the chunk at (row, k0). */
+struct avx512_ahead avx512_plan_ahead(const struct cpu_matmul *m, int row, int k0, int chunk);
+void avx512_ahead_fetch(struct avx512_ahead *a, size_t n_bytes);
+
+static inline __mmask16 avx512_row_mask(const struct cpu_matmul *m, int row)
+{
+    int n = m->out - row;
+    return (__mmask16)(n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1);
+}
+
+static inline void avx512_store_row(const struct cpu_matmul *m, int t, int row, __m512 c)
+{
+    __mmask16 mask = avx512_row_mask(m, row);
+    if (m->bias && mask) c = _mm512_add_ps(c, _mm512_maskz_loadu_ps(mask, m->bias + row));
+    _mm512_mask_storeu_ps(m->y + (size_t)t * (size_t)m->out + (size_t)row, mask, c);
+}
 
 const struct cpu_format *avx512_int_format(enum tensor_type type);   /* int8 activations; NULL: not a block type */
 const struct cpu_format *avx512_float_format(enum tensor_type type, kg_activations activations); /* f32 or bf16 activations */

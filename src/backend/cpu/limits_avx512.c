@@ -56,14 +56,17 @@ static uint32_t bf16_avx512(int64_t rounds)
     return f32_bits(_mm512_reduce_add_ps(_mm512_add_ps(a, _mm512_add_ps(e, i))));
 }
 
+/* With 256-bit loads and two streams, for memory feeds a Sapphire Rapids core a fifth slower through one stream of 512-bit loads. */
 static uint32_t read_avx512(const uint8_t *p, size_t n_bytes)
 {
-    __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;
-    for (size_t i = 0; i < n_bytes; i += 256) {
-        a = _mm512_xor_si512(a, _mm512_load_si512(p + i)), b = _mm512_xor_si512(b, _mm512_load_si512(p + i + 64));
-        c = _mm512_xor_si512(c, _mm512_load_si512(p + i + 128)), d = _mm512_xor_si512(d, _mm512_load_si512(p + i + 192));
-    }
-    return (uint32_t)_mm512_reduce_add_epi32(_mm512_xor_si512(_mm512_xor_si512(a, b), _mm512_xor_si512(c, d)));
+    __m256i a = _mm256_setzero_si256(), b = a, c = a, d = a;
+    for (const uint8_t *end = p + n_bytes; p < end; p += 4096)
+        for (size_t i = 0; i < 2048; i += 64) {
+            const __m256i *v = (const __m256i *)(const void *)(p + i), *w = (const __m256i *)(const void *)(p + 2048 + i);
+            a = _mm256_xor_si256(a, _mm256_load_si256(v)), b = _mm256_xor_si256(b, _mm256_load_si256(v + 1));
+            c = _mm256_xor_si256(c, _mm256_load_si256(w)), d = _mm256_xor_si256(d, _mm256_load_si256(w + 1));
+        }
+    return (uint32_t)_mm512_reduce_add_epi32(_mm512_zextsi256_si512(_mm256_xor_si256(_mm256_xor_si256(a, b), _mm256_xor_si256(c, d))));
 }
 
 void limits_avx512(struct limit_kernels *k)

@@ -4,10 +4,7 @@
  * One output is c = fma(w_k, x_k, c) over k in order (BF16: over pairs), whatever the number of tokens. */
 #include "backend/cpu/avx512.h"
 
-#include "backend/cpu/pack.h"
 #include "tensor/decode.h"
-
-#include <immintrin.h>
 
 #define CHUNK 256 /* elements of a row that are widened at a time: 32 KiB for 32 rows */
 #define TILE ACT_FLOAT_TILE
@@ -68,15 +65,6 @@ static inline __attribute__((always_inline)) void tile(const struct tile *a, con
 static void tile_f32(const struct tile *x, int t) { TILE_CASES(false) }
 static void tile_bf16(const struct tile *x, int t) { TILE_CASES(true) }
 
-static inline void store_row(const struct cpu_matmul *m, int t, int row, __m512 c)
-{
-    const int n = m->out - row;
-    const __mmask16 mask = (__mmask16)(n >= 16 ? 0xffff : n <= 0 ? 0 : (1 << n) - 1);
-    if (!mask) return;
-    if (m->bias) c = _mm512_add_ps(c, _mm512_maskz_loadu_ps(mask, m->bias + row));
-    _mm512_mask_storeu_ps(m->y + (size_t)t * (size_t)m->out + (size_t)row, mask, c);
-}
-
 /* ---- drivers ---- */
 
 /* Scratch of a thread. Behind it: sums [tiles][TILE][2][16]. */
@@ -107,8 +95,8 @@ static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int ro
         }
         if (k0 + n < m->in) continue;
         for (int t = 0; t < T; t++) {
-            store_row(m, t0 + t, row, _mm512_load_ps(x.c + t * 32));
-            store_row(m, t0 + t, row + 16, _mm512_load_ps(x.c + t * 32 + 16));
+            avx512_store_row(m, t0 + t, row, _mm512_load_ps(x.c + t * 32));
+            avx512_store_row(m, t0 + t, row + 16, _mm512_load_ps(x.c + t * 32 + 16));
         }
     }
 }
@@ -164,7 +152,7 @@ static inline __attribute__((always_inline)) void gemv(const struct cpu_matmul *
         }
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++)
-            if (p + i < n_panels) store_row(m, 0, row0 + (p + i) * PANEL, c[i]);
+            if (p + i < n_panels) avx512_store_row(m, 0, row0 + (p + i) * PANEL, c[i]);
     }
 }
 
