@@ -47,7 +47,8 @@ sanitize: setup
 
 # Every fuzz target for FUZZ_SECONDS.
 FUZZ_SECONDS ?= 20
-fuzz: setup
+fuzz:
+	@tools/setup.sh fuzz
 	@$(cmake) --preset fuzz
 	@$(cmake) --build --preset fuzz -j $(JOBS)
 	@tests/run_fuzz.sh $(BUILD)-fuzz $(FUZZ_SECONDS)

@@ -9,6 +9,7 @@ int command_info(const struct settings *s);
 int command_tokenize(const struct settings *s);
 int command_logits(const struct settings *s);
 int command_verify(const struct settings *s);
+int command_bench(const struct settings *s);
 int command_backends(const struct settings *s);
 int command_help(const struct settings *s);
 

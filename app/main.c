@@ -17,6 +17,7 @@ const struct command commands[] = {
     {"tokenize", TOKENIZE, "[TEXT]", "turns text (standard input if not given) into tokens", command_tokenize},
     {"logits", LOGITS, NULL, "writes the raw logits after a prompt to a file: float32, of the reference backend float64", command_logits},
     {"verify", VERIFY, NULL, "measures a backend against the float64 reference; fails beyond its error bound", command_verify},
+    {"bench", BENCH, NULL, "measures prompt and generation speed beside what this machine can do at most", command_bench},
     {"backends", BACKENDS, NULL, "lists what can compute in this build", command_backends},
     {"help", HELP, "[COMMAND]", "this text, or the options of a command", command_help},
 };

@@ -172,28 +172,32 @@ static int parse_value(struct settings *s, const struct option *o, const char *v
 /* ---- the command line -------------------------------------------------------------------------------------- */
 
 /* "--name", "--name=value", "-x" or "-xvalue": *value is set if it is part of the word. */
-static const struct option *find_option(const char *word, const char **value)
+static bool is_named(const struct option *o, const char *word, const char **value)
 {
-    for (size_t i = 0; i < OPT_N; i++) {
-        const struct option *o = &options[i];
-        if (word[1] == '-') {
-            size_t len = strcspn(word + 2, "=");
-            if (strlen(o->name) != len || strncmp(o->name, word + 2, len) != 0) continue;
-            *value = word[2 + len] ? word + 2 + len + 1 : NULL;
-            return o;
-        }
-        if (o->letter && o->letter == word[1]) {
-            *value = word[2] ? word + 2 : NULL;
-            return o;
-        }
+    if (word[1] == '-') {
+        size_t len = strcspn(word + 2, "=");
+        if (strlen(o->name) != len || strncmp(o->name, word + 2, len) != 0) return false;
+        *value = word[2 + len] ? word + 2 + len + 1 : NULL;
+        return true;
     }
-    return NULL;
+    if (!o->letter || o->letter != word[1]) return false;
+    *value = word[2] ? word + 2 : NULL;
+    return true;
+}
+
+/* Where options share a name, that of the command so far. */
+static const struct option *find_option(const struct command *command, const char *word, const char **value)
+{
+    const struct option *found = NULL;
+    for (size_t i = 0; i < OPT_N; i++)
+        if (is_named(&options[i], word, value) && (!found || options[i].commands & command->bit)) found = &options[i];
+    return found;
 }
 
 static int parse_option(struct settings *s, const char *word, int *i, int argc, char **argv)
 {
     const char *value = NULL;
-    const struct option *o = find_option(word, &value);
+    const struct option *o = find_option(s->command, word, &value);
     if (!o) {
         if (word[1] != '-') return print_error(EXIT_USAGE, "unknown option %s; see kagari --help", word);
         char name[64];

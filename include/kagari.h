@@ -139,6 +139,7 @@ typedef struct kg_session_stats {
     size_t n_reused;   /* of the last sync: taken from the cache, its own or another session's of the model ... */
     size_t n_computed; /* ... and computed */
     size_t kv_bytes;
+    size_t kv_token_bytes; /* what one token takes in the cache: an attention over n tokens reads n times as much */
 } kg_session_stats;
 
 KG_API kg_session_params kg_session_default_params(void);
@@ -174,7 +175,8 @@ KG_API kg_status kg_sampler_check(const kg_sampler_params *params); /* KG_ERR_AR
 /* Picks the next token. The steps, in this order: repeat penalty, presence and frequency penalties; at temperature 0 the highest logit
  * (the lowest id among equals); else top-k, softmax of logit / temperature, top-p (the fewest tokens whose probabilities add up to
  * top_p), min-p (at least min_p of the highest probability), and a draw in proportion to what is left.
- * A pure function of its arguments. history: the n_history tokens before it (for the penalties); the random number is drawn from (seed, n_history). Logits that are NaN or infinite never win; if none is finite: KG_ERR_DEVICE. */
+ * A pure function of its arguments. history: the n_history tokens before it (for the penalties); the random
+ * number is drawn from (seed, n_history). Logits that are NaN or infinite never win; if none is finite: KG_ERR_DEVICE. */
 KG_API kg_status kg_sample(const float *logits, int32_t n_vocab, const kg_sampler_params *params, const int32_t *history,
                            size_t n_history, int32_t *token);
 
@@ -215,6 +217,24 @@ typedef struct kg_verify_report {
 /* Opens path twice (params->backend and "reference") and runs tokens[0..n) through both. */
 KG_API kg_status kg_verify(const char *path, const kg_model_params *params, const int32_t *tokens, size_t n, kg_verify_report *out);
 KG_API void kg_verify_report_free(kg_verify_report *report);
+
+/* ---- limits ------------------------------------------------------------------------------------------ */
+
+/* What the machine does at most, measured with loops that only read or only multiply, in the instructions that the backend uses. */
+typedef struct kg_limits {
+    double read_gb_s;   /* 1e9 bytes per second, from memory */
+    double int8_tops;   /* 1e12 operations per second, a multiply-add counts as two */
+    double f32_tflops;  /* the same */
+    double bf16_tflops; /* bf16 products summed up in f32 */
+    const char *with;   /* the instructions */
+} kg_limits;
+
+/* A meter owns its threads and up to 1 GiB of memory to read, and lives apart from models: a machine that is shared changes from
+ * one moment to the next, so that speeds are best compared with limits measured just before and after. */
+typedef struct kg_meter kg_meter;
+KG_API kg_status kg_meter_open(kg_meter **out, const char *backend, int n_threads); /* 0: one per processor; KG_ERR_UNSUPPORTED: this backend has none */
+KG_API void kg_meter_close(kg_meter **meter);
+KG_API kg_status kg_meter_run(kg_meter *meter, double seconds, kg_limits *out); /* takes about so long, above 0 and up to 60; one thread at a time */
 
 #ifdef __cplusplus
 }

@@ -52,6 +52,7 @@ static struct guarded multiply(const struct problem *p, int first, int n, int ou
     }
     if (p->f->packed_bytes) {
         packed = guarded_new(p->f->packed_bytes(out, p->in), 64);
+        memset(packed.p, 0, packed.n); /* as the engine's memory is */
         int half = out / 2 / PANEL * PANEL; /* as two threads would */
         p->f->pack(packed.p, &w, half, out);
         if (half) p->f->pack(packed.p, &w, 0, half);
@@ -122,7 +123,7 @@ static void row_read(const struct problem *p, int o, struct row *r)
  * int8: the sum within a scale group is exact, so roundings work on group sums: isum * a, times w, added, and the same for the
  * minima. Groups have at least 16 elements; a tier with larger ones has fewer and no larger terms.
  *
- * Numbers below the normal range round at 2^-150 absolutely; vdpbf16ps takes them for zero: 2^-126. */
+ * Numbers below the normal range round at 2^-150 absolutely; vdpbf16ps takes them for zero, factors as well as sums: 2^-126. */
 static double bound(const struct problem *p, const struct row *r, const double *x, double y, double bias)
 {
     const int in = p->in;
@@ -141,7 +142,7 @@ static double bound(const struct problem *p, const struct row *r, const double *
         for (int i = 0; i < in; i++) size += r->size[i] * fabs(x[i]);
     }
     double tiny = p->f->acts == ACTS_BF16_TILES ? 0x1p-126 : 0x1p-149;
-    return U * ((8 + 6 * sqrt(terms)) * size + fabs(y) + fabs(bias)) + tiny * in * top;
+    return U * ((8 + 6 * sqrt(terms)) * size + fabs(y) + fabs(bias)) + 2 * tiny * in * top;
 }
 
 /* Every token alone against float64. */

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs what the build needs and the system lacks. Does nothing where all of it is there; needs root or sudo otherwise.
 #   tools/setup.sh        what `make build`, `make run` and `make test` need
-#   tools/setup.sh ci     also what .ci/run needs: clang, libFuzzer, the aarch64 compiler, an emulator
+#   tools/setup.sh fuzz   also clang and its fuzzer
+#   tools/setup.sh ci     also what .ci/run needs: both of these, a C++ compiler, the aarch64 compiler, an emulator
 set -euo pipefail
 
 missing=()
@@ -16,9 +17,12 @@ need_library libpcre2-8 libpcre2-dev
 need_library cmocka libcmocka-dev
 # gcc may stand without the C library's headers (Debian only recommends them)
 if command -v cc >/dev/null 2>&1 && ! echo '#include <stdio.h>' | cc -E - >/dev/null 2>&1; then missing+=(libc6-dev); fi
-if [ "${1:-}" = ci ]; then
-    for package in clang g++ qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross; do need_package "$package"; done
-fi
+case ${1:-} in
+'') ;;
+fuzz) for package in clang libclang-rt-dev; do need_package "$package"; done ;;
+ci) for package in clang libclang-rt-dev g++ qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross; do need_package "$package"; done ;;
+*) echo "usage: tools/setup.sh [fuzz|ci]" >&2; exit 2 ;;
+esac
 [ ${#missing[@]} -gt 0 ] || exit 0
 
 echo "setup: missing: ${missing[*]}" >&2

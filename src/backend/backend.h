@@ -41,6 +41,13 @@ struct batch {
     void *tap_ctx;
 };
 
+/* Measures what the machine behind a backend can do at most. */
+struct backend_meter {
+    kg_status (*open)(void **meter, int n_threads); /* n_threads >= 1 */
+    void (*close)(void *meter);
+    kg_status (*run)(void *meter, double seconds, kg_limits *out); /* fills all of *out */
+};
+
 struct backend {
     const char *name;
     const char *what; /* one line for people */
@@ -55,6 +62,7 @@ struct backend {
     kg_status (*run)(void *ctx, const struct batch *batch);
     /* Bound of the relative logits error against float64 that this backend's arithmetic allows for this program. */
     double (*error_bound)(const void *ctx);
+    const struct backend_meter *meter; /* NULL: it has none */
 };
 
 const struct backend *backend_find(const char *name); /* NULL: unknown or not built (KG_ERR_UNSUPPORTED); the message lists what there is */

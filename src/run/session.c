@@ -90,6 +90,7 @@ kg_session_stats kg_session_get_stats(const kg_session *session)
         .n_reused = session->n_reused,
         .n_computed = session->n_computed,
         .kv_bytes = (size_t)session->table.n * m->backend->kv_block_bytes(m->ctx),
+        .kv_token_bytes = m->backend->kv_block_bytes(m->ctx) / KV_BLOCK,
     };
 }
 

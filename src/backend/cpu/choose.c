@@ -2,16 +2,42 @@
 #include "backend/cpu/cpu.h"
 
 #include <stdlib.h>
+#if defined(__aarch64__) && defined(__APPLE__)
+#include <sys/sysctl.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
+#endif
 
 static bool always(void) { return true; }
 
 #if defined(__x86_64__)
+static bool has_avx2(void) /* F16C came before AVX2 */
+{
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+}
+
 static bool has_avx512(void)
 {
-    return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16") &&
-           __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
+    return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
 }
+#elif defined(__aarch64__) && defined(__APPLE__)
+static bool has(const char *feature)
+{
+    int value = 0;
+    size_t size = sizeof value;
+    return sysctlbyname(feature, &value, &size, NULL, 0) == 0 && value != 0;
+}
+static bool has_neon(void) { return has("hw.optional.arm.FEAT_DotProd") && has("hw.optional.arm.FEAT_FP16"); }
+static bool has_i8mm(void) { return has_neon() && has("hw.optional.arm.FEAT_I8MM"); }
+#elif defined(__aarch64__)
+static bool has_neon(void)
+{
+    const unsigned long wanted = HWCAP_ASIMDDP | HWCAP_FPHP | HWCAP_ASIMDHP;
+    return (getauxval(AT_HWCAP) & wanted) == wanted;
+}
+static bool has_i8mm(void) { return has_neon() && (getauxval(AT_HWCAP2) & HWCAP2_I8MM) != 0; }
 #endif
 
 static const struct {
@@ -21,7 +47,11 @@ static const struct {
 } tiers[] = {                            /* best last */
     {"generic", always, cpu_kernels_generic},
 #if defined(__x86_64__)
+    {"avx2", has_avx2, cpu_kernels_avx2},
     {"avx512", has_avx512, cpu_kernels_avx512},
+#elif defined(__aarch64__)
+    {"neon", has_neon, cpu_kernels_neon},
+    {"i8mm", has_i8mm, cpu_kernels_i8mm},
 #endif
 };
 

@@ -1,5 +1,6 @@
 /* The CPU backend: opening and closing, memory, KV blocks. What is computed and when: plan.c, run.c. */
 #include "backend/cpu/engine.h"
+#include "backend/cpu/limits.h"
 
 #include "base/os.h"
 #include "tensor/decode.h"
@@ -258,4 +259,5 @@ const struct backend backend_cpu = {
     .kv_block_bytes = cpu_kv_block_bytes,
     .run = cpu_run,
     .error_bound = cpu_error_bound,
+    .meter = &cpu_meter,
 };

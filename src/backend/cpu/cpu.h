@@ -139,7 +139,10 @@ struct cpu_kernels {
 };
 
 void cpu_kernels_generic(struct cpu_kernels *k);
+void cpu_kernels_avx2(struct cpu_kernels *k);
 void cpu_kernels_avx512(struct cpu_kernels *k);
+void cpu_kernels_neon(struct cpu_kernels *k);
+void cpu_kernels_i8mm(struct cpu_kernels *k);
 
 /* Tiers of this build, worst first; NULL past the end. */
 const char *cpu_tier_name(size_t i);

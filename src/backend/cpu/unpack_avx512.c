@@ -80,7 +80,7 @@ static inline void scales_q4_k(const uint8_t *const *p, float *ws, float *wm, in
     const __m512 k[4] = {_mm512_set1_ps(1), _mm512_set1_ps(0x1p-8f), _mm512_set1_ps(0x1p-16f), _mm512_set1_ps(1)};
 #pragma GCC unroll 4
     for (int i = 0; i < 4; i++) {
-        const __m512i byte = _mm512_set1_epi32(0xff << 8 * (i & 3));
+        const __m512i byte = _mm512_set1_epi32((int)(0xffu << 8 * i));
         const __m512 di = _mm512_mul_ps(d, k[i]), mi = _mm512_mul_ps(dmin, k[i]);
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
@@ -254,12 +254,15 @@ static const struct int_kind kinds[] = {
 void avx512_ahead_fetch(struct avx512_ahead *a, size_t n_bytes)
 {
     while (n_bytes > 0 && a->at < 2 * PACK_PLANES) {
+        if (a->n_bytes[a->at] == 0) {
+            a->at++;
+            continue;
+        }
         const size_t n = MIN(ROUND_UP(n_bytes, (size_t)64), a->n_bytes[a->at]);
         for (size_t i = 0; i < n; i += 64) __builtin_prefetch(a->p[a->at] + i);
         a->p[a->at] += n;
         a->n_bytes[a->at] -= n;
         n_bytes -= MIN(n, n_bytes);
-        if (a->n_bytes[a->at] == 0) a->at++;
     }
 }
 

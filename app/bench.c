@@ -1,0 +1,650 @@
+/* The command bench: how fast prompts are read and tokens are generated, and what share that is of what the machine can do at
+ * that moment. Owns the order of measuring; what it measures is the library's.
+ *
+ * Limits are measured between all runs (limit, prompt, limit, generation, limit, ...), and a share is taken of the mean of the limits on both
+ * sides. Where these differ by more than 5 %, the machine was not the same before and after, and the run is repeated. */
+#include "commands.h"
+
+#include "input.h"
+#include "noise.h"
+#include "print.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+#include <sys/resource.h>
+#include <time.h>
+#ifdef __linux__
+#include <sched.h>
+#else
+#include <unistd.h>
+#endif
+
+#define LIMIT_SECONDS 0.1
+#define MOST_MOVE 0.05 /* of a limit, from one side of a run to the other */
+enum { MOST_ATTEMPTS = 4, ODD_CHUNK = 37 };
+
+enum kind { PROMPT, GENERATION, N_KINDS };
+
+/* What is computed and read for a token. */
+struct work {
+    double layer_weights, head_weights; /* numbers in matrices; without the embedding, from which rows are only looked up */
+    double weight_bytes;                /* of the same */
+    char main_type[16];                 /* of most of these weights */
+};
+
+/* The runs of one kind; all arrays [runs]. */
+struct series {
+    double *tok_s, *share;
+    int n_repeated, n_unsettled;
+};
+
+struct bench {
+    const struct settings *s;
+    kg_model_params params;
+    struct noise_file noise;
+    const char *path, *name, *type;
+    struct work work;
+    kg_model *model;
+    kg_meter *meter;        /* NULL: the backend has none */
+    kg_session *generation; /* holds the context; the prompts' sessions are new each time */
+    int32_t *prompt, *text; /* [prompt_tokens], [context + generate_tokens]: they share no first token, so nothing is reused */
+    float *logits;          /* [n_vocab]: after the prompt */
+    double load_s, peak_rss_mb, kv_token_bytes;
+    bool bit_identical;
+    struct series series[N_KINDS];
+    kg_limits *limits; /* [n_limits] */
+    size_t n_limits;
+    double logits_error, logits_bound; /* NaN: not asked for */
+};
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+static double peak_rss_mb(void)
+{
+    struct rusage u;
+    getrusage(RUSAGE_SELF, &u);
+#ifdef __APPLE__
+    return (double)u.ru_maxrss * 1e-6;
+#else
+    return (double)u.ru_maxrss * 1024e-6;
+#endif
+}
+
+static int n_processors(void)
+{
+#ifdef __linux__
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) == 0 && CPU_COUNT(&set) > 0) return CPU_COUNT(&set);
+    return 1;
+#else
+    long n = sysconf(_SC_NPROCESSORS_ONLN);
+    return n > 0 ? (int)n : 1;
+#endif
+}
+
+/* ---- the model ---------------------------------------------------------------------------------------------- */
+
+static bool ends_with(const char *s, const char *end)
+{
+    size_t n = strlen(s), m = strlen(end);
+    return n >= m && strcmp(s + n - m, end) == 0;
+}
+
+static void count_tensor(struct work *w, const kg_tensor_info *t, bool is_head)
+{
+    double n = 1;
+    for (int i = 0; i < t->n_dims; i++) n *= (double)t->dims[i];
+    if (is_head) w->head_weights += n;
+    else w->layer_weights += n;
+    w->weight_bytes += (double)t->n_bytes;
+}
+
+/* Matrices are weights of products, but for the embeddings; the token embedding is the head too if there is no other. */
+static void count_work(const kg_file *f, struct work *w)
+{
+    struct {
+        char type[16];
+        double n;
+    } sums[64] = {0};
+    kg_tensor_info t, embedding = {0};
+    bool has_head = false;
+    for (size_t i = 0; kg_file_tensor(f, i, &t) == KG_OK; i++) {
+        if (strcmp(t.name, "token_embd.weight") == 0) embedding = t;
+        else if (t.n_dims == 2 && ends_with(t.name, ".weight") && strcmp(t.name, "position_embd.weight") != 0) {
+            bool is_head = strcmp(t.name, "output.weight") == 0;
+            has_head |= is_head;
+            count_tensor(w, &t, is_head);
+            size_t k = 0;
+            while (k < 63 && sums[k].n > 0 && strcmp(sums[k].type, t.type) != 0) k++;
+            snprintf(sums[k].type, sizeof sums[k].type, "%s", t.type);
+            sums[k].n += (double)t.n_bytes;
+        }
+    }
+    if (!has_head && embedding.name) count_tensor(w, &embedding, true);
+    size_t best = 0;
+    for (size_t k = 1; k < 64; k++)
+        if (sums[k].n > sums[best].n) best = k;
+    memcpy(w->main_type, sums[best].type, sizeof w->main_type);
+}
+
+static int read_work(struct bench *b)
+{
+    kg_file *f = NULL;
+    kg_status status = kg_file_open(&f, b->path);
+    if (status) return print_status(status);
+    count_work(f, &b->work);
+    kg_file_close(&f);
+    return 0;
+}
+
+/* Opens the model twice: the first time may have to wait for a disk. */
+static int open_model(struct bench *b)
+{
+    for (int i = 0; i < 2; i++) {
+        kg_model_close(&b->model);
+        double start = seconds();
+        kg_status status = kg_model_open(&b->model, b->path, &b->params);
+        b->load_s = seconds() - start;
+        if (status) return print_status(status);
+    }
+    return 0;
+}
+
+/* xorshift32 (Marsaglia 2003); ids from 3, as the first are often special. */
+static void random_tokens(int32_t *ids, size_t n, int32_t n_vocab, uint32_t x)
+{
+    int32_t least = n_vocab > 3 ? 3 : 0;
+    for (size_t i = 0; i < n; i++) {
+        x ^= x << 13;
+        x ^= x >> 17;
+        x ^= x << 5;
+        ids[i] = least + (int32_t)(x % (uint32_t)(n_vocab - least));
+    }
+}
+
+static int make_tokens(struct bench *b)
+{
+    size_t n_prompt = (size_t)b->s->prompt_tokens, n_text = (size_t)(b->s->context + b->s->generate_tokens), runs = (size_t)b->s->runs;
+    int32_t n_vocab = kg_model_n_vocab(b->model);
+    b->prompt = malloc(n_prompt * sizeof *b->prompt);
+    b->text = malloc(n_text * sizeof *b->text);
+    b->logits = malloc((size_t)n_vocab * sizeof *b->logits);
+    b->limits = malloc((1 + runs * N_KINDS * MOST_ATTEMPTS) * sizeof *b->limits);
+    bool good = b->prompt && b->text && b->logits && b->limits;
+    for (int i = 0; i < N_KINDS; i++) {
+        b->series[i].tok_s = malloc(runs * sizeof(double));
+        b->series[i].share = malloc(runs * sizeof(double));
+        good = good && b->series[i].tok_s && b->series[i].share;
+    }
+    if (!good) return print_error(EXIT_RUNTIME, "out of memory");
+    random_tokens(b->prompt, n_prompt, n_vocab, 1);
+    random_tokens(b->text, n_text, n_vocab, 2);
+    if (b->text[0] == b->prompt[0]) b->text[0] = (b->text[0] + 1) % n_vocab;
+    return 0;
+}
+
+/* ---- runs ------------------------------------------------------------------------------------------------------ */
+
+/* Reads the prompt with a new session; the last token by itself if asked. logits (NULL: not wanted): [n_vocab]. */
+static kg_status run_prompt(struct bench *b, int n_batch, bool last_alone, float *logits, double *time)
+{
+    size_t n = (size_t)b->s->prompt_tokens;
+    kg_session_params params = kg_session_default_params();
+    params.n_ctx = b->s->prompt_tokens;
+    params.n_batch = n_batch;
+    kg_session *session = NULL;
+    kg_status status = kg_session_new(&session, b->model, &params);
+    double start = seconds();
+    if (!status && last_alone && n > 1) status = kg_session_sync(session, b->prompt, n - 1);
+    if (!status) status = kg_session_sync(session, b->prompt, n);
+    *time = seconds() - start;
+    if (!status && logits) memcpy(logits, kg_session_logits(session), (size_t)kg_model_n_vocab(b->model) * sizeof *logits);
+    kg_session_free(&session);
+    return status;
+}
+
+/* The tokens are given, not sampled, but computed one by one. */
+static kg_status run_generation(struct bench *b, double *time)
+{
+    size_t context = (size_t)b->s->context, end = context + (size_t)b->s->generate_tokens;
+    kg_status status = context ? kg_session_sync(b->generation, b->text, context) : KG_OK;
+    double start = seconds();
+    for (size_t n = context + 1; n <= end && !status; n++) status = kg_session_sync(b->generation, b->text, n);
+    *time = seconds() - start;
+    return status;
+}
+
+/* Whether the logits after the prompt have the same bits as b->logits when computed in other steps. */
+static kg_status check_identity(struct bench *b, int n_batch, bool last_alone)
+{
+    double time;
+    size_t n_bytes = (size_t)kg_model_n_vocab(b->model) * sizeof *b->logits;
+    float *other = malloc(n_bytes);
+    if (!other) return KG_ERR_MEMORY;
+    kg_status status = run_prompt(b, n_batch, last_alone, other, &time);
+    if (!status && memcmp(other, b->logits, n_bytes) != 0) b->bit_identical = false;
+    free(other);
+    return status;
+}
+
+/* Runs everything once: caches get warm, memory takes its final size. */
+static int warm_up(struct bench *b)
+{
+    double time;
+    kg_session_params params = kg_session_default_params();
+    params.n_ctx = b->s->context + b->s->generate_tokens;
+    kg_status status = run_prompt(b, 0, false, b->logits, &time);
+    if (!status) status = kg_session_new(&b->generation, b->model, &params);
+    if (!status) status = run_generation(b, &time);
+    if (status) return print_status(status);
+    b->kv_token_bytes = (double)kg_session_get_stats(b->generation).kv_token_bytes;
+    b->peak_rss_mb = peak_rss_mb();
+    b->bit_identical = true;
+    status = check_identity(b, ODD_CHUNK, true);
+    return status ? print_status(status) : 0;
+}
+
+/* The same with one thread; the model is opened anew for it, and left so. */
+static int check_threads(struct bench *b)
+{
+    if (b->params.n_threads == 1) return 0;
+    kg_model_params one = b->params;
+    one.n_threads = 1;
+    kg_session_free(&b->generation);
+    kg_model_close(&b->model);
+    kg_status status = kg_model_open(&b->model, b->path, &one);
+    if (!status) status = check_identity(b, 0, false);
+    return status ? print_status(status) : 0;
+}
+
+/* ---- limits and shares ----------------------------------------------------------------------------------------- */
+
+/* What the matrix products of a prompt are made of. */
+static const char *arithmetic(const struct bench *b)
+{
+    const char *t = b->work.main_type;
+    if (b->params.activations == KG_ACT_F32 || strcmp(t, "F32") == 0 || strcmp(t, "F16") == 0 || strcmp(t, "F64") == 0) return "f32";
+    return strcmp(t, "BF16") == 0 ? "bf16" : "int8";
+}
+
+/* The limit of a kind of run, in operations or bytes per second. */
+static double limit_of(const struct bench *b, enum kind kind, const kg_limits *l)
+{
+    const char *how = arithmetic(b);
+    if (kind == GENERATION) return l->read_gb_s * 1e9;
+    if (strcmp(how, "int8") == 0) return l->int8_tops * 1e12;
+    if (strcmp(how, "f32") == 0) return l->f32_tflops * 1e12;
+    return fmax(l->bf16_tflops, l->f32_tflops) * 1e12; /* bf16 may be widened where that is faster */
+}
+
+/* What a whole run of a kind computes (prompt) or reads (generation). Of a prompt, only the last token needs the head. */
+static double work_of(const struct bench *b, enum kind kind)
+{
+    const struct work *w = &b->work;
+    double n = (double)(kind == PROMPT ? b->s->prompt_tokens : b->s->generate_tokens);
+    if (kind == PROMPT) return 2 * (w->layer_weights * n + w->head_weights);
+    return n * (w->weight_bytes + b->kv_token_bytes * ((double)b->s->context + (n + 1) / 2));
+}
+
+static kg_status measure_limits(struct bench *b)
+{
+    return b->meter ? kg_meter_run(b->meter, LIMIT_SECONDS, &b->limits[b->n_limits++]) : KG_OK;
+}
+
+/* Run i of a kind, repeated while the limit moves. */
+static kg_status measure(struct bench *b, enum kind kind, int i)
+{
+    struct series *x = &b->series[kind];
+    double n = (double)(kind == PROMPT ? b->s->prompt_tokens : b->s->generate_tokens);
+    for (int attempt = 1;; attempt++) {
+        double time;
+        kg_status status = kind == PROMPT ? run_prompt(b, 0, false, NULL, &time) : run_generation(b, &time);
+        if (!status) status = measure_limits(b);
+        if (status) return status;
+        x->tok_s[i] = n / time;
+        x->share[i] = NAN;
+        if (!b->meter) return KG_OK;
+        double before = limit_of(b, kind, &b->limits[b->n_limits - 2]), after = limit_of(b, kind, &b->limits[b->n_limits - 1]);
+        x->share[i] = work_of(b, kind) / time / (0.5 * (before + after));
+        if (fabs(after / before - 1) <= MOST_MOVE) return KG_OK;
+        if (attempt == MOST_ATTEMPTS) {
+            x->n_unsettled++;
+            return KG_OK;
+        }
+        x->n_repeated++;
+    }
+}
+
+/* ---- numbers ------------------------------------------------------------------------------------------------------ */
+
+static int by_size(const void *a, const void *b)
+{
+    double x, y;
+    memcpy(&x, a, sizeof x);
+    memcpy(&y, b, sizeof y);
+    return x < y ? -1 : x > y;
+}
+
+struct spread {
+    double least, median, most; /* NaN: of nothing */
+};
+
+/* stride: bytes from one double to the next. */
+static struct spread spread_of(const void *values, size_t stride, size_t n)
+{
+    double *v = n ? malloc(n * sizeof *v) : NULL;
+    struct spread out = {NAN, NAN, NAN};
+    if (!v) return out;
+    for (size_t i = 0; i < n; i++) memcpy(&v[i], (const char *)values + i * stride, sizeof *v);
+    qsort(v, n, sizeof *v, by_size);
+    out = (struct spread){v[0], 0.5 * (v[(n - 1) / 2] + v[n / 2]), v[n - 1]};
+    free(v);
+    return out;
+}
+
+static struct spread rates(const struct bench *b, enum kind k) { return spread_of(b->series[k].tok_s, sizeof(double), (size_t)b->s->runs); }
+static struct spread shares(const struct bench *b, enum kind k) { return spread_of(b->series[k].share, sizeof(double), (size_t)b->s->runs); }
+
+/* Medians of all measurements of the limits. */
+static kg_limits median_limits(const struct bench *b)
+{
+    const size_t step = sizeof *b->limits;
+    return (kg_limits){
+        .read_gb_s = spread_of(&b->limits->read_gb_s, step, b->n_limits).median,
+        .int8_tops = spread_of(&b->limits->int8_tops, step, b->n_limits).median,
+        .f32_tflops = spread_of(&b->limits->f32_tflops, step, b->n_limits).median,
+        .bf16_tflops = spread_of(&b->limits->bf16_tflops, step, b->n_limits).median,
+        .with = b->n_limits ? b->limits[0].with : "",
+    };
+}
+
+struct number {
+    const char *key;
+    double value; /* NaN: there is none */
+};
+enum { MOST_NUMBERS = 40 };
+
+/* Everything that is a number, for JSON and CSV. */
+static size_t list_numbers(const struct bench *b, struct number out[MOST_NUMBERS])
+{
+    const struct settings *s = b->s;
+    struct spread p = rates(b, PROMPT), g = rates(b, GENERATION);
+    kg_limits l = median_limits(b);
+    const struct number all[] = {
+        {"threads", b->params.n_threads},
+        {"prompt", (double)s->prompt_tokens},
+        {"generate", (double)s->generate_tokens},
+        {"context", (double)s->context},
+        {"runs", (double)s->runs},
+        {"prompt_tok_s", p.median},
+        {"prompt_tok_s_min", p.least},
+        {"prompt_tok_s_max", p.most},
+        {"prompt_share", shares(b, PROMPT).median},
+        {"generation_tok_s", g.median},
+        {"generation_tok_s_min", g.least},
+        {"generation_tok_s_max", g.most},
+        {"generation_share", shares(b, GENERATION).median},
+        {"read_gb_s", l.read_gb_s},
+        {"int8_tops", l.int8_tops},
+        {"f32_tflops", l.f32_tflops},
+        {"bf16_tflops", l.bf16_tflops},
+        {"load_s", b->load_s},
+        {"peak_rss_mb", b->peak_rss_mb},
+        {"weight_bytes", b->work.weight_bytes},
+        {"weights", b->work.layer_weights + b->work.head_weights},
+        {"kv_token_bytes", b->kv_token_bytes},
+        {"repeated", b->series[PROMPT].n_repeated + b->series[GENERATION].n_repeated},
+        {"unsettled", b->series[PROMPT].n_unsettled + b->series[GENERATION].n_unsettled},
+        {"logits_error", b->logits_error},
+        {"logits_bound", b->logits_bound},
+    };
+    _Static_assert(sizeof all / sizeof *all <= MOST_NUMBERS, "room for all");
+    memcpy(out, all, sizeof all);
+    return sizeof all / sizeof *all;
+}
+
+static const char *const kv_names[] = {[KG_KV_F16] = "f16", [KG_KV_F32] = "f32", [KG_KV_Q8_0] = "q8_0"};
+static const char *const activation_names[] = {[KG_ACT_INT8] = "int8", [KG_ACT_F32] = "f32"};
+
+/* Everything that is a text. */
+static void list_texts(const struct bench *b, const char *texts[6][2])
+{
+    const char *all[6][2] = {{"model", b->name},
+                             {"type", b->type},
+                             {"backend", b->params.backend},
+                             {"kv_type", kv_names[b->params.kv_type]},
+                             {"activations", activation_names[b->params.activations]},
+                             {"arithmetic", arithmetic(b)}};
+    memcpy(texts, all, sizeof all);
+}
+
+/* ---- output --------------------------------------------------------------------------------------------------------- */
+
+static void print_list(const char *key, const double *v, int64_t n)
+{
+    printf(",\n  \"%s\": [", key);
+    for (int64_t i = 0; i < n; i++) {
+        if (isfinite(v[i])) printf("%s%.6g", i ? ", " : "", v[i]);
+        else printf("%snull", i ? ", " : "");
+    }
+    putchar(']');
+}
+
+static void print_json_report(const struct bench *b)
+{
+    const char *texts[6][2];
+    struct number numbers[MOST_NUMBERS];
+    size_t n = list_numbers(b, numbers);
+    list_texts(b, texts);
+    putchar('{');
+    for (size_t i = 0; i < 6; i++) {
+        printf("%s\n  \"%s\": ", i ? "," : "", texts[i][0]);
+        print_json(stdout, texts[i][1], strlen(texts[i][1]));
+    }
+    printf(",\n  \"instructions\": \"%s\"", median_limits(b).with);
+    for (size_t i = 0; i < n; i++) {
+        if (isfinite(numbers[i].value)) printf(",\n  \"%s\": %.10g", numbers[i].key, numbers[i].value);
+        else printf(",\n  \"%s\": null", numbers[i].key);
+    }
+    printf(",\n  \"bit_identical\": %s", b->bit_identical ? "true" : "false");
+    print_list("prompt_runs_tok_s", b->series[PROMPT].tok_s, b->s->runs);
+    print_list("prompt_runs_share", b->series[PROMPT].share, b->s->runs);
+    print_list("generation_runs_tok_s", b->series[GENERATION].tok_s, b->s->runs);
+    print_list("generation_runs_share", b->series[GENERATION].share, b->s->runs);
+    printf("\n}\n");
+}
+
+/* A comma in a text would end its column. */
+static void print_csv_text(const char *s)
+{
+    for (; *s; s++) putchar(*s == ',' || *s == '"' || *s == '\n' || *s == '\r' ? '_' : *s);
+    putchar(',');
+}
+
+static void print_csv_report(const struct bench *b)
+{
+    const char *texts[6][2];
+    struct number numbers[MOST_NUMBERS];
+    size_t n = list_numbers(b, numbers);
+    list_texts(b, texts);
+    for (size_t i = 0; i < 6; i++) printf("%s,", texts[i][0]);
+    for (size_t i = 0; i < n; i++) printf("%s,", numbers[i].key);
+    printf("bit_identical\n");
+    for (size_t i = 0; i < 6; i++) print_csv_text(texts[i][1]);
+    for (size_t i = 0; i < n; i++) {
+        if (isfinite(numbers[i].value)) printf("%.10g,", numbers[i].value);
+        else putchar(',');
+    }
+    printf("%s\n", b->bit_identical ? "true" : "false");
+}
+
+static bool for_people(const struct bench *b) { return !b->s->json && !b->s->csv; }
+
+static void print_start(const struct bench *b)
+{
+    const struct settings *s = b->s;
+    printf("%s, %s: %.1f MB of weights are multiplied, most of them %s\n", b->name, b->type, b->work.weight_bytes * 1e-6, b->work.main_type);
+    printf("%s backend, %d threads, KV cache %s, activations %s\n", b->params.backend, b->params.n_threads, kv_names[b->params.kv_type],
+           activation_names[b->params.activations]);
+    printf("loaded in %.2f s, peak memory %.0f MB\n", b->load_s, b->peak_rss_mb);
+    if (b->meter) printf("limits measured with %s\n", b->limits[0].with);
+    printf("\n            prompt of %-6lld            generation of %lld after %lld\n", (long long)s->prompt_tokens, (long long)s->generate_tokens,
+           (long long)s->context);
+    printf("run       tokens/s  of %-4s peak      tokens/s  of read bandwidth\n", arithmetic(b));
+}
+
+static void print_row(const char *label, const double value[4])
+{
+    printf("%-7s", label);
+    for (int i = 0; i < 4; i += 2) {
+        printf(" %10.2f  ", value[i]);
+        if (isfinite(value[i + 1])) printf("%10.1f %%", 100 * value[i + 1]);
+        else printf("%12s", "-");
+        if (i == 0) printf("    ");
+    }
+    putchar('\n');
+    fflush(stdout);
+}
+
+static void print_run(const struct bench *b, int i)
+{
+    char label[16];
+    snprintf(label, sizeof label, "%d", i + 1);
+    const struct series *p = &b->series[PROMPT], *g = &b->series[GENERATION];
+    print_row(label, (double[]){p->tok_s[i], p->share[i], g->tok_s[i], g->share[i]});
+}
+
+static void print_summary(const struct bench *b)
+{
+    struct spread p = rates(b, PROMPT), ps = shares(b, PROMPT), g = rates(b, GENERATION), gs = shares(b, GENERATION);
+    print_row("lowest", (double[]){p.least, ps.least, g.least, gs.least});
+    print_row("median", (double[]){p.median, ps.median, g.median, gs.median});
+    print_row("highest", (double[]){p.most, ps.most, g.most, gs.most});
+    putchar('\n');
+    if (b->n_limits) {
+        kg_limits l = median_limits(b);
+        printf("limits (medians): read %.2f GB/s, int8 %.3f Top/s, f32 %.3f Tflop/s, bf16 %.3f Tflop/s\n", l.read_gb_s, l.int8_tops, l.f32_tflops,
+               l.bf16_tflops);
+    }
+    int repeated = b->series[PROMPT].n_repeated + b->series[GENERATION].n_repeated;
+    int unsettled = b->series[PROMPT].n_unsettled + b->series[GENERATION].n_unsettled;
+    if (repeated) printf("%d repetitions of runs during which a limit moved by more than %.0f %%\n", repeated, 100 * MOST_MOVE);
+    if (unsettled) printf("%d runs stand although it still did after %d attempts\n", unsettled, (int)MOST_ATTEMPTS);
+    printf("logits after the prompt, in steps of 512, of %d and 1", ODD_CHUNK);
+    if (b->params.n_threads > 1) printf(", and with one thread");
+    printf(": %s\n", b->bit_identical ? "bit-identical" : "NOT bit-identical");
+    if (isfinite(b->logits_error)) printf("relative error of the logits against float64: %.3e (bound %.3e)\n", b->logits_error, b->logits_bound);
+}
+
+/* ---- the command ------------------------------------------------------------------------------------------------------ */
+
+static int check_settings(const struct settings *s)
+{
+    if (s->model && s->given[OPT_shape]) return print_error(EXIT_USAGE, "--model and --shape are both given: what is measured is a file or noise");
+    if (s->given[OPT_type] && !s->given[OPT_shape]) return print_error(EXIT_USAGE, "--type is the type of a model of noise: it needs --shape");
+    if (s->noise_out && !s->given[OPT_shape]) return print_error(EXIT_USAGE, "--out writes a model of noise: it needs --shape");
+    if (s->json && s->csv) return print_error(EXIT_USAGE, "--json and --csv are both given: the report can be only one");
+    return 0;
+}
+
+static int prepare(struct bench *b)
+{
+    const struct settings *s = b->s;
+    int code = input_model_params(s, &b->params);
+    if (code) return code;
+    if (!b->params.n_threads) b->params.n_threads = n_processors();
+    if (s->given[OPT_shape]) {
+        code = noise_open(&b->noise, (enum noise_shape)s->shape, s->type);
+        b->path = b->noise.path;
+        b->name = noise_shape_name((enum noise_shape)s->shape);
+        b->type = s->type;
+    } else {
+        code = input_model_path(s, &b->path);
+        b->name = b->path;
+        b->type = b->work.main_type;
+    }
+    if (!code) code = read_work(b);
+    if (!code) code = open_model(b);
+    if (!code) code = make_tokens(b);
+    if (!code) code = warm_up(b);
+    if (code) return code;
+    kg_status status = kg_meter_open(&b->meter, b->params.backend, b->params.n_threads);
+    if (status && status != KG_ERR_UNSUPPORTED) return print_status(status);
+    status = measure_limits(b); /* the first is thrown away: the processor may have slept */
+    b->n_limits = 0;
+    return status ? print_status(status) : 0;
+}
+
+static int measure_all(struct bench *b)
+{
+    kg_status status = measure_limits(b);
+    if (!status && for_people(b)) print_start(b);
+    for (int i = 0; i < b->s->runs && !status; i++) {
+        status = measure(b, PROMPT, i);
+        if (!status) status = measure(b, GENERATION, i);
+        if (!status && for_people(b)) print_run(b, i);
+    }
+    kg_meter_close(&b->meter);
+    return status ? print_status(status) : 0;
+}
+
+static int verify(struct bench *b)
+{
+    b->logits_error = b->logits_bound = NAN;
+    size_t n = (size_t)b->s->verify_tokens;
+    if (!n) return 0;
+    int32_t *tokens = malloc(n * sizeof *tokens);
+    if (!tokens) return print_error(EXIT_RUNTIME, "out of memory");
+    random_tokens(tokens, n, kg_model_n_vocab(b->model), 3);
+    kg_session_free(&b->generation);
+    kg_model_close(&b->model);
+    kg_verify_report report = {0};
+    kg_status status = kg_verify(b->path, &b->params, tokens, n, &report);
+    b->logits_error = report.logits_error;
+    b->logits_bound = report.logits_bound;
+    kg_verify_report_free(&report);
+    free(tokens);
+    return status ? print_status(status) : 0;
+}
+
+static void release(struct bench *b)
+{
+    kg_meter_close(&b->meter);
+    kg_session_free(&b->generation);
+    kg_model_close(&b->model);
+    noise_close(&b->noise);
+    free(b->prompt);
+    free(b->text);
+    free(b->logits);
+    free(b->limits);
+    for (int i = 0; i < N_KINDS; i++) {
+        free(b->series[i].tok_s);
+        free(b->series[i].share);
+    }
+}
+
+int command_bench(const struct settings *s)
+{
+    int code = check_settings(s);
+    if (code) return code;
+    if (s->noise_out) return noise_write(s->noise_out, (enum noise_shape)s->shape, s->type);
+    struct bench b = {.s = s, .noise.fd = -1};
+    code = prepare(&b);
+    if (!code) code = measure_all(&b);
+    if (!code) code = check_threads(&b);
+    if (!code) code = verify(&b);
+    if (!code) {
+        if (s->json) print_json_report(&b);
+        else if (s->csv) print_csv_report(&b);
+        else print_summary(&b);
+    }
+    release(&b);
+    return code;
+}

@@ -1,0 +1,338 @@
+/* layers: cpu ref */
+/* Everything of every tier that is not a matmul or attention: norms, rope, activations, sums, and the forms in which activations are
+ * handed to matmuls. The exact results are those of the float64 reference's operations. A new tier or activation needs no edit. */
+#include "cpu_test.h"
+
+static const int sizes[] = {1, 2, 15, 16, 17, 31, 33, 64, 65, 100, 256, 511, 512, 2049};
+
+/* ---- one operation of the reference on one token ---- */
+
+enum { N_REGS = 3, MAX_WIDTH = 4096 };
+static double reg_data[N_REGS][MAX_WIDTH], row_w[MAX_WIDTH], row_b[MAX_WIDTH];
+
+/* op's registers are reg_data, `width` wide. */
+static void reference(struct op op, int width, int pos)
+{
+    int widths[N_REGS] = {width, width, width}, token = 0;
+    double *regs[N_REGS] = {reg_data[0], reg_data[1], reg_data[2]}, freq[MAX_WIDTH], *freqs[1] = {freq}, magnitude = 1;
+    struct program program = {.ops = &op, .n_ops = 1, .reg_width = widths, .n_regs = N_REGS};
+    struct batch_token tokens[1] = {{.pos = pos}};
+    struct batch batch = {.tokens = tokens, .n = 1};
+    struct ref_run run = {&batch, 1, &token};
+    if (op.code == OP_ROPE) magnitude = ref_rope_freq(&op.rope, freq);
+    struct ref r = {.program = &program, .reg = regs, .row_w = row_w, .row_b = row_b, .freq = freqs, .mscale = &magnitude};
+    ref_run_op(&r, &run, 0);
+}
+
+static void to_reg(int reg, const float *x, int n)
+{
+    for (int i = 0; i < n; i++) reg_data[reg][i] = (double)x[i];
+}
+
+/* ---- vectors between guard pages ---- */
+
+struct vec {
+    struct guarded g;
+    float *f;
+};
+
+static struct vec vec_new(int n)
+{
+    struct vec v = {.g = guarded_new((size_t)n * sizeof(float), 4)};
+    v.f = (float *)(void *)v.g.p;
+    return v;
+}
+
+static struct vec vec_of(const float *x, int n)
+{
+    struct vec v = vec_new(n);
+    memcpy(v.f, x, v.g.n);
+    return v;
+}
+
+static void vec_free(struct vec *v) { guarded_free(&v->g, "vector"); }
+
+/* The largest error / bound of a kernel so far; fails if it is above 1. */
+static double worst;
+static void check(const char *tier, const char *what, int n, int i, double got, double want, double bound)
+{
+    double error = fabs(got - want);
+    if (!(error <= bound)) fail_msg("tier %s, %s, n %d: element %d is %.9g, want %.9g: error %.3g, bound %.3g", tier, what, n, i, got, want, error, bound);
+    if (bound > 0) worst = fmax(worst, error / bound);
+}
+static void report(const char *tier, const char *what)
+{
+    print_message("  %-8s %-14s largest error / bound %.3f\n", tier, what, worst);
+    worst = 0;
+}
+
+typedef void (*kernels_fn)(const struct cpu_kernels *k);
+static void each_tier(kernels_fn fn)
+{
+    rng_start();
+    for (size_t i = 0; cpu_tier_name(i); i++) {
+        struct cpu_kernels k;
+        if (tier_kernels(i, &k)) fn(&k);
+    }
+}
+
+/* ---- norms ---- */
+
+/* A sum of n positive numbers is off by U (6 sqrt(n) + 8) of itself (test_cpu.c says why), its root by half of that, and the
+ * handful of products around it by U each. The mean of layer_norm is off by the like of the mean of |x|, which each x - mean inherits. */
+static void check_norm(const struct cpu_kernels *k, enum op_code code, int n, const float *x, const float *w, const float *b, float eps, bool in_place)
+{
+    struct tensor wt = {"w", TYPE_F32, 1, {n, 1, 1, 1}, w, (size_t)n * 4}, bt = {"b", TYPE_F32, 1, {n, 1, 1, 1}, b, (size_t)n * 4};
+    to_reg(0, x, n);
+    reference((struct op){.code = code, .dst = 1, .src = {0, -1, -1}, .w = &wt, .b = b ? &bt : NULL, .eps = (double)eps}, n, 0);
+    struct vec xv = vec_of(x, n), wv = vec_of(w, n), bv = b ? vec_of(b, n) : (struct vec){0}, y = in_place ? xv : vec_new(n);
+    if (code == OP_RMS_NORM) k->rms_norm(y.f, xv.f, wv.f, bv.f, n, eps);
+    else k->layer_norm(y.f, xv.f, wv.f, bv.f, n, eps);
+    double mean = 0, mean_abs = 0, squares = 0, f = 6 * sqrt(n) + 12;
+    for (int i = 0; i < n; i++) mean += (double)x[i] / n, mean_abs += fabs((double)x[i]) / n;
+    if (code == OP_RMS_NORM) mean = mean_abs = 0;
+    for (int i = 0; i < n; i++) squares += ((double)x[i] - mean) * ((double)x[i] - mean);
+    double r = 1 / sqrt(squares / n + (double)eps);
+    for (int i = 0; i < n; i++) {
+        double rw = r * fabs((double)w[i]), want = reg_data[1][i], bias = b ? fabs((double)b[i]) : 0;
+        double bound = U * (f * (mean_abs + fabs((double)x[i] - mean)) * rw + bias + fabs(want)) + 0x1p-140;
+        check(k->tier, op_name(code), n, i, (double)y.f[i], want, bound);
+    }
+    if (!in_place) vec_free(&y);
+    vec_free(&xv);
+    vec_free(&wv);
+    if (b) vec_free(&bv);
+}
+
+static void norm_kernels(const struct cpu_kernels *k)
+{
+    static float x[MAX_WIDTH], w[MAX_WIDTH], b[MAX_WIDTH];
+    for (int c = 0; c < 2; c++) {
+        enum op_code code = c ? OP_LAYER_NORM : OP_RMS_NORM;
+        for (size_t s = 0; s < COUNT_OF(sizes); s++) {
+            static const float scales[] = {1, 1e-3f, 1e-20f, 1e4f};
+            for (size_t j = 0; j < COUNT_OF(scales); j++) {
+                float shift = j == 1 ? 0.05f : 0;
+                for (int i = 0; i < sizes[s]; i++) x[i] = scales[j] * rng_normal() + shift, w[i] = 1 + 0.3f * rng_normal(), b[i] = rng_normal();
+                check_norm(k, code, sizes[s], x, w, j % 2 ? b : NULL, j == 3 ? 1e-12f : 1e-5f, (s + j) % 3 == 0);
+            }
+        }
+        report(k->tier, op_name(code));
+    }
+}
+
+static void norms(void **state)
+{
+    (void)state;
+    each_tier(norm_kernels);
+}
+
+/* ---- rope ---- */
+
+/* cos and sin rounded once (U each), two products, one sum. */
+static void check_rope(const struct cpu_kernels *k, const struct rope *r, int pos)
+{
+    const int n = r->n_heads * r->head_dim, half = r->n_rot / 2;
+    struct vec x = vec_new(n), table = vec_new(r->n_rot);
+    double freq[MAX_WIDTH], magnitude = ref_rope_freq(r, freq);
+    for (int i = 0; i < half; i++) {
+        table.f[2 * i] = (float)(cos(pos * freq[i]) * magnitude);
+        table.f[2 * i + 1] = (float)(sin(pos * freq[i]) * magnitude);
+    }
+    float before[MAX_WIDTH];
+    for (int i = 0; i < n; i++) x.f[i] = before[i] = rng_normal();
+    to_reg(0, before, n);
+    reference((struct op){.code = OP_ROPE, .dst = 0, .src = {-1, -1, -1}, .rope = *r}, n, pos);
+    k->rope(x.f, table.f, r);
+    for (int i = 0; i < n; i++) {
+        int at = i % r->head_dim, pair = r->style == ROPE_INTERLEAVED ? at ^ 1 : at < half ? at + half : at - half;
+        if (at >= r->n_rot && f32_bits(x.f[i]) != f32_bits(before[i])) fail_msg("tier %s: rope turned element %d of a head, beyond n_rot %d", k->tier, at, r->n_rot);
+        double size = at < r->n_rot ? fabs((double)before[i]) + fabs((double)before[i - at + pair]) : 0;
+        check(k->tier, "rope", n, i, (double)x.f[i], reg_data[0][i], 4 * U * magnitude * size);
+    }
+    vec_free(&x);
+    vec_free(&table);
+}
+
+static void rope_kernels(const struct cpu_kernels *k)
+{
+    static const int dims[][2] = {{2, 2}, {16, 16}, {40, 40}, {64, 64}, {64, 32}, {80, 20}, {128, 128}, {100, 6}, {256, 64}};
+    for (size_t d = 0; d < COUNT_OF(dims); d++)
+        for (int style = ROPE_INTERLEAVED; style <= ROPE_HALVES; style++)
+            for (int heads = 1; heads <= 5; heads += 2) {
+                struct rope r = {.style = (enum rope_style)style, .n_heads = heads, .head_dim = dims[d][0], .n_rot = dims[d][1], .base = 10000, .factor = 1};
+                check_rope(k, &r, 0);
+                check_rope(k, &r, 1 + rng_below(5000));
+                r.scaling = ROPE_SCALING_YARN, r.factor = 4, r.orig_ctx = 4096, r.beta_fast = 32, r.beta_slow = 1, r.ext_factor = r.attn_factor = 1;
+                check_rope(k, &r, 1 + rng_below(5000)); /* cos and sin above 1 */
+            }
+    report(k->tier, "rope");
+}
+
+static void rope(void **state)
+{
+    (void)state;
+    each_tier(rope_kernels);
+}
+
+/* ---- activations, products, sums ---- */
+
+static void random_inputs(float *x, int n)
+{
+    static const float special[] = {0, -0.0f, 1e-30f, -1e-30f, 1e-40f, 10, -10, 20, -20, 86.9f, -86.9f, 87.5f, -87.5f, 88.5f, -88.5f, 100, -100, 1e4f, -1e4f};
+    for (int i = 0; i < n; i++) x[i] = rng_below(4) ? 4 * rng_normal() : special[rng_below(COUNT_OF(special))];
+}
+
+/* An activation is x times a number s between 0 and 1, which functions of e^x give to a few U in absolute terms, and the product:
+ * 8 U |x| in all. silu's s = 1 / (1 + e^-x) has a small relative error as well, until e^-x leaves the range of f32. */
+static double activation_bound(enum activation f, double x, double y)
+{
+    return f == ACTIVATION_SILU ? 8 * U * fabs(y) + 0x1p-126 * fabs(x) : 8 * U * fabs(x) + 0x1p-149;
+}
+
+static void check_activation(const struct cpu_kernels *k, enum activation f, int n, bool in_place)
+{
+    static float x[MAX_WIDTH], up[MAX_WIDTH];
+    random_inputs(x, n);
+    for (int i = 0; i < n; i++) up[i] = 3 * rng_normal();
+    to_reg(0, x, n);
+    to_reg(1, up, n);
+    struct vec xv = vec_of(x, n), uv = vec_of(up, n), y = in_place ? xv : vec_new(n);
+    k->act(y.f, xv.f, n, f);
+    reference((struct op){.code = OP_ACT, .dst = 2, .src = {0, -1, -1}, .activation = f}, n, 0);
+    double bounds[MAX_WIDTH];
+    for (int i = 0; i < n; i++) {
+        bounds[i] = activation_bound(f, (double)x[i], reg_data[2][i]);
+        check(k->tier, "act", n, i, (double)y.f[i], reg_data[2][i], bounds[i]);
+    }
+    memcpy(xv.f, x, xv.g.n);
+    struct vec gy = in_place ? (n % 2 ? xv : uv) : y; /* over the gate or over the other factor */
+    k->glu(gy.f, xv.f, uv.f, n, f);
+    reference((struct op){.code = OP_GLU, .dst = 2, .src = {0, 1, -1}, .activation = f}, n, 0);
+    for (int i = 0; i < n; i++)
+        check(k->tier, "glu", n, i, (double)gy.f[i], reg_data[2][i], bounds[i] * fabs((double)up[i]) + U * fabs(reg_data[2][i]) + 0x1p-149);
+    if (!in_place) vec_free(&y);
+    vec_free(&xv);
+    vec_free(&uv);
+}
+
+static void activation_kernels(const struct cpu_kernels *k)
+{
+    for (int f = 0; f < ACTIVATION_N; f++) {
+        char name[32];
+        for (size_t s = 0; s < COUNT_OF(sizes); s++)
+            for (int in_place = 0; in_place < 2; in_place++) check_activation(k, (enum activation)f, sizes[s], in_place);
+        snprintf(name, sizeof name, "activation %d", f);
+        report(k->tier, name);
+    }
+    for (size_t s = 0; s < COUNT_OF(sizes); s++) {
+        const int n = sizes[s];
+        for (int in_place = 0; in_place < 3; in_place++) {
+            struct vec a = vec_new(n), b = vec_new(n), y = in_place == 0 ? vec_new(n) : in_place == 1 ? a : b;
+            float want[MAX_WIDTH];
+            random_inputs(a.f, n);
+            random_inputs(b.f, n);
+            for (int i = 0; i < n; i++) want[i] = a.f[i] + b.f[i];
+            k->add(y.f, a.f, b.f, n);
+            for (int i = 0; i < n; i++) assert_true(f32_bits(y.f[i]) == f32_bits(want[i])); /* one rounding: no freedom */
+            vec_free(&a);
+            vec_free(&b);
+            if (in_place == 0) vec_free(&y);
+        }
+    }
+}
+
+static void activations(void **state)
+{
+    (void)state;
+    each_tier(activation_kernels);
+}
+
+/* ---- the forms of activations ---- */
+
+/* q is x / scale rounded; the quotient is formed as x times a rounded reciprocal, 2 U off, which at 127 steps may move a tie: the error is
+ * half a step and 127 * 2 U of one. Scales below the normal range lose bits; they belong to activations below 2^-119. */
+static void check_int8_token(const struct cpu_kernels *k, const float *x, int in, const struct act_row r)
+{
+    for (int g = 0; g < in / ACT_GROUP; g++, x += ACT_GROUP) {
+        const struct act_group *a = &r.group[g * r.T];
+        const struct act_halves *h = &r.halves[g * r.T];
+        double top = 0, scale = (double)a->scale;
+        int sum[2] = {0};
+        for (int i = 0; i < ACT_GROUP; i++) {
+            int q = r.q[(g * ACT_GROUP + i) / 4 * r.T * 4 + i % 4];
+            assert_true(q >= -127);
+            sum[i / 16] += q;
+            top = fmax(top, fabs((double)x[i]));
+            check(k->tier, "quantize", in, g * ACT_GROUP + i, scale * q, (double)x[i], scale * (0.5 + 254 * U) + 0x1p-118);
+            if (top == 0) assert_int_equal(q, 0);
+        }
+        assert_int_equal(f32_bits(a->scale) & 15, 0); /* at most 20 significant bits */
+        if (!(scale * 127 >= top * (1 - 2 * U) - 0x1p-118 && scale * 127 <= top * (1 + 0x1p-18) + 0x1p-118))
+            fail_msg("tier %s: scale %.9g for a group with top %.9g", k->tier, scale, top);
+        assert_true((double)a->neg_magic == -(double)ACT_MAGIC * scale);
+        assert_int_equal(a->init, ACT_MAGIC_BITS - 128 * (sum[0] + sum[1]));
+        assert_true(a->sum_scaled == (float)(scale * (sum[0] + sum[1])));
+        for (int i = 0; i < 2; i++) {
+            assert_int_equal(h->init[i], ACT_MAGIC_BITS - 128 * sum[i]);
+            assert_true(h->sum_scaled[i] == (float)(scale * sum[i]));
+        }
+    }
+}
+
+static void check_forms(const struct cpu_kernels *k, const float *x, int in, int n)
+{
+    const size_t row = (size_t)in, even = ROUND_UP(row, 2);
+    if (in % ACT_GROUP == 0) {
+        struct batch_acts b = acts_new(k, ACTS_INT8, x, in, n);
+        for (int t = 0; t < n; t++) check_int8_token(k, x + (size_t)t * row, in, act_row(&b.a, in, n, t));
+        acts_free(&b);
+    }
+    struct batch_acts f = acts_new(k, ACTS_F32_TILES, x, in, n), h = acts_new(k, ACTS_BF16_TILES, x, in, n);
+    for (int t = 0; t < n; t++) {
+        const int t0 = t / ACT_FLOAT_TILE * ACT_FLOAT_TILE, T = MIN(ACT_FLOAT_TILE, n - t0);
+        for (int i = 0; i < in; i++) {
+            float v = x[(size_t)t * row + (size_t)i];
+            assert_int_equal(f32_bits(f.a.f32[(size_t)t0 * row + (size_t)(i * T + t - t0)]), f32_bits(v));
+            assert_int_equal(h.a.bf16[(size_t)t0 * even + (size_t)((i / 2 * T + t - t0) * 2 + i % 2)], bf16_from_f32(v));
+        }
+        if (in % 2) assert_int_equal(h.a.bf16[(size_t)t0 * even + (size_t)((in / 2 * T + t - t0) * 2 + 1)], 0);
+    }
+    acts_free(&f);
+    acts_free(&h);
+}
+
+static void form_kernels(const struct cpu_kernels *k)
+{
+    static const int ins[] = {1, 7, 32, 33, 96, 544, 1024};
+    static float x[13 * 1024];
+    for (size_t i = 0; i < COUNT_OF(ins); i++)
+        for (int n = 1; n <= 13; n++) {
+            random_activations(x, n * ins[i]);
+            check_forms(k, x, ins[i], n);
+        }
+    static const float factors[] = {1e-30f, 1e-37f, 1e-44f, 1e30f};
+    for (size_t i = 0; i < COUNT_OF(factors); i++) {
+        random_activations(x, 7 * 96);
+        for (int j = 0; j < 7 * 96; j++) x[j] *= factors[i];
+        check_forms(k, x, 96, 7);
+    }
+    report(k->tier, "quantize");
+}
+
+static void forms_of_activations(void **state)
+{
+    (void)state;
+    each_tier(form_kernels);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(norms),
+        cmocka_unit_test(rope),
+        cmocka_unit_test(activations),
+        cmocka_unit_test(forms_of_activations),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
