@@ -3,20 +3,8 @@
  * and sum. The softmax is online (Milakov and Gimelshein 2018), over spans of SPAN positions that start at multiples of SPAN: what a
  * row gets depends on its own positions only. */
 #include "backend/cpu/avx512.h"
+#include "backend/cpu/attend_job.h"
 
-#include <math.h>
-
-#define SPAN_BLOCKS 4
-#define SPAN (SPAN_BLOCKS * KV_BLOCK)
-#define ROWS 6 /* rows that one pass over a widened block serves */
-
-struct rows {
-    const float *q[64]; /* [k_dim] each */
-    float *out[64];     /* [v_dim] each */
-    float top[64], sum[64];
-    int n_pos[64];      /* not falling */
-    int n;
-};
 
 /* Scratch of a thread. Behind it: p [rows][SPAN]. */
 struct scratch {
@@ -211,85 +199,6 @@ static void softmax_span(float *p, int n, float *top, float *sum, float *out, in
     *sum += _mm512_reduce_add_ps(total);
 }
 
-/* ---- a job ---- */
+#include "backend/cpu/attend_tmpl.h"
 
-static void list_rows(const struct cpu_attend *a, struct rows *r)
-{
-    r->n = 0;
-    for (int t = 0; t < a->n_tokens; t++) {
-        for (int h = 0; h < a->n_q; h++, r->n++) {
-            r->q[r->n] = a->q + (size_t)t * a->q_stride + h * a->kv->k_dim;
-            r->out[r->n] = a->out + (size_t)t * a->out_stride + h * a->kv->v_dim;
-            r->n_pos[r->n] = a->n_pos + t;
-            r->top[r->n] = -INFINITY;
-            r->sum[r->n] = 0;
-            memset(r->out[r->n], 0, (size_t)a->kv->v_dim * sizeof(float));
-        }
-    }
-}
-
-/* First row that sees position pos; rows come in order of n_pos. */
-static int first_row(const struct rows *r, int pos)
-{
-    int i = 0;
-    while (i < r->n && r->n_pos[i] <= pos) i++;
-    return i;
-}
-
-static void attend_span(const struct cpu_attend *a, struct rows *r, float *wide, float *p, int span0)
-{
-    const int k_dim = a->kv->k_dim, v_dim = a->kv->v_dim, end = MIN(span0 + SPAN, r->n_pos[r->n - 1]);
-    for (int pos = span0; pos < end; pos += KV_BLOCK) {
-        widen_k(a->kv, a->blocks[pos / KV_BLOCK], a->kv_head, wide);
-        const int first = first_row(r, pos), n = r->n - first, parts = (n + ROWS - 1) / ROWS;
-        for (int i = 0; i < parts; i++) {
-            const int r0 = first + n * i / parts, r1 = first + n * (i + 1) / parts;
-            scores_any(r->q + r0, wide, k_dim, a->scale, p + r0 * SPAN + pos - span0, r1 - r0);
-        }
-    }
-    for (int i = first_row(r, span0); i < r->n; i++)
-        softmax_span(p + i * SPAN, MIN(r->n_pos[i] - span0, SPAN), &r->top[i], &r->sum[i], r->out[i], v_dim);
-    for (int pos = span0; pos < end; pos += KV_BLOCK) {
-        const int n_pos = MIN(KV_BLOCK, end - pos);
-        widen_v(a->kv, a->blocks[pos / KV_BLOCK], a->kv_head, n_pos, wide);
-        const int first = first_row(r, pos), n = r->n - first, parts = (n + ROWS - 1) / ROWS;
-        for (int i = 0; i < parts; i++) {
-            const int r0 = first + n * i / parts, r1 = first + n * (i + 1) / parts;
-            add_values_any(r->out + r0, wide, v_dim, p + r0 * SPAN + pos - span0, n_pos, r1 - r0);
-        }
-    }
-}
-
-static void attend_rows(const struct cpu_attend *a)
-{
-    struct scratch *s = (struct scratch *)a->scratch;
-    struct rows *r = &s->rows;
-    float *p = s->wide + wide_floats(a->kv->k_dim, a->kv->v_dim);
-    list_rows(a, r);
-    for (int span0 = 0; span0 < r->n_pos[r->n - 1]; span0 += SPAN) attend_span(a, r, s->wide, p, span0);
-    for (int i = 0; i < r->n; i++) {
-        const float inv = 1.0f / r->sum[i];
-        for (int j = 0; j < a->kv->v_dim; j++) r->out[i][j] *= inv;
-    }
-}
-
-void avx512_attend(const struct cpu_attend *a)
-{
-    /* more query heads than rows fit: token by token, some heads at a time */
-    const int most = (int)COUNT_OF(((struct rows *)0)->q);
-    if (a->n_q * a->n_tokens <= most) {
-        attend_rows(a);
-        return;
-    }
-    for (int t = 0; t < a->n_tokens; t++) {
-        for (int h = 0; h < a->n_q; h += most) {
-            struct cpu_attend part = *a;
-            part.n_tokens = 1;
-            part.n_pos += t;
-            part.n_q = MIN(most, a->n_q - h);
-            part.q += (size_t)t * a->q_stride + (size_t)(h * a->kv->k_dim);
-            part.out += (size_t)t * a->out_stride + (size_t)(h * a->kv->v_dim);
-            attend_rows(&part);
-        }
-    }
-}
+void avx512_attend(const struct cpu_attend *a) { attend_in_parts(a, attend_rows); }

@@ -164,10 +164,10 @@ static void add_products_any(const struct pass *a, int n_rows)
 
 /* ---- softmax of one span ---- */
 
-/* As exp_fast of the plain C kernels, for x <= 0. */
+/* As exp_fast of the plain C kernels, for x <= 0; NaN stays NaN. */
 NEON_INLINE float32x4_t exp_4(float32x4_t x)
 {
-    x = vmaxnmq_f32(x, vdupq_n_f32(-87.0f));
+    x = vmaxq_f32(x, vdupq_n_f32(-87.0f));
     const float32x4_t n = vrndnq_f32(vmulq_n_f32(x, 1.44269504f));
     float32x4_t r = vfmsq_n_f32(x, n, 0.693359375f), p = vdupq_n_f32(1.9875691500e-4f);
     r = vfmaq_n_f32(r, n, 2.12194440e-4f);

@@ -7,27 +7,18 @@
 static void quantize_neon(const float *x, int n, struct act_row row)
 {
     for (int u = 0; u < n / ACT_GROUP; u++, x += ACT_GROUP) {
-        float32x4_t v[8], top = vdupq_n_f32(0);
+        uint32x4_t top = vdupq_n_u32(0);
+        for (int i = 0; i < 8; i++) top = vmaxq_u32(top, vreinterpretq_u32_f32(vabsq_f32(vld1q_f32(x + 4 * i))));
+        const float d = act_scale(f32_from_bits(vmaxvq_u32(top))), inv = d > 0 ? 1.0f / d : 0.0f;
+        int32x4_t sums[2] = {vdupq_n_s32(0), vdupq_n_s32(0)};
         for (int i = 0; i < 8; i++) {
-            v[i] = vld1q_f32(x + 4 * i);
-            top = vmaxnmq_f32(top, vabsq_f32(v[i]));
-        }
-        const float d = f32_from_bits((f32_bits(vmaxnmvq_f32(top) / 127.0f) + 15u) & ~15u), inv = d > 0 ? 1.0f / d : 0.0f;
-        int32x4_t q[8], sums[2] = {vdupq_n_s32(0), vdupq_n_s32(0)};
-        for (int i = 0; i < 8; i++) {
-            const float32x4_t r = vmaxnmq_f32(vminnmq_f32(vmulq_n_f32(v[i], inv), vdupq_n_f32(127.0f)), vdupq_n_f32(-127.0f));
-            q[i] = vcvtnq_s32_f32(r);
-            sums[i / 4] = vaddq_s32(sums[i / 4], q[i]);
-        }
-        for (int i = 0; i < 8; i++) {
-            const int8x8_t bytes = vmovn_s16(vcombine_s16(vmovn_s32(q[i]), vdup_n_s16(0)));
+            const int32x4_t q = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 4 * i), inv));
+            const int8x8_t bytes = vmovn_s16(vcombine_s16(vmovn_s32(q), vdup_n_s16(0)));
             const uint32_t word = vget_lane_u32(vreinterpret_u32_s8(bytes), 0);
             memcpy(row.q + (u * 8 + i) * row.T * 4, &word, 4);
+            sums[i / 4] = vaddq_s32(sums[i / 4], q);
         }
-        const int sum[2] = {vaddvq_s32(sums[0]), vaddvq_s32(sums[1])};
-        row.group[u * row.T] = (struct act_group){d, -ACT_MAGIC * d, d * (float)(sum[0] + sum[1]), ACT_MAGIC_BITS - 128 * (sum[0] + sum[1])};
-        row.halves[u * row.T] =
-            (struct act_halves){{d * (float)sum[0], d * (float)sum[1]}, {ACT_MAGIC_BITS - 128 * sum[0], ACT_MAGIC_BITS - 128 * sum[1]}};
+        act_put_sums(&row.group[u * row.T], &row.halves[u * row.T], d, vaddvq_s32(sums[0]), vaddvq_s32(sums[1]));
     }
 }
 

@@ -1,0 +1,40 @@
+/* The course of a job on x86, included at the end of a tier's attention. From the includer: struct scratch, wide_floats, widen_k, widen_v,
+ * scores_any, softmax_span, add_values_any; sums are kept in the output rows. */
+
+static void attend_span(const struct cpu_attend *a, struct rows *r, float *wide, float *p, int span0)
+{
+    const int k_dim = a->kv->k_dim, v_dim = a->kv->v_dim, end = MIN(span0 + SPAN, r->n_pos[r->n - 1]);
+    for (int pos = span0; pos < end; pos += KV_BLOCK) {
+        widen_k(a->kv, a->blocks[pos / KV_BLOCK], a->kv_head, wide);
+        const int first = first_row(r, pos), n = r->n - first, parts = (n + ROWS - 1) / ROWS;
+        for (int i = 0; i < parts; i++) {
+            const int r0 = first + n * i / parts, r1 = first + n * (i + 1) / parts;
+            scores_any(r->q + r0, wide, k_dim, a->scale, p + r0 * SPAN + pos - span0, r1 - r0);
+        }
+    }
+    for (int i = first_row(r, span0); i < r->n; i++)
+        softmax_span(p + i * SPAN, MIN(r->n_pos[i] - span0, SPAN), &r->top[i], &r->sum[i], r->out[i], v_dim);
+    for (int pos = span0; pos < end; pos += KV_BLOCK) {
+        const int n_pos = MIN(KV_BLOCK, end - pos);
+        widen_v(a->kv, a->blocks[pos / KV_BLOCK], a->kv_head, n_pos, wide);
+        const int first = first_row(r, pos), n = r->n - first, parts = (n + ROWS - 1) / ROWS;
+        for (int i = 0; i < parts; i++) {
+            const int r0 = first + n * i / parts, r1 = first + n * (i + 1) / parts;
+            add_values_any(r->out + r0, wide, v_dim, p + r0 * SPAN + pos - span0, n_pos, r1 - r0);
+        }
+    }
+}
+
+static void attend_rows(const struct cpu_attend *a)
+{
+    struct scratch *s = (struct scratch *)a->scratch;
+    struct rows *r = &s->rows;
+    float *p = s->wide + wide_floats(a->kv->k_dim, a->kv->v_dim);
+    list_rows(a, r);
+    for (int span0 = 0; span0 < r->n_pos[r->n - 1]; span0 += SPAN) attend_span(a, r, s->wide, p, span0);
+    for (int i = 0; i < r->n; i++) {
+        const float inv = 1.0f / r->sum[i];
+        for (int j = 0; j < a->kv->v_dim; j++) r->out[i][j] *= inv;
+    }
+}
+
