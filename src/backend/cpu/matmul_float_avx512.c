@@ -14,6 +14,7 @@ struct tile {
     int n;              /* k, or pairs */
     const float *x;     /* [k][T], or pairs of BF16 */
     float *c;           /* [T][2][16]: sums so far */
+    ptrdiff_t next;     /* floats from x to the same place of the tile after this one, to fetch it ahead */
     bool first;         /* start from zero */
 };
 
@@ -27,6 +28,7 @@ static inline __attribute__((always_inline)) void tile(const struct tile *a, con
     }
     const float *w = a->w, *x = a->x;
     for (int k = 0; k < a->n; k++, w += 32, x += T) {
+        __builtin_prefetch(x + a->next);
         const __m512 w0 = _mm512_load_ps(w), w1 = _mm512_load_ps(w + 16);
 #pragma GCC unroll 12
         for (int t = 0; t < T; t++) {
@@ -80,17 +82,21 @@ static size_t float_scratch_bytes(int in, int max_n)
 }
 
 /* All tokens against elements [k0, k0 + n) of rows row .. row + 31 in s->w. */
-static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int row, int k0, int n, bool bf16)
+static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int row, int k0, int n, bool bf16, struct avx512_ahead *next)
 {
+    const size_t n_tiles = (size_t)(m->n + TILE - 1) / TILE, step = (next->total + n_tiles - 1) / n_tiles;
     struct tile x = {.w = s->w, .n = bf16 ? (n + 1) / 2 : n, .c = (float *)(s + 1), .first = k0 == 0};
     const size_t in = (size_t)m->in;
     for (int t0 = 0; t0 < m->n; t0 += TILE, x.c += TILE * 32) {
         const int T = MIN(TILE, m->n - t0);
+        avx512_ahead_fetch(next, step);
         if (bf16) {
             x.x = (const float *)(const void *)(m->acts.bf16 + (size_t)t0 * ROUND_UP(in, 2) + (size_t)(k0 * T));
+            x.next = (ptrdiff_t)(TILE * ROUND_UP(in, 2) / 2);
             tile_bf16(&x, T);
         } else {
             x.x = m->acts.f32 + (size_t)t0 * in + (size_t)(k0 * T);
+            x.next = (ptrdiff_t)(TILE * in);
             tile_f32(&x, T);
         }
         if (k0 + n < m->in) continue;
@@ -173,7 +179,8 @@ static void run_packed(const struct cpu_matmul *m, int row0, int row1)
             const int n = MIN(CHUNK, m->in - k0);
             widen(type, pairs, panel_at(m, row / PANEL), k0, n, s->w);
             if (row + PANEL < m->out) widen(type, pairs, panel_at(m, row / PANEL + 1), k0, n, s->w + 16);
-            multiply_chunk(m, s, row, k0, n, pairs);
+            struct avx512_ahead next = avx512_plan_ahead(m, row, k0, CHUNK);
+            multiply_chunk(m, s, row, k0, n, pairs, &next);
         }
     }
 }
@@ -200,7 +207,8 @@ static void run_rows(const struct cpu_matmul *m, int row0, int row1)
                 }
                 transpose_16(s->rows, n, s->w + half * 16);
             }
-            multiply_chunk(m, s, row, k0, n, false);
+            struct avx512_ahead next = {.total = 0};
+            multiply_chunk(m, s, row, k0, n, false, &next);
         }
     }
 }
