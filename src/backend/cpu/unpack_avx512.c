@@ -330,9 +330,74 @@ void avx512_int_unpack(const struct cpu_matmul *m, int row, int k0, int n, const
     if (n_panels == 2) kinds[type].unpack(p[1], pk, s0, s1, c->w + 64, c->ws + 16, c->wm + 16);
 }
 
+/* ---- one token against rows of the file ---- */
+
+/* Exact sums of w * a over each 16 elements of up to AVX512_CHUNK: [n / 16], in whole vectors. w: values + 128. */
+static void sums_of_16(const uint8_t *w, const int8_t *a, int n, int32_t *sums)
+{
+    const __m512i transpose = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
+    for (int k = 0; k < n; k += 256, sums += 16) {
+        __m512i v[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) {
+            const int left = n - k - 64 * i;
+            const __mmask64 m = left >= 64 ? ~(__mmask64)0 : left <= 0 ? 0 : ((__mmask64)1 << left) - 1;
+            v[i] = _mm512_dpbusd_epi32(_mm512_setzero_si512(), _mm512_maskz_loadu_epi8(m, w + k + 64 * i), _mm512_maskz_loadu_epi8(m, a + k + 64 * i));
+        }
+        /* each 128-bit lane of v[i] is 16 elements; fold its four words, side by side with those of the others */
+        const __m512i t0 = _mm512_add_epi32(_mm512_unpacklo_epi32(v[0], v[1]), _mm512_unpackhi_epi32(v[0], v[1]));
+        const __m512i t1 = _mm512_add_epi32(_mm512_unpacklo_epi32(v[2], v[3]), _mm512_unpackhi_epi32(v[2], v[3]));
+        const __m512i u = _mm512_add_epi32(_mm512_unpacklo_epi64(t0, t1), _mm512_unpackhi_epi64(t0, t1));
+        _mm512_storeu_si512(sums, _mm512_permutexvar_epi32(transpose, u));
+    }
+}
+
+/* The same arithmetic as tile(), in the same order, but rows are decoded one by one and only their sums meet in lanes. */
+static void gemv_rows(const struct cpu_matmul *m, int row0, int row1)
+{
+    enum { SUMS = AVX512_CHUNK / 16 };
+    _Alignas(64) uint8_t q[AVX512_CHUNK];
+    _Alignas(64) int32_t sums[PANEL][SUMS];
+    _Alignas(64) float scale[PANEL][SUMS], min[SUMS];
+    const struct int_form f = decode_int_form(m->tensor->type);
+    const struct type_info *ti = type_by_id((uint32_t)m->tensor->type);
+    const int group = MIN(f.group, ACT_GROUP);
+    const __m512i rows = _mm512_mullo_epi32(_mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0), _mm512_set1_epi32(SUMS));
+    memset(sums, 0, sizeof sums);
+    memset(scale, 0, sizeof scale);
+    for (int row = row0; row < row1; row += PANEL) {
+        __m512 c = _mm512_setzero_ps();
+        for (int k0 = 0; k0 < m->in; k0 += AVX512_CHUNK) {
+            const int n = MIN(AVX512_CHUNK, m->in - k0);
+            for (int r = 0; r < MIN(PANEL, m->out - row); r++) {
+                const uint8_t *src = tensor_row(m->tensor, row + r);
+                f.decode(src + (size_t)(k0 / ti->block) * (size_t)ti->block_bytes, (int8_t *)q, scale[r], min, n);
+                for (int i = 0; i < n; i += 64) _mm512_store_si512(q + i, _mm512_xor_si512(_mm512_load_si512(q + i), _mm512_set1_epi8((char)0x80)));
+                sums_of_16(q, m->acts.q + k0, n, sums[r]);
+            }
+            for (int g = 0; g < n / group; g++) {
+                const int u = (k0 + g * group) / ACT_GROUP, h = g % 2;
+                const struct act_group *ag = &m->acts.group[u];
+                const int *at = &sums[0][g * group / 16];
+                __m512i acc = _mm512_i32gather_epi32(rows, at, 4);
+                if (group == 32) acc = _mm512_add_epi32(acc, _mm512_i32gather_epi32(rows, at + 1, 4));
+                acc = _mm512_add_epi32(acc, _mm512_set1_epi32(group == 32 ? ag->init : m->acts.halves[u].init[h]));
+                const __m512 x = _mm512_fmadd_ps(_mm512_castsi512_ps(acc), _mm512_set1_ps(ag->scale), _mm512_set1_ps(ag->neg_magic));
+                c = _mm512_fmadd_ps(x, _mm512_i32gather_ps(rows, &scale[0][g * group / f.group], 4), c);
+            }
+        }
+        avx512_store_row(m, 0, row, c);
+    }
+}
+
 bool avx512_int_gemv(const struct cpu_matmul *m, int row0, int row1)
 {
-    if (!m->packed || m->n != 1) return false;
+    if (m->n != 1) return false;
+    if (!m->packed) {
+        if (decode_int_form(m->tensor->type).has_min) return false; /* no such type so far: chunks can do it */
+        gemv_rows(m, row0, row1);
+        return true;
+    }
     kinds[m->tensor->type].gemv(m, pack_find(m->tensor->type), row0 / PANEL, (row1 + PANEL - 1) / PANEL);
     return true;
 }
