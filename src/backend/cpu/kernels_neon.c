@@ -3,6 +3,15 @@
 #include "backend/cpu/neon.h"
 #include "backend/cpu/kernels_tmpl.h"
 
+/* 16 elements rounded to int8: the low bytes of x * inv + ACT_MAGIC. */
+static inline int8x16_t round_16(const float *x, float inv)
+{
+    uint16x4_t v[4];
+    for (int i = 0; i < 4; i++)
+        v[i] = vmovn_u32(vreinterpretq_u32_f32(vaddq_f32(vmulq_n_f32(vld1q_f32(x + 4 * i), inv), vdupq_n_f32(ACT_MAGIC))));
+    return vreinterpretq_s8_u8(vcombine_u8(vmovn_u16(vcombine_u16(v[0], v[1])), vmovn_u16(vcombine_u16(v[2], v[3]))));
+}
+
 /* As quantize, to the bit. */
 static void quantize_neon(const float *x, int n, struct act_row row)
 {
@@ -10,15 +19,15 @@ static void quantize_neon(const float *x, int n, struct act_row row)
         uint32x4_t top = vdupq_n_u32(0);
         for (int i = 0; i < 8; i++) top = vmaxq_u32(top, vreinterpretq_u32_f32(vabsq_f32(vld1q_f32(x + 4 * i))));
         const float d = act_scale(f32_from_bits(vmaxvq_u32(top))), inv = d > 0 ? 1.0f / d : 0.0f;
-        int32x4_t sums[2] = {vdupq_n_s32(0), vdupq_n_s32(0)};
-        for (int i = 0; i < 8; i++) {
-            const int32x4_t q = vcvtnq_s32_f32(vmulq_n_f32(vld1q_f32(x + 4 * i), inv));
-            const int8x8_t bytes = vmovn_s16(vcombine_s16(vmovn_s32(q), vdup_n_s16(0)));
-            const uint32_t word = vget_lane_u32(vreinterpret_u32_s8(bytes), 0);
-            memcpy(row.q + (u * 8 + i) * row.T * 4, &word, 4);
-            sums[i / 4] = vaddq_s32(sums[i / 4], q);
+        int8_t q[ACT_GROUP];
+        int sum[2];
+        for (int half = 0; half < 2; half++) {
+            const int8x16_t v = round_16(x + 16 * half, inv);
+            vst1q_s8(q + 16 * half, v);
+            sum[half] = vaddlvq_s8(v);
         }
-        act_put_sums(&row.group[u * row.T], &row.halves[u * row.T], d, vaddvq_s32(sums[0]), vaddvq_s32(sums[1]));
+        for (int i = 0; i < 8; i++) memcpy(row.q + (u * 8 + i) * row.T * 4, q + 4 * i, 4);
+        act_put_sums(&row.group[u * row.T], &row.halves[u * row.T], d, sum[0], sum[1]);
     }
 }
 

@@ -243,6 +243,8 @@ kg_status cpu_run(void *ctx, const struct batch *b)
     for (int t = 0; t < b->n; t++) {
         if (b->tokens[t].id < 0 || b->tokens[t].id >= c->program->n_vocab)
             return status_set(KG_ERR_ARGUMENT, "token id %d is not in the vocabulary", (int)b->tokens[t].id);
+        if (c->program->ctx_is_hard && b->tokens[t].pos >= c->program->n_ctx)
+            return status_set(KG_ERR_CONTEXT, "position %d is beyond the model's %lld", (int)b->tokens[t].pos, (long long)c->program->n_ctx);
         if (b->tokens[t].want_logits) c->selected[c->n_selected++] = t;
     }
     tile_tokens(c, b);
