@@ -228,22 +228,34 @@ static kg_status cpu_open(void **out, const struct program *p, const struct back
     return st;
 }
 
-/* Relative error of one stage of a layer (a matmul, an attention), in the Euclidean norm; stages are taken as independent, so
- * squares add up. Rounding to int8 with one scale per 32: the error of each element is uniform within half a step of
- * top / 127, and the norm of the group is at least top, so at most sqrt(32 / 12) / 127. f16 and bf16: half an ulp. f32: sums of 16
- * lanes over a few thousand products, whose cancellation costs another factor of about the square root of their number. */
+/* Relative error of a matmul's output in the Euclidean norm.
+ * int8: one scale per 32 elements; an element's error is uniform within half a step of top / 127, and the norm of the group is at least
+ * top: at most sqrt(32 / 12) / 127. BF16: half an ulp of each element.
+ * f32: a chain of `in` fma, each off by half an ulp of the sum so far; independent roundings add up to 2^-24 sqrt(in) of the largest
+ * partial sum, for which cancellation is given a factor of 2. Sums over 16 lanes are chains of a sixteenth of the length. */
+static double matmul_error(const struct cpu_matmul *m)
+{
+    const double chain = 2 * 0x1p-24 * sqrt(m->in);
+    switch (m->format->acts) {
+    case ACTS_INT8: return sqrt(ACT_GROUP / 12.0) / 127;
+    case ACTS_BF16_TILES: return 0x1p-9 + chain;
+    case ACTS_ROWS: return chain / 4;
+    default: return chain;
+    }
+}
+
+/* Stages (matmuls, attentions) are taken as independent, so squares add up. KV: int8 as above, f16 half an ulp; f32: the chains over
+ * positions and dimensions of attention, short ones. */
 static double cpu_error_bound(const void *ctx)
 {
     const struct cpu *c = ctx;
-    const double int8 = sqrt(ACT_GROUP / 12.0) / 127;
-    const double matmul[ACTS_N] = {[ACTS_ROWS] = 0x1p-20, [ACTS_F32_TILES] = 0x1p-20, [ACTS_BF16_TILES] = 0x1p-9, [ACTS_INT8] = int8};
-    const double kv[] = {[KG_KV_F16] = 0x1p-11, [KG_KV_F32] = 0x1p-20, [KG_KV_Q8_0] = int8};
+    const double kv[] = {[KG_KV_F16] = 0x1p-11, [KG_KV_F32] = 0x1p-20, [KG_KV_Q8_0] = sqrt(KV_GROUP / 12.0) / 127};
     double squares = 0;
     for (int i = 0; i < c->n_steps; i++) {
         const struct step *s = &c->steps[i];
         double e = 0;
         if (s->code == STEP_ATTEND) e = kv[c->params.kv_type];
-        if (s->code == STEP_OP && s->op->code == OP_MATMUL) e = matmul[s->matmul.format->acts];
+        if (s->code == STEP_OP && s->op->code == OP_MATMUL) e = matmul_error(&s->matmul);
         squares += e * e;
     }
     return sqrt(squares);
