@@ -1,0 +1,116 @@
+/* Matmul for few tokens: a wave computes MV_ROWS rows, its lanes stride over their units. Re-included for each layout with
+ *   MV_NAME  kernel
+ *   MV_T     tokens at a time (group_y counts such chunks)
+ *   MV_I8    activations as int8 units, else f32
+ *   MV_PRO   the group itself norms and rounds the one token into shared memory; else x is prepared: act units, or f32 rows */
+KERNEL(FN(MV_NAME), 256, MatP, BUF(1, const uchar, w), BUF(2, const uchar, x), BUF(3, const float, norm_w), BUF(4, const float, norm_b),
+       BUF(5, const float, bias), BUF(6, const float, res), BUF(7, float, y0), BUF(8, float, y1), BUF(9, float, y2))
+{
+    SHARED float red[256 / WAVE * MV_ROWS * MV_T];
+#if MV_PRO
+    SHARED float tmp[256 / WAVE];
+#if MV_I8
+    SHARED uint4 xq[2 * MV_UNITS];
+    SHARED float xd[MV_UNITS];
+    SHARED uint xs[MV_UNITS];
+#else
+    SHARED float4 xf[8 * MV_F32_UNITS];
+#endif
+#endif
+#if !MV_PRO
+    (void)norm_w; /* the same arguments for all */
+    (void)norm_b;
+#endif
+    uint split = wave % p.splits, per_group = group_size / WAVE / p.splits, t0 = group_y * MV_T;
+    {
+        uint first = group_x * per_group * MV_ROWS;
+        size_t at = (size_t)first * p.w.row_bytes, ahead = (size_t)tid * 128;
+        if (first + per_group * MV_ROWS <= p.rows && ahead < (size_t)per_group * MV_ROWS * p.w.row_bytes) PREFETCH(w + at + ahead);
+    }
+    START();
+#if MV_PRO
+    {
+        GLOBAL const float *xr = (GLOBAL const float *)x;
+        Norm norm = row_norm(xr, p.n_in, p.norm, p.eps, tmp CTX);
+        for (uint base = 0; base < 8 * p.w.n_units; base += group_size) {
+            uint i = base + tid, at = i < 8 * p.w.n_units ? i : 8 * p.w.n_units - 1, u = at / 8, k = at % 8;
+            float4 v = normed_4(xr, norm_w, norm_b, at, p.norm, p.norm == NORM_LAYER, norm);
+#if MV_I8
+            Quant e = quantize(v CTX);
+            if (i == at) {
+                ((LOCAL uint *)xq)[(k / 4 * MV_UNITS + u) * 4 + k % 4] = e.q;
+                if (k % 4 == 0) ((LOCAL ushort *)xs)[2 * u + k / 4] = (ushort)(uint)e.sum;
+                if (k == 0) xd[u] = e.d;
+            }
+#else
+            if (i == at) xf[k * MV_F32_UNITS + u] = v;
+#endif
+        }
+    }
+    BARRIER();
+#endif
+    for (uint tile = group_x; tile < p.n_tiles; tile += p.n_groups) {
+        uint row0 = (tile * per_group + wave / p.splits) * MV_ROWS;
+        float acc[MV_ROWS * MV_T];
+        UNROLL for (uint i = 0; i < MV_ROWS * MV_T; i++) acc[i] = 0.0f;
+        UNROLL_N(MV_UNROLL) for (uint u = split * WAVE + lane; u < p.w.n_units; u += WAVE * p.splits)
+        {
+            FN(Unit) a[MV_ROWS];
+            UNROLL for (uint r = 0; r < MV_ROWS; r++)
+            {
+                uint row = row0 + r < p.rows ? row0 + r : p.rows - 1;
+                a[r] = FN(unit_load)(w + (size_t)row * p.w.row_bytes, u, p.w);
+            }
+            UNROLL for (uint t = 0; t < MV_T; t++)
+            {
+#if MV_I8 && MV_PRO
+                ActUnit xu = act_unit_local(xq, xd, xs, MV_UNITS, u);
+#elif MV_I8
+                uint token = t0 + t < p.n ? t0 + t : p.n - 1;
+                ActUnit xu = act_unit_global(x + (size_t)token * p.x_stride, p.w.n_units, u);
+#elif !MV_PRO
+                uint token = t0 + t < p.n ? t0 + t : p.n - 1;
+                GLOBAL const float4 *xu = (GLOBAL const float4 *)((GLOBAL const float *)x + (size_t)token * p.x_stride) + 8 * u;
+#endif
+#if MV_I8
+                UNROLL for (uint r = 0; r < MV_ROWS; r++) acc[r * MV_T + t] += FN(unit_dot)(a[r], xu);
+#else
+                UNROLL for (uint k = 0; k < 8; k++)
+                {
+#if MV_PRO
+                    float4 v = xf[k * MV_F32_UNITS + u];
+#else
+                    float4 v = xu[k];
+#endif
+                    UNROLL for (uint r = 0; r < MV_ROWS; r++) acc[r * MV_T + t] += dot_4(FN(unit_value)(a[r], k), v);
+                }
+#endif
+            }
+        }
+        UNROLL for (uint i = 0; i < MV_ROWS * MV_T; i++) acc[i] = wave_sum(acc[i]);
+        if (p.splits > 1) {
+            BARRIER(); /* of the tile before */
+            UNROLL for (uint i = 0; i < MV_ROWS * MV_T; i++)
+            {
+                if (lane == i) red[wave * MV_ROWS * MV_T + i] = acc[i];
+            }
+            BARRIER();
+            UNROLL for (uint i = 0; i < MV_ROWS * MV_T; i++)
+            {
+                acc[i] = 0.0f;
+                for (uint s = 0; s < p.splits; s++) acc[i] += red[(wave - split + s) * MV_ROWS * MV_T + i];
+            }
+        }
+        if (split == 0 && lane < MV_ROWS * MV_T) {
+            uint row = row0 + lane / MV_T, t = t0 + lane % MV_T;
+            float v = acc[0], up = 0.0f;
+            UNROLL for (uint i = 1; i < MV_ROWS * MV_T; i++) v = lane == i ? acc[i] : v;
+            UNROLL for (uint i = MV_T; i < MV_ROWS * MV_T; i++) up = lane + MV_T == i ? acc[i] : up;
+            if (row < p.rows && t < p.n && !(p.glu && (row & 1))) {
+                if (p.has_bias) v += bias[row];
+                if (p.glu && p.has_bias) up += bias[row + 1];
+                store_output(p, res, y0, y1, y2, p.glu ? row / 2 : row, t, v, up);
+            }
+        }
+    }
+}

@@ -1,0 +1,10 @@
+/* Sizes that a device folder may set before this file; read in every module. */
+#ifndef MV_UNITS
+#define MV_UNITS 512      /* most units of a token that a matvec prepares itself: 20 KB of shared memory */
+#endif
+#ifndef MV_F32_UNITS
+#define MV_F32_UNITS 240  /* the same for f32: 30 KB */
+#endif
+#ifndef MV_UNROLL
+#define MV_UNROLL 2
+#endif
