@@ -41,6 +41,10 @@ typedef struct {
     static struct simt_kernel name##_entry = {#name, name##_call, threads, sizeof(P), EMU_COUNT(__VA_ARGS__), NULL}; \
     __attribute__((constructor)) static void name##_register(void) { simt_register(&name##_entry); }            \
     static void name(const P p, __VA_ARGS__)
+/* At the end of a module: what a link of an archive takes the module in by. */
+#define EMU_MODULE(name) \
+    extern const char emu_module_##name; \
+    const char emu_module_##name = 1;
 #define EMU_PICK(a, b, c, d, e, f, g, h, i, j, k, l, n, ...) n
 #define EMU_COUNT(...) EMU_PICK(__VA_ARGS__, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)
 #define EMU_ARGS(...) EMU_PICK(__VA_ARGS__, EMU_12, EMU_11, EMU_10, EMU_9, EMU_8, EMU_7, EMU_6, EMU_5, EMU_4, EMU_3, EMU_2, EMU_1, 0)
