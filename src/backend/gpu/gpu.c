@@ -221,7 +221,7 @@ static kg_status find_kernels(struct gpu *g)
     const struct {
         const char *name;
         void **kernel;
-    } basic[] = {{"normalize", &g->norm}, {"act_i8", &g->act_i8}, {"act_f16", &g->act_f16}, {"map_act", &g->act}, {"map_glu", &g->glu}, {"map_add", &g->add}, {"take_rows", &g->select}},
+    } basic[] = {{"norm_rows", &g->norm}, {"act_i8", &g->act_i8}, {"act_f16", &g->act_f16}, {"map_act", &g->act}, {"map_glu", &g->glu}, {"map_add", &g->add}, {"take_rows", &g->select}},
       attend[] = {{"rope", &g->rope}, {"attend", &g->attend}, {"merge", &g->merge}};
     char module[64], name[64];
     for (size_t i = 0; i < COUNT_OF(basic); i++) KG_TRY(g->device->kernel(g->dev, "basic", basic[i].name, basic[i].kernel));

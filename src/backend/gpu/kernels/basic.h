@@ -1,7 +1,7 @@
 /* Kernels that touch no packed weights and no cache: norms, what prepares activations for matmuls, elementwise operations, the choice
  * of tokens. One group per token (norm, act_i8, act_f16); registers as params.h says. */
 
-KERNEL(normalize, 1024, NormP, BUF(1, const float, x), BUF(2, const float, w), BUF(3, const float, b), BUF(4, float, y))
+KERNEL(norm_rows, 1024, NormP, BUF(1, const float, x), BUF(2, const float, w), BUF(3, const float, b), BUF(4, float, y))
 {
     SHARED float tmp[1024 / WAVE];
     START();
