@@ -10,6 +10,7 @@ struct gpu_info {
     size_t memory;     /* bytes; 0: unknown */
     int n_cores;       /* multiprocessors, compute units */
     int matvec_waves;  /* waves of a group that computes a matvec */
+    int attend_waves;  /* most waves of a group of the attention, up to 32 */
     int mv_groups;     /* groups of a matvec per core that run at the same time */
 };
 

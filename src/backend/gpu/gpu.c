@@ -203,7 +203,7 @@ static kg_status pack_kernels(struct gpu *g, struct gpu_weight *w)
         const char *base;
         void **kernel;
         bool only_codes;
-    } list[] = {{"mv1_f32", &w->mv1, false},      {"mv4_f32", &w->mv4, false},      {"mv1_i8", &w->mv1_i8, true}, {"mv4_i8", &w->mv4_i8, true},
+    } list[] = {{"mv1_f32", &w->mv1, false},      {"mv4_f32", &w->mv4, false},      {"mv1_i8", &w->mv1_i8, true}, {"mv1r4_i8", &w->mv1r4_i8, true}, {"mv4_i8", &w->mv4_i8, true},
                 {"mm_f16", &w->mm_f16, false},    {"mm_f32", &w->mm_f32, false},    {"embed", &w->embed, false}};
     char module[64], name[64];
     snprintf(module, sizeof module, "pack_%s", w->pack->name);
@@ -283,6 +283,7 @@ static kg_status kv_layout(struct gpu *g)
         const bool scales = g->params.kv_type == KG_KV_Q8_0;
         kv->k_row = (k_dim + n - 1) / n;
         kv->v_row = (v_dim + n - 1) / n;
+        kv->v_n = n;
         kv->k_groups = (k_dim + 31) / 32;
         kv->v_groups = (v_dim + 31) / 32;
         kv->k_bytes = (size_t)heads * KV_BLOCK * kv->k_row * 16;

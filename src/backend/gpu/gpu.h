@@ -34,7 +34,7 @@ struct gpu_weight {
     RowP row;
     int64_t rows;
     void *buffer;
-    void *mv1, *mv4, *mv1_i8, *mv4_i8, *mm_f16, *mm_f32, *embed; /* kernels */
+    void *mv1, *mv4, *mv1_i8, *mv1r4_i8, *mv4_i8, *mm_f16, *mm_f32, *embed; /* kernels */
 };
 
 /* ---- steps: the program with neighbouring operations joined ---- */
@@ -70,7 +70,7 @@ struct gpu_reg {
 struct gpu_kv {
     void *k, *v, *k_scale, *v_scale;
     size_t k_bytes, v_bytes, k_scale_bytes, v_scale_bytes; /* per block */
-    uint k_row, v_row, k_groups, v_groups;
+    uint k_row, v_row, k_groups, v_groups, v_n; /* 16-byte pieces and scales of a row; elements of a piece */
 };
 
 enum { GPU_MV_TOKENS = 8, GPU_SPLITS = 32, GPU_RECORDINGS = 16, HEAD_PART = 256 + 2 };
@@ -98,8 +98,7 @@ struct gpu {
     void **buffers;       /* [n_buffers] all that close frees, but for the cache's and the batch's */
     int n_buffers, cap_buffers;
     struct gpu_recording {
-        int splits, n_select;
-        bool seen;
+        int longest, n_select;
         void *recording;
     } recordings[GPU_RECORDINGS]; /* of one token */
     int n_recordings;

@@ -12,6 +12,7 @@ struct run {
     int n_select;
     uint sel_at, table_at; /* words of the batch block */
     int splits;   /* of the attention over the positions */
+    int longest;  /* blocks of the longest sequence, rounded up to a power of two */
 };
 
 /* ---- launches ---- */
@@ -59,14 +60,14 @@ static kg_status run_norm(const struct run *r, const struct gpu_step *s, void *o
 
 /* ---- matmul ---- */
 
-enum { MV_ROWS = 2, MV_UNITS = 512, MV_F32_UNITS = 240 }; /* as in kernels/tune.h and module_pack.h */
+enum { MV_UNITS = 512, MV_F32_UNITS = 240 }; /* as in kernels/tune.h and module_pack.h */
 
 static MatP mat_params(const struct run *r, const struct gpu_step *s)
 {
     const struct gpu *g = r->g;
     const struct gpu_weight *w = s->weight;
     const struct gpu_reg *x = &g->regs[s->src];
-    MatP p = {.w = w->row, .rows = (uint)w->rows, .n = (uint)r->n, .n_in = (uint)x->width, .x_stride = (uint)x->stride, .norm = norm_kind(s->norm),
+    MatP p = {.w = w->row, .rows = (uint)w->rows, .n = (uint)r->n, .n_in = (uint)x->width, .x_stride = (uint)x->stride, .norm = norm_kind(s->norm), .has_norm_b = s->norm && s->norm->b,
               .eps = s->norm ? (float)s->norm->eps : 0, .rows0 = (uint)(w->glu ? w->rows / 2 : w->parts[0]->ne[1]),
               .rows1 = (uint)(w->n_parts > 1 && !w->glu ? w->parts[1]->ne[1] : 0), .has_bias = s->bias != NULL, .has_res = s->res >= 0,
               .act = s->act ? (uint)s->activation + 1 : 0, .glu = w->glu};
@@ -79,16 +80,17 @@ static MatP mat_params(const struct run *r, const struct gpu_step *s)
 
 static void *reg_buffer(const struct gpu *g, int reg) { return reg >= 0 ? g->regs[reg].buffer : NULL; }
 
-/* Few tokens. norm: the kernel does the step's norm itself. */
-static kg_status run_matvec(const struct run *r, const struct gpu_step *s, MatP *p, void *kernel, void *x, unsigned tokens_at_a_time)
+/* Few tokens. `rows` are those of a wave at a time. */
+static kg_status run_matvec(const struct run *r, const struct gpu_step *s, MatP *p, void *kernel, void *x, unsigned tokens_at_a_time, unsigned rows)
 {
     struct gpu *g = r->g;
-    const unsigned waves = (unsigned)g->info.matvec_waves;
-    unsigned tiles = ceil_div(p->rows, MV_ROWS * waves), cores = (unsigned)g->info.n_cores;
+    const unsigned waves = (unsigned)g->info.matvec_waves, cores = (unsigned)g->info.n_cores;
+    unsigned tiles = ceil_div(p->rows, rows * waves), rounds;
     p->splits = 1;
     while (p->splits < waves && tiles * p->splits < cores && p->w.n_units >= 64 * p->splits) p->splits *= 2;
-    p->n_tiles = ceil_div(p->rows, MV_ROWS * (waves / p->splits));
-    p->n_groups = MIN(p->n_tiles, cores * (unsigned)g->info.mv_groups);
+    p->n_tiles = ceil_div(p->rows, rows * (waves / p->splits));
+    rounds = ceil_div(p->n_tiles, cores * (unsigned)g->info.mv_groups);
+    p->n_groups = ceil_div(p->n_tiles, rounds); /* all have the same number of tiles, but for the last */
     return LAUNCH(g, kernel, p->n_groups, ceil_div(p->n, tokens_at_a_time), waves * 32, *p, s->weight->buffer, x, s->norm_w, s->norm_b, s->bias,
                   reg_buffer(g, s->res), reg_buffer(g, s->dst[0]), reg_buffer(g, s->dst[1]), reg_buffer(g, s->dst[2]));
 }
@@ -108,12 +110,17 @@ static kg_status run_matmul(const struct run *r, const struct gpu_step *s)
     const uint units = p.w.n_units;
     const bool quantized = w->pack->code <= 8 && g->params.activations == KG_ACT_INT8;
     const unsigned threads = row_threads(units * 8, (unsigned)g->info.matvec_waves * 32);
-    if (r->n == 1 && units <= (quantized ? MV_UNITS : MV_F32_UNITS)) return run_matvec(r, s, &p, quantized ? w->mv1_i8 : w->mv1, g->regs[s->src].buffer, 1);
+    void *x = g->regs[s->src].buffer;
+    if (r->n == 1 && quantized && units <= MV_UNITS) {
+        bool tall = p.rows >= (uint)(4 * g->info.matvec_waves * g->info.n_cores * g->info.mv_groups); /* work for all even with four rows each */
+        return run_matvec(r, s, &p, tall ? w->mv1r4_i8 : w->mv1_i8, x, 1, tall ? 4 : 2);
+    }
+    if (r->n == 1 && !quantized && units <= MV_F32_UNITS) return run_matvec(r, s, &p, w->mv1, x, 1, 2);
     if (r->n <= GPU_MV_TOKENS && quantized) {
         NormP np = norm_params(g, s, ROUND_UP(units * 40, 16u));
         if (!s->same_acts) KG_TRY(LAUNCH(g, g->act_i8, r->n, 1, threads, np, g->regs[s->src].buffer, s->norm_w, s->norm_b, g->acts));
         p.x_stride = np.out_stride;
-        return run_matvec(r, s, &p, w->mv4_i8, g->acts, 4);
+        return run_matvec(r, s, &p, w->mv4_i8, g->acts, 4, 2);
     }
     if (r->n > GPU_MV_TOKENS && g->params.activations == KG_ACT_INT8 && w->pack->code != 32) {
         NormP np = norm_params(g, s, units * 32);
@@ -121,13 +128,12 @@ static kg_status run_matmul(const struct run *r, const struct gpu_step *s)
         p.x_stride = np.out_stride;
         return run_tiles(r, s, &p, true, g->acts);
     }
-    void *x = g->regs[s->src].buffer;
     if (s->norm) {
         if (!s->same_acts) KG_TRY(run_norm(r, s, g->normed, (int)units * 32));
         x = g->normed;
         p.x_stride = units * 32;
     }
-    return r->n <= GPU_MV_TOKENS ? run_matvec(r, s, &p, w->mv4, x, 4) : run_tiles(r, s, &p, false, x);
+    return r->n <= GPU_MV_TOKENS ? run_matvec(r, s, &p, w->mv4, x, 4, 2) : run_tiles(r, s, &p, false, x);
 }
 
 /* ---- attention ---- */
@@ -135,7 +141,7 @@ static kg_status run_matmul(const struct run *r, const struct gpu_step *s)
 static HeadP head_params(const struct run *r, const struct gpu_step *s)
 {
     const struct gpu *g = r->g;
-    HeadP p = {.n = (uint)r->n, .table_at = r->table_at, .splits = (uint)r->splits, .waves = 1, .lanes = 1, .n_kv_heads = 1, .mscale_q = s->mscale_q, .mscale_k = s->mscale_k};
+    HeadP p = {.n = (uint)r->n, .table_at = r->table_at, .splits = (uint)r->splits, .rows = 1, .slices = 1, .lanes = 1, .n_kv_heads = 1, .mscale_q = s->mscale_q, .mscale_k = s->mscale_k};
     const struct rope *q = s->rope_q ? &s->rope_q->rope : NULL, *k = s->rope_k ? &s->rope_k->rope : NULL;
     if (q) {
         p.n_heads = (uint)q->n_heads;
@@ -165,7 +171,9 @@ static HeadP head_params(const struct run *r, const struct gpu_step *s)
     p.v_groups = kv->v_groups;
     p.scale = (float)a->scale;
     p.store = 1;
-    p.waves = MIN(8u, p.n * p.n_heads / p.n_kv_heads);
+    p.rows = MIN(8u, p.n * p.n_heads / p.n_kv_heads);
+    while (p.rows * p.slices * 2 <= (uint)g->info.attend_waves && (int)p.slices < r->longest && p.rows * p.slices * 2 * p.v_row * kv->v_n <= 4096) p.slices *= 2;
+    p.owner = r->n == 1;
     while (p.lanes < p.v_row) p.lanes *= 2;
     return p;
 }
@@ -183,9 +191,10 @@ static kg_status run_attend(const struct run *r, const struct gpu_step *s)
     const struct gpu_kv *kv = &g->kv[s->op->attention.kv];
     HeadP p = head_params(r, s);
     void *q = g->regs[s->op->src[0]].buffer, *k = g->regs[s->op->src[1]].buffer, *v = g->regs[s->op->src[2]].buffer, *out = g->regs[s->op->dst].buffer;
-    KG_TRY(LAUNCH(g, g->rope, ceil_div(p.n_heads + 2 * p.n_kv_heads, 4), r->n, 128, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v, kv->k_scale, kv->v_scale));
+    if (!p.owner) KG_TRY(LAUNCH(g, g->rope, ceil_div(p.n_heads + 2 * p.n_kv_heads, 4), r->n, 128, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v, kv->k_scale, kv->v_scale));
     unsigned rows = p.n * p.n_heads / p.n_kv_heads;
-    KG_TRY(LAUNCH(g, g->attend, p.n_kv_heads * ceil_div(rows, p.waves), r->splits, p.waves * 32, p, g->batch, q, kv->k, kv->v, kv->k_scale, kv->v_scale, out, g->part));
+    KG_TRY(LAUNCH(g, g->attend, p.n_kv_heads * ceil_div(rows, p.rows), r->splits, p.rows * p.slices * 32, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v,
+                  kv->k_scale, kv->v_scale, out, g->part));
     if (r->splits == 1) return KG_OK;
     return LAUNCH(g, g->merge, p.n_heads, r->n, row_threads(p.v_dim, 256), p, g->part, out);
 }
@@ -261,9 +270,9 @@ static kg_status run_recorded(struct run *r)
     struct gpu *g = r->g;
     struct gpu_recording *rec = NULL;
     for (int i = 0; i < g->n_recordings; i++)
-        if (g->recordings[i].splits == r->splits && g->recordings[i].n_select == r->n_select) rec = &g->recordings[i];
+        if (g->recordings[i].longest == r->longest && g->recordings[i].n_select == r->n_select) rec = &g->recordings[i];
     if (!rec) {
-        if (g->n_recordings < GPU_RECORDINGS) g->recordings[g->n_recordings++] = (struct gpu_recording){.splits = r->splits, .n_select = r->n_select};
+        if (g->n_recordings < GPU_RECORDINGS) g->recordings[g->n_recordings++] = (struct gpu_recording){.longest = r->longest, .n_select = r->n_select};
         return run_steps(r);
     }
     if (!rec->recording) {
@@ -349,21 +358,24 @@ static kg_status put_batch(struct run *r)
     return g->device->upload(g->dev, g->batch, 0, w, at * sizeof *w);
 }
 
-/* In how many parts the positions are read: enough groups to fill the device, at least two blocks each. */
-static int choose_splits(const struct gpu *g, const struct batch *b)
+/* In how many parts the positions are read: enough groups to fill the device, at least two blocks for each wave of a group. */
+static void choose_splits(struct run *r)
 {
-    if (b->n > GPU_MV_TOKENS) return 1;
-    int longest = 0, groups = g->program->n_kv ? g->program->kv[0].n_kv_heads * b->n : 1, splits = 1;
+    const struct gpu *g = r->g;
+    const struct batch *b = r->batch;
+    int longest = 0, groups = g->program->n_kv ? g->program->kv[0].n_kv_heads * b->n : 1;
     for (int i = 0; i < b->n; i++) longest = MAX(longest, b->tokens[i].pos / KV_BLOCK + 1);
-    while (splits < GPU_SPLITS && longest > 3 * splits && groups * splits < 4 * g->info.n_cores) splits *= 2;
-    return splits;
+    r->splits = r->longest = 1;
+    while (b->n <= GPU_MV_TOKENS && r->splits < GPU_SPLITS && longest > 8 * r->splits && groups * r->splits < 4 * g->info.n_cores) r->splits *= 2;
+    while (r->longest < longest) r->longest *= 2; /* a power of two: it chooses the recording */
 }
 
 kg_status gpu_run(void *ctx, const struct batch *batch)
 {
     struct gpu *g = ctx;
     KG_TRY(check_batch(g, batch));
-    struct run r = {.g = g, .batch = batch, .n = batch->n, .splits = choose_splits(g, batch)};
+    struct run r = {.g = g, .batch = batch, .n = batch->n};
+    choose_splits(&r);
     KG_TRY(put_batch(&r));
     bool record = g->device->record_run && batch->n == 1 && !batch->tap;
     KG_TRY(record ? run_recorded(&r) : run_steps(&r));

@@ -48,6 +48,8 @@ DEVFN ushort f2h(float x)
 }
 DEVFN float bits_f32(uint u) { return __uint_as_float(u); }
 DEVFN uint f32_bits(float f) { return __float_as_uint(f); }
+DEVFN float cos_pi(float x) { return cospif(x); }
+DEVFN float sin_pi(float x) { return sinpif(x); }
 DEVFN uint mul_high(uint a, uint b) { return __umulhi(a, b); }
 DEVFN int dot4(uint a, uint b, int c) { return __dp4a((int)a, (int)b, c); }
 
@@ -96,6 +98,8 @@ DEVFN float wave_max8(float x)
     UNROLL for (int m = 4; m; m >>= 1) x = fmaxf(x, __shfl_xor_sync(~0u, x, m));
     return x;
 }
+
+DEVFN float wave_xor(float x, uint m) { return __shfl_xor_sync(~0u, x, m); }
 
 /* 16 x 16 matrix operations: A [16][ld] by rows, B [16][ld] transposed, in shared memory; the sum in two halves of 16 x 8. */
 typedef struct {

@@ -104,7 +104,7 @@ static kg_status open_device(struct cuda *c, struct gpu_info *info)
     CU_TRY(c, "pinned memory", c->cuMemAllocHost_v2(&pinned, PIN));
     c->pin_down = pinned;
     c->pdl = c->major >= 9 && !(pdl && *pdl == '0');
-    *info = (struct gpu_info){.memory = all_bytes, .n_cores = cores, .matvec_waves = 8, .mv_groups = 4};
+    *info = (struct gpu_info){.memory = all_bytes, .n_cores = cores, .matvec_waves = 16, .attend_waves = 32, .mv_groups = 2};
     snprintf(info->name, sizeof info->name, "%s, sm_%d%d, CUDA driver %d.%d", name, c->major, c->minor, version / 1000, version % 1000 / 10);
     return KG_OK;
 }

@@ -77,12 +77,15 @@ typedef struct {
 #define wave_sum4(x) simt_sum(x, 4, __LINE__)
 #define wave_max(x) simt_max(x, WAVE, __LINE__)
 #define wave_max8(x) simt_max(x, 8, __LINE__)
+#define wave_xor(x, m) simt_xor(x, m, __LINE__) /* what lane ^ m gives */
 
 DEVFN float h2f(ushort h) { return f32_from_f16(h); }
 DEVFN ushort f2h(float x) { return f16_from_f32(x); }
 DEVFN float bits_f32(uint u) { return f32_from_bits(u); }
 DEVFN uint4 ld16_stream(const uint4 *a) { return *a; }
 DEVFN uint2 ld8_stream(const uint2 *a) { return *a; }
+DEVFN float cos_pi(float x) { return cosf(x * 3.14159265358979f); }
+DEVFN float sin_pi(float x) { return sinf(x * 3.14159265358979f); }
 DEVFN uint mul_high(uint a, uint b) { return (uint)((uint64_t)a * b >> 32); }
 DEVFN int dot4(uint a, uint b, int c)
 {

@@ -17,7 +17,7 @@ static const char *const modules[] = {
 static kg_status emu_open(void **dev, struct gpu_info *info)
 {
     memcpy(dev, &(const void *){modules}, sizeof *dev); /* it has no state */
-    *info = (struct gpu_info){.name = "emulator on this machine's processor", .n_cores = 2, .matvec_waves = 2, .mv_groups = 2};
+    *info = (struct gpu_info){.name = "emulator on this machine's processor", .n_cores = 2, .matvec_waves = 2, .attend_waves = 4, .mv_groups = 2};
     return KG_OK;
 }
 

@@ -206,6 +206,8 @@ float simt_max(float x, unsigned width, int line)
     return r;
 }
 
+float simt_xor(float x, unsigned m, int line) { return f32_from_bits(give(x, line)[simt->id % SIMT_WAVE ^ m]); }
+
 static kg_status make_fiber(struct fiber *f)
 {
     f->started = false;

@@ -33,5 +33,6 @@ void simt_barrier(int line);
 void simt_wave_barrier(int line);
 float simt_sum(float x, unsigned width, int line);
 float simt_max(float x, unsigned width, int line);
+float simt_xor(float x, unsigned m, int line); /* of lane ^ m */
 
 #endif

@@ -5,7 +5,7 @@
  *   - KERNEL(name, most threads, parameter block, BUF(i, type, name)...), groups of one dimension, a multiple of WAVE threads;
  *   - SHARED arrays at kernel scope, at most 32 KB; functions are DEVFN and get LOCAL pointers; one that uses tid, lane, wave or a
  *     wave operation takes CTX_PARAM and is called with CTX;
- *   - BARRIER() and wave operations (wave_sum, wave_max, wave_max8, wave_sum4) in flow that is the same for the whole group;
+ *   - BARRIER() and wave operations (wave_sum, wave_max, wave_max8, wave_sum4, wave_xor) in flow that is the same for the whole group;
  *   - vectors only to load, to store and for .x .y .z .w; private arrays only with indices that are constant once unrolled;
  *   - f16 is a ushort in memory, h2f and f2h convert; START() comes before the first touch of what an earlier launch has written. */
 
@@ -48,6 +48,67 @@ DEVFN float activate(uint f, float x)
 typedef struct {
     float mean, inv;
 } Norm;
+
+typedef struct {
+    float4 v[PRE];
+} Pieces;
+
+/* Pieces (set * PRE + i) * group_size + tid of a row of n pieces; zeros beyond. */
+DEVFN Pieces fetch_pieces(GLOBAL const float *x, uint n, uint set CTX_PARAM)
+{
+    Pieces r;
+    UNROLL for (uint i = 0; i < PRE; i++)
+    {
+        uint at = (set * PRE + i) * group_size + tid;
+        r.v[i].x = r.v[i].y = r.v[i].z = r.v[i].w = 0.0f;
+        if (at < n) r.v[i] = ((GLOBAL const float4 *)x)[at];
+    }
+    return r;
+}
+
+DEVFN float squares(float4 v, float mean, uint left) /* of the first `left` elements */
+{
+    float a = v.x - mean, b = v.y - mean, c = v.z - mean, d = v.w - mean;
+    return (left > 0 ? a * a : 0.0f) + (left > 1 ? b * b : 0.0f) + (left > 2 ? c * c : 0.0f) + (left > 3 ? d * d : 0.0f);
+}
+
+/* Mean and 1 / deviation of a row of n elements in n_pieces pieces, zeros beyond n; `first` is set 0, already there. */
+DEVFN Norm pieces_norm(GLOBAL const float *x, Pieces first, uint n, uint n_pieces, uint kind, float eps, LOCAL float *tmp CTX_PARAM)
+{
+    Norm r;
+    float s = 0.0f;
+    uint n_sets = (n_pieces + PRE * group_size - 1) / (PRE * group_size);
+    r.mean = 0.0f;
+    r.inv = 1.0f;
+    if (kind == NORM_NONE) return r;
+    if (kind == NORM_LAYER) {
+        for (uint set = 0; set < n_sets; set++) {
+            Pieces a = set == 0 ? first : fetch_pieces(x, n_pieces, set CTX);
+            UNROLL for (uint i = 0; i < PRE; i++) s += a.v[i].x + a.v[i].y + a.v[i].z + a.v[i].w;
+        }
+        r.mean = group_sum(tmp, s CTX) / (float)n;
+        s = 0.0f;
+    }
+    for (uint set = 0; set < n_sets; set++) {
+        Pieces a = set == 0 ? first : fetch_pieces(x, n_pieces, set CTX);
+        UNROLL for (uint i = 0; i < PRE; i++)
+        {
+            uint at = 4 * ((set * PRE + i) * group_size + tid);
+            s += squares(a.v[i], r.mean, at < n ? n - at : 0);
+        }
+    }
+    r.inv = 1.0f / sqrtf(group_sum(tmp, s CTX) / (float)n + eps);
+    return r;
+}
+
+DEVFN float4 norm_piece(float4 v, float4 w, float4 b, Norm r)
+{
+    v.x = (v.x - r.mean) * r.inv * w.x + b.x;
+    v.y = (v.y - r.mean) * r.inv * w.y + b.y;
+    v.z = (v.z - r.mean) * r.inv * w.z + b.z;
+    v.w = (v.w - r.mean) * r.inv * w.w + b.w;
+    return v;
+}
 
 /* Mean and 1 / deviation of x[0..n) */
 DEVFN Norm row_norm(GLOBAL const float *x, uint n, uint kind, float eps, LOCAL float *tmp CTX_PARAM)

@@ -6,101 +6,114 @@
 
 #if FMT_CODE == 32
 #define FMT_WORDS 32
+#define FMT_RAW 32
 #elif FMT_CODE > 8
 #define FMT_WORDS 16
+#define FMT_RAW 16
 #else
 #define FMT_WORDS 8
+#define FMT_RAW FMT_CODE
 #endif
+
+/* A unit as it lies in memory: 4 bytes per bit of a code, scale and superscale. */
+typedef struct {
+    uint c[FMT_RAW];
+    uint s, d;
+} FN(Raw);
 
 typedef struct {
     uint q[FMT_WORDS];
     float s0, s1, m0, m1; /* of elements 0-15 and 16-31 */
 } FN(Unit);
 
-/* Codes of unit u of a row, without scales. */
-DEVFN FN(Unit) FN(unit_codes)(GLOBAL const uchar *row, uint u, RowP w)
+/* Unit u of a row. */
+DEVFN FN(Raw) FN(unit_fetch)(GLOBAL const uchar *row, uint u, RowP w)
 {
-    FN(Unit) r;
-#if FMT_CODE >= 8
-    UNROLL for (uint j = 0; j < FMT_WORDS / 4; j++)
+    FN(Raw) r;
+#if FMT_CODE >= 4
+    UNROLL for (uint j = 0; j < FMT_RAW / 4; j++)
     {
         uint4 v = ld16_stream((GLOBAL const uint4 *)row + j * w.n_units + u);
-        r.q[4 * j] = v.x;
-        r.q[4 * j + 1] = v.y;
-        r.q[4 * j + 2] = v.z;
-        r.q[4 * j + 3] = v.w;
+        r.c[4 * j] = v.x;
+        r.c[4 * j + 1] = v.y;
+        r.c[4 * j + 2] = v.z;
+        r.c[4 * j + 3] = v.w;
     }
-#elif FMT_CODE >= 4
-    uint4 v = ld16_stream((GLOBAL const uint4 *)row + u);
-    r.q[0] = v.x & 0x0f0f0f0fu;
-    r.q[1] = v.y & 0x0f0f0f0fu;
-    r.q[2] = v.z & 0x0f0f0f0fu;
-    r.q[3] = v.w & 0x0f0f0f0fu;
-    r.q[4] = v.x >> 4 & 0x0f0f0f0fu;
-    r.q[5] = v.y >> 4 & 0x0f0f0f0fu;
-    r.q[6] = v.z >> 4 & 0x0f0f0f0fu;
-    r.q[7] = v.w >> 4 & 0x0f0f0f0fu;
 #elif FMT_CODE >= 2
     uint2 v = ld8_stream((GLOBAL const uint2 *)row + u);
-    UNROLL for (uint i = 0; i < 8; i++) r.q[i] = (i < 4 ? v.x : v.y) >> (2 * (i % 4)) & 0x03030303u;
+    r.c[0] = v.x;
+    r.c[1] = v.y;
 #else
-    uint v = ((GLOBAL const uint *)row)[u];
-    UNROLL for (uint i = 0; i < 8; i++) r.q[i] = v >> i & 0x01010101u;
+    r.c[0] = ((GLOBAL const uint *)row)[u];
 #endif
 #if FMT_CODE == 3 || FMT_CODE == 5
-    uint h = ((GLOBAL const uint *)(row + w.off_b))[u];
-    UNROLL for (uint i = 0; i < 8; i++) r.q[i] |= (h >> i & 0x01010101u) << (FMT_CODE - 1);
+    r.c[FMT_CODE - 1] = ((GLOBAL const uint *)(row + w.off_b))[u];
 #elif FMT_CODE == 6
     uint2 h = ld8_stream((GLOBAL const uint2 *)(row + w.off_b) + u);
-    UNROLL for (uint i = 0; i < 8; i++) r.q[i] |= ((i < 4 ? h.x : h.y) >> (2 * (i % 4)) & 0x03030303u) << 4;
+    r.c[4] = h.x;
+    r.c[5] = h.y;
 #endif
-    (void)w;
-#if FMT_BOOK
-    UNROLL for (uint i = 0; i < 8; i++) r.q[i] = lookup_4(r.q[i], w.book0, w.book1, w.book2, w.book3);
+    r.s = r.d = 0;
+#if FMT_SCALE == 1 || FMT_SCALE == 5 || FMT_SCALE == 6
+    r.s = ((GLOBAL const ushort *)(row + w.off_s))[u];
+#elif FMT_SCALE > 0
+    r.s = ((GLOBAL const uint *)(row + w.off_s))[u];
+#endif
+#if FMT_SCALE >= 5
+    r.d = ((GLOBAL const uint *)(row + w.off_d))[u / 8];
 #endif
     return r;
 }
 
-DEVFN FN(Unit) FN(unit_load)(GLOBAL const uchar *row, uint u, RowP w)
+DEVFN FN(Unit) FN(unit_decode)(FN(Raw) a, RowP w)
 {
-    FN(Unit) r = FN(unit_codes)(row, u, w);
-#if FMT_SCALE == 0
+    FN(Unit) r;
+#if FMT_CODE >= 8
+    UNROLL for (uint i = 0; i < FMT_WORDS; i++) r.q[i] = a.c[i];
+#elif FMT_CODE >= 4
+    UNROLL for (uint i = 0; i < 8; i++) r.q[i] = a.c[i % 4] >> (i / 4 * 4) & 0x0f0f0f0fu;
+#elif FMT_CODE >= 2
+    UNROLL for (uint i = 0; i < 8; i++) r.q[i] = a.c[i / 4] >> (2 * (i % 4)) & 0x03030303u;
+#else
+    UNROLL for (uint i = 0; i < 8; i++) r.q[i] = a.c[0] >> i & 0x01010101u;
+#endif
+#if FMT_CODE == 3 || FMT_CODE == 5
+    UNROLL for (uint i = 0; i < 8; i++) r.q[i] |= (a.c[FMT_CODE - 1] >> i & 0x01010101u) << (FMT_CODE - 1);
+#elif FMT_CODE == 6
+    UNROLL for (uint i = 0; i < 8; i++) r.q[i] |= (a.c[4 + i / 4] >> (2 * (i % 4)) & 0x03030303u) << 4;
+#endif
+#if FMT_BOOK
+    UNROLL for (uint i = 0; i < 8; i++) r.q[i] = lookup_4(r.q[i], w.book0, w.book1, w.book2, w.book3);
+#endif
+    (void)w;
     r.s0 = r.s1 = 1.0f;
     r.m0 = r.m1 = 0.0f;
-#elif FMT_SCALE == 1
-    r.s0 = r.s1 = h2f(((GLOBAL const ushort *)(row + w.off_s))[u]);
-    r.m0 = r.m1 = 0.0f;
+#if FMT_SCALE == 1
+    r.s0 = r.s1 = h2f((ushort)a.s);
 #elif FMT_SCALE == 2
-    uint s = ((GLOBAL const uint *)(row + w.off_s))[u];
-    r.s0 = r.s1 = h2f_lo(s);
-    r.m0 = r.m1 = h2f_hi(s);
+    r.s0 = r.s1 = h2f_lo(a.s);
+    r.m0 = r.m1 = h2f_hi(a.s);
 #elif FMT_SCALE == 3
-    uint s = ((GLOBAL const uint *)(row + w.off_s))[u];
-    r.s0 = h2f_lo(s);
-    r.s1 = h2f_hi(s);
-    r.m0 = r.m1 = 0.0f;
+    r.s0 = h2f_lo(a.s);
+    r.s1 = h2f_hi(a.s);
 #elif FMT_SCALE == 4
-    r.s0 = r.s1 = ((GLOBAL const float *)(row + w.off_s))[u];
-    r.m0 = r.m1 = 0.0f;
+    r.s0 = r.s1 = bits_f32(a.s);
 #elif FMT_SCALE == 5
-    uint s = ((GLOBAL const ushort *)(row + w.off_s))[u], d = ((GLOBAL const uint *)(row + w.off_d))[u / 8];
-    r.s0 = r.s1 = h2f_lo(d) * (float)(s & 255u);
-    r.m0 = r.m1 = h2f_hi(d) * (float)(s >> 8);
+    r.s0 = r.s1 = h2f_lo(a.d) * (float)(a.s & 255u);
+    r.m0 = r.m1 = h2f_hi(a.d) * (float)(a.s >> 8);
 #elif FMT_SCALE == 6
-    uint s = ((GLOBAL const ushort *)(row + w.off_s))[u];
-    float d = ((GLOBAL const float *)(row + w.off_d))[u / 8];
-    r.s0 = d * (float)byte_signed(s, 0);
-    r.s1 = d * (float)byte_signed(s, 1);
-    r.m0 = r.m1 = 0.0f;
-#else
-    uint s = ((GLOBAL const uint *)(row + w.off_s))[u], d = ((GLOBAL const uint *)(row + w.off_d))[u / 8];
-    r.s0 = h2f_lo(d) * (float)(s & 255u);
-    r.s1 = h2f_lo(d) * (float)(s >> 8 & 255u);
-    r.m0 = h2f_hi(d) * (float)(s >> 16 & 255u);
-    r.m1 = h2f_hi(d) * (float)(s >> 24);
+    r.s0 = bits_f32(a.d) * (float)byte_signed(a.s, 0);
+    r.s1 = bits_f32(a.d) * (float)byte_signed(a.s, 1);
+#elif FMT_SCALE == 7
+    r.s0 = h2f_lo(a.d) * (float)(a.s & 255u);
+    r.s1 = h2f_lo(a.d) * (float)(a.s >> 8 & 255u);
+    r.m0 = h2f_hi(a.d) * (float)(a.s >> 16 & 255u);
+    r.m1 = h2f_hi(a.d) * (float)(a.s >> 24);
 #endif
     return r;
 }
+
+DEVFN FN(Unit) FN(unit_load)(GLOBAL const uchar *row, uint u, RowP w) { return FN(unit_decode)(FN(unit_fetch)(row, u, w), w); }
 
 /* Elements 4i..4i+3; i is constant once unrolled. */
 DEVFN float4 FN(unit_value)(FN(Unit) a, uint i)

@@ -3,12 +3,23 @@
  *   MV_T     tokens at a time (group_y counts such chunks)
  *   MV_I8    activations as int8 units, else f32
  *   MV_PRO   the group itself norms and rounds the one token into shared memory; else x is prepared: act units, or f32 rows */
-KERNEL(FN(MV_NAME), 256, MatP, BUF(1, const uchar, w), BUF(2, const uchar, x), BUF(3, const float, norm_w), BUF(4, const float, norm_b),
+KERNEL(FN(MV_NAME), MV_THREADS, MatP, BUF(1, const uchar, w), BUF(2, const uchar, x), BUF(3, const float, norm_w), BUF(4, const float, norm_b),
        BUF(5, const float, bias), BUF(6, const float, res), BUF(7, float, y0), BUF(8, float, y1), BUF(9, float, y2))
 {
-    SHARED float red[256 / WAVE * MV_ROWS * MV_T];
+    SHARED float red[MV_THREADS / WAVE * MV_ROWS * MV_T];
+    uint split = wave % p.splits, per_group = group_size / WAVE / p.splits, t0 = group_y * MV_T;
+    uint u0 = split * WAVE + lane, stride = WAVE * p.splits;
+    FN(Raw) next[MV_ROWS];
+    /* the first weights are on their way before the activations are there */
+    if (u0 < p.w.n_units) {
+        UNROLL for (uint r = 0; r < MV_ROWS; r++)
+        {
+            uint row = (group_x * per_group + wave / p.splits) * MV_ROWS + r;
+            next[r] = FN(unit_fetch)(w + (size_t)(row < p.rows ? row : p.rows - 1) * p.w.row_bytes, u0, p.w);
+        }
+    }
 #if MV_PRO
-    SHARED float tmp[256 / WAVE];
+    SHARED float tmp[MV_THREADS / WAVE];
 #if MV_I8
     SHARED uint4 xq[2 * MV_UNITS];
     SHARED float xd[MV_UNITS];
@@ -16,50 +27,65 @@ KERNEL(FN(MV_NAME), 256, MatP, BUF(1, const uchar, w), BUF(2, const uchar, x), B
 #else
     SHARED float4 xf[8 * MV_F32_UNITS];
 #endif
-#endif
-#if !MV_PRO
-    (void)norm_w; /* the same arguments for all */
-    (void)norm_b;
-#endif
-    uint split = wave % p.splits, per_group = group_size / WAVE / p.splits, t0 = group_y * MV_T;
-    {
-        uint first = group_x * per_group * MV_ROWS;
-        size_t at = (size_t)first * p.w.row_bytes, ahead = (size_t)tid * 128;
-        if (first + per_group * MV_ROWS <= p.rows && ahead < (size_t)per_group * MV_ROWS * p.w.row_bytes) PREFETCH(w + at + ahead);
-    }
-    START();
-#if MV_PRO
     {
         GLOBAL const float *xr = (GLOBAL const float *)x;
-        Norm norm = row_norm(xr, p.n_in, p.norm, p.eps, tmp CTX);
-        for (uint base = 0; base < 8 * p.w.n_units; base += group_size) {
-            uint i = base + tid, at = i < 8 * p.w.n_units ? i : 8 * p.w.n_units - 1, u = at / 8, k = at % 8;
-            float4 v = normed_4(xr, norm_w, norm_b, at, p.norm, p.norm == NORM_LAYER, norm);
-#if MV_I8
-            Quant e = quantize(v CTX);
-            if (i == at) {
-                ((LOCAL uint *)xq)[(k / 4 * MV_UNITS + u) * 4 + k % 4] = e.q;
-                if (k % 4 == 0) ((LOCAL ushort *)xs)[2 * u + k / 4] = (ushort)(uint)e.sum;
-                if (k == 0) xd[u] = e.d;
+        uint n_pieces = 8 * p.w.n_units, n_sets = (n_pieces + PRE * group_size - 1) / (PRE * group_size);
+        Pieces a, nw, nb;
+        if (p.norm != NORM_NONE) nw = fetch_pieces(norm_w, n_pieces, 0 CTX);
+        START();
+        a = fetch_pieces(xr, n_pieces, 0 CTX);
+        Norm norm = pieces_norm(xr, a, p.n_in, n_pieces, p.norm, p.eps, tmp CTX);
+        for (uint set = 0; set < n_sets; set++) {
+            if (set > 0) {
+                a = fetch_pieces(xr, n_pieces, set CTX);
+                if (p.norm != NORM_NONE) nw = fetch_pieces(norm_w, n_pieces, set CTX);
             }
+            if (p.norm == NORM_LAYER) nb = fetch_pieces(norm_b, p.has_norm_b ? n_pieces : 0, set CTX);
+            UNROLL for (uint j = 0; j < PRE; j++)
+            {
+                uint i = (set * PRE + j) * group_size + tid, u = i / 8, k = i % 8;
+                if ((set * PRE + j) * group_size < n_pieces) {
+                    float4 v = a.v[j], zero;
+                    zero.x = zero.y = zero.z = zero.w = 0.0f;
+                    if (p.norm == NORM_RMS) v = norm_piece(v, nw.v[j], zero, norm);
+                    if (p.norm == NORM_LAYER) v = norm_piece(v, nw.v[j], nb.v[j], norm);
+#if MV_I8
+                    Quant e = quantize(v CTX);
+                    if (i < n_pieces) {
+                        ((LOCAL uint *)xq)[(k / 4 * MV_UNITS + u) * 4 + k % 4] = e.q;
+                        if (k % 4 == 0) ((LOCAL ushort *)xs)[2 * u + k / 4] = (ushort)(uint)e.sum;
+                        if (k == 0) xd[u] = e.d;
+                    }
 #else
-            if (i == at) xf[k * MV_F32_UNITS + u] = v;
+                    if (i < n_pieces) xf[k * MV_F32_UNITS + u] = v;
 #endif
+                }
+            }
         }
     }
     BARRIER();
+#else
+    (void)norm_w; /* the same arguments for all */
+    (void)norm_b;
+    START();
 #endif
     for (uint tile = group_x; tile < p.n_tiles; tile += p.n_groups) {
         uint row0 = (tile * per_group + wave / p.splits) * MV_ROWS;
         float acc[MV_ROWS * MV_T];
         UNROLL for (uint i = 0; i < MV_ROWS * MV_T; i++) acc[i] = 0.0f;
-        UNROLL_N(MV_UNROLL) for (uint u = split * WAVE + lane; u < p.w.n_units; u += WAVE * p.splits)
-        {
+        for (uint u = u0; u < p.w.n_units; u += stride) {
             FN(Unit) a[MV_ROWS];
-            UNROLL for (uint r = 0; r < MV_ROWS; r++)
+            UNROLL for (uint r = 0; r < MV_ROWS; r++) a[r] = FN(unit_decode)(next[r], p.w);
             {
-                uint row = row0 + r < p.rows ? row0 + r : p.rows - 1;
-                a[r] = FN(unit_load)(w + (size_t)row * p.w.row_bytes, u, p.w);
+                uint last = u + stride >= p.w.n_units, to_u = last ? u0 : u + stride, to_tile = last ? tile + p.n_groups : tile;
+                uint to_row = (to_tile * per_group + wave / p.splits) * MV_ROWS;
+                if (to_tile < p.n_tiles) {
+                    UNROLL for (uint r = 0; r < MV_ROWS; r++)
+                    {
+                        uint row = to_row + r < p.rows ? to_row + r : p.rows - 1;
+                        next[r] = FN(unit_fetch)(w + (size_t)row * p.w.row_bytes, to_u, p.w);
+                    }
+                }
             }
             UNROLL for (uint t = 0; t < MV_T; t++)
             {
@@ -97,8 +123,9 @@ KERNEL(FN(MV_NAME), 256, MatP, BUF(1, const uchar, w), BUF(2, const uchar, x), B
             BARRIER();
             UNROLL for (uint i = 0; i < MV_ROWS * MV_T; i++)
             {
-                acc[i] = 0.0f;
-                for (uint s = 0; s < p.splits; s++) acc[i] += red[(wave - split + s) * MV_ROWS * MV_T + i];
+                float sum = 0.0f;
+                for (uint s = 0; s < p.splits; s++) sum += red[(wave - split + s) * MV_ROWS * MV_T + i];
+                acc[i] = sum;
             }
         }
         if (split == 0 && lane < MV_ROWS * MV_T) {

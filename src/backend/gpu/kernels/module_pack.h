@@ -4,8 +4,8 @@
 #include "backend/gpu/kernels/common.h"
 #include "backend/gpu/kernels/format.h"
 
-#define MV_ROWS 2
 #define MV_I8 0
+#define MV_ROWS 2
 #define MV_NAME mv1_f32
 #define MV_T 1
 #define MV_PRO 1
@@ -28,8 +28,15 @@
 #define MV_PRO 1
 #include "backend/gpu/kernels/matvec.h"
 #undef MV_NAME
+#undef MV_ROWS
+#define MV_NAME mv1r4_i8
+#define MV_ROWS 4
+#include "backend/gpu/kernels/matvec.h"
+#undef MV_NAME
+#undef MV_ROWS
 #undef MV_T
 #undef MV_PRO
+#define MV_ROWS 2
 #define MV_NAME mv4_i8
 #define MV_T 4
 #define MV_PRO 0

@@ -20,7 +20,7 @@ typedef struct {
     uint rows;
     uint n;                 /* tokens */
     uint n_in, x_stride;    /* floats; or bytes of a row of prepared activations */
-    uint norm;              /* NORM_*, of x, where the kernel prepares it itself */
+    uint norm, has_norm_b;  /* NORM_*, of x, where the kernel prepares it itself */
     float eps;
     uint rows0, rows1;      /* rows of the first two outputs; the third has the rest */
     uint stride0, stride1, stride2, res_stride;
@@ -62,7 +62,8 @@ typedef struct {
     float scale;
     uint n, table_at;
     uint splits;
-    uint waves;              /* rows (token, head) of a group */
+    uint rows, slices;       /* (token, head) of a group; waves that share one */
+    uint owner;              /* attend: one token, which the kernel itself rotates and stores */
     uint lanes;              /* lanes that read one value; a power of two */
     uint store;              /* rope: also put k and v into the cache */
 } HeadP;

@@ -27,8 +27,8 @@
 #define expf(x) exp(x)
 #define tanhf(x) tanh(x)
 #define erff(x) erf(x)
-#define cosf(x) cos(x)
-#define sinf(x) sin(x)
+#define cos_pi(x) cospi(x)
+#define sin_pi(x) sinpi(x)
 #define sqrtf(x) sqrt(x)
 #define fabsf(x) fabs(x)
 #define fmaxf(x, y) fmax(x, y)
@@ -84,10 +84,19 @@ DEVFN float wave_max_(float x, uint width, __local float *wave_tmp)
     barrier(CLK_LOCAL_MEM_FENCE);
     return r;
 }
+DEVFN float wave_xor_(float x, uint m, __local float *wave_tmp)
+{
+    wave_tmp[tid] = x;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    x = wave_tmp[tid ^ m];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    return x;
+}
 #define wave_sum(x) wave_sum_(x, WAVE, wave_tmp)
 #define wave_sum4(x) wave_sum_(x, 4, wave_tmp)
 #define wave_max(x) wave_max_(x, WAVE, wave_tmp)
 #define wave_max8(x) wave_max_(x, 8, wave_tmp)
+#define wave_xor(x, m) wave_xor_(x, m, wave_tmp)
 
 /* 16 x 16 matrix operations without matrix hardware. */
 typedef struct {

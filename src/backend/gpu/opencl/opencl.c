@@ -169,7 +169,7 @@ static kg_status open_device(struct cl *c, struct gpu_info *info)
     c->queue = c->clCreateCommandQueue(c->context, c->device, 0, &code);
     CL_TRY("queue", code);
     bool gpu = type & TYPE_GPU;
-    *info = (struct gpu_info){.memory = (size_t)memory, .n_cores = (int)MAX(units, 1u), .matvec_waves = gpu ? 8 : 1, .mv_groups = gpu ? 2 : 8};
+    *info = (struct gpu_info){.memory = (size_t)memory, .n_cores = (int)MAX(units, 1u), .matvec_waves = gpu ? 8 : 1, .attend_waves = gpu ? 8 : 2, .mv_groups = gpu ? 2 : 8};
     snprintf(info->name, sizeof info->name, "%s, OpenCL driver %s", name, driver);
     return KG_OK;
 }
