@@ -81,10 +81,10 @@ static MatP mat_params(const struct run *r, const struct gpu_step *s)
 static void *reg_buffer(const struct gpu *g, int reg) { return reg >= 0 ? g->regs[reg].buffer : NULL; }
 
 /* Few tokens. `rows` are those of a wave at a time. */
-static kg_status run_matvec(const struct run *r, const struct gpu_step *s, MatP *p, void *kernel, void *x, unsigned tokens_at_a_time, unsigned rows)
+static kg_status run_matvec(const struct run *r, const struct gpu_step *s, MatP *p, void *kernel, void *x, unsigned tokens_at_a_time, unsigned rows, unsigned waves)
 {
     struct gpu *g = r->g;
-    const unsigned waves = (unsigned)g->info.matvec_waves, cores = (unsigned)g->info.n_cores;
+    const unsigned cores = (unsigned)g->info.n_cores;
     unsigned tiles = ceil_div(p->rows, rows * waves), rounds;
     p->splits = 1;
     while (p->splits < waves && tiles * p->splits < cores && p->w.n_units >= 64 * p->splits) p->splits *= 2;
@@ -111,16 +111,17 @@ static kg_status run_matmul(const struct run *r, const struct gpu_step *s)
     const bool quantized = w->pack->code <= 8 && g->params.activations == KG_ACT_INT8;
     const unsigned threads = row_threads(units * 8, (unsigned)g->info.matvec_waves * 32);
     void *x = g->regs[s->src].buffer;
+    const unsigned waves = (unsigned)g->info.matvec_waves, half = MIN(waves, 8u); /* the kernels with more in registers */
     if (r->n == 1 && quantized && units <= MV_UNITS) {
-        bool tall = p.rows >= (uint)(4 * g->info.matvec_waves * g->info.n_cores * g->info.mv_groups); /* work for all even with four rows each */
-        return run_matvec(r, s, &p, tall ? w->mv1r4_i8 : w->mv1_i8, x, 1, tall ? 4 : 2);
+        bool tall = p.rows >= 4 * half * (unsigned)(g->info.n_cores * g->info.mv_groups); /* work for all even with four rows each */
+        return run_matvec(r, s, &p, tall ? w->mv1r4_i8 : w->mv1_i8, x, 1, tall ? 4 : 2, tall ? half : waves);
     }
-    if (r->n == 1 && !quantized && units <= MV_F32_UNITS) return run_matvec(r, s, &p, w->mv1, x, 1, 2);
+    if (r->n == 1 && !quantized && units <= MV_F32_UNITS) return run_matvec(r, s, &p, w->mv1, x, 1, 2, half);
     if (r->n <= GPU_MV_TOKENS && quantized) {
         NormP np = norm_params(g, s, ROUND_UP(units * 40, 16u));
         if (!s->same_acts) KG_TRY(LAUNCH(g, g->act_i8, r->n, 1, threads, np, g->regs[s->src].buffer, s->norm_w, s->norm_b, g->acts));
         p.x_stride = np.out_stride;
-        return run_matvec(r, s, &p, w->mv4_i8, g->acts, 4, 2);
+        return run_matvec(r, s, &p, w->mv4_i8, g->acts, 4, 2, half);
     }
     if (r->n > GPU_MV_TOKENS && g->params.activations == KG_ACT_INT8 && w->pack->code != 32) {
         NormP np = norm_params(g, s, units * 32);
@@ -133,7 +134,7 @@ static kg_status run_matmul(const struct run *r, const struct gpu_step *s)
         x = g->normed;
         p.x_stride = units * 32;
     }
-    return r->n <= GPU_MV_TOKENS ? run_matvec(r, s, &p, w->mv4, x, 4, 2) : run_tiles(r, s, &p, false, x);
+    return r->n <= GPU_MV_TOKENS ? run_matvec(r, s, &p, w->mv4, x, 4, 2, half) : run_tiles(r, s, &p, false, x);
 }
 
 /* ---- attention ---- */

@@ -13,7 +13,7 @@ typedef unsigned char uchar;
 #define UNROLL_N(n) PRAGMA(unroll n)
 #define BUF(i, T, name) T *name
 #define KERNEL(name, threads, P, ...) KERNEL_(name, threads, P, __VA_ARGS__)
-#define KERNEL_(name, threads, P, ...) extern "C" __global__ void __launch_bounds__(threads) name(const P p, __VA_ARGS__)
+#define KERNEL_(name, threads, P, ...) extern "C" __global__ void __launch_bounds__(threads, (threads) >= 512 ? 1024 / (threads) : 1) name(const P p, __VA_ARGS__)
 #define CTX_PARAM
 #define CTX
 #define group_x blockIdx.x

@@ -1,5 +1,6 @@
 /* Matmul for few tokens: a wave computes MV_ROWS rows, its lanes stride over their units. Re-included for each layout with
  *   MV_NAME  kernel
+ *   MV_ROWS, MV_THREADS  rows of a wave, most threads of a group
  *   MV_T     tokens at a time (group_y counts such chunks)
  *   MV_I8    activations as int8 units, else f32
  *   MV_PRO   the group itself norms and rounds the one token into shared memory; else x is prepared: act units, or f32 rows */
@@ -30,7 +31,7 @@ KERNEL(FN(MV_NAME), MV_THREADS, MatP, BUF(1, const uchar, w), BUF(2, const uchar
     {
         GLOBAL const float *xr = (GLOBAL const float *)x;
         uint n_pieces = 8 * p.w.n_units, n_sets = (n_pieces + PRE * group_size - 1) / (PRE * group_size);
-        Pieces a, nw, nb;
+        Pieces a, nw;
         if (p.norm != NORM_NONE) nw = fetch_pieces(norm_w, n_pieces, 0 CTX);
         START();
         a = fetch_pieces(xr, n_pieces, 0 CTX);
@@ -40,15 +41,14 @@ KERNEL(FN(MV_NAME), MV_THREADS, MatP, BUF(1, const uchar, w), BUF(2, const uchar
                 a = fetch_pieces(xr, n_pieces, set CTX);
                 if (p.norm != NORM_NONE) nw = fetch_pieces(norm_w, n_pieces, set CTX);
             }
-            if (p.norm == NORM_LAYER) nb = fetch_pieces(norm_b, p.has_norm_b ? n_pieces : 0, set CTX);
             UNROLL for (uint j = 0; j < PRE; j++)
             {
                 uint i = (set * PRE + j) * group_size + tid, u = i / 8, k = i % 8;
                 if ((set * PRE + j) * group_size < n_pieces) {
-                    float4 v = a.v[j], zero;
-                    zero.x = zero.y = zero.z = zero.w = 0.0f;
-                    if (p.norm == NORM_RMS) v = norm_piece(v, nw.v[j], zero, norm);
-                    if (p.norm == NORM_LAYER) v = norm_piece(v, nw.v[j], nb.v[j], norm);
+                    float4 v = a.v[j], nb;
+                    nb.x = nb.y = nb.z = nb.w = 0.0f;
+                    if (p.has_norm_b && i < n_pieces) nb = ((GLOBAL const float4 *)norm_b)[i];
+                    if (p.norm != NORM_NONE) v = norm_piece(v, nw.v[j], nb, norm);
 #if MV_I8
                     Quant e = quantize(v CTX);
                     if (i < n_pieces) {
@@ -128,12 +128,11 @@ KERNEL(FN(MV_NAME), MV_THREADS, MatP, BUF(1, const uchar, w), BUF(2, const uchar
                 acc[i] = sum;
             }
         }
-        if (split == 0 && lane < MV_ROWS * MV_T) {
-            uint row = row0 + lane / MV_T, t = t0 + lane % MV_T;
-            float v = acc[0], up = 0.0f;
-            UNROLL for (uint i = 1; i < MV_ROWS * MV_T; i++) v = lane == i ? acc[i] : v;
-            UNROLL for (uint i = MV_T; i < MV_ROWS * MV_T; i++) up = lane + MV_T == i ? acc[i] : up;
-            if (row < p.rows && t < p.n && !(p.glu && (row & 1))) {
+        UNROLL for (uint i = 0; i < MV_ROWS * MV_T; i++)
+        {
+            uint row = row0 + i / MV_T, t = t0 + i % MV_T;
+            if (split == 0 && lane == i && row < p.rows && t < p.n && !(p.glu && i / MV_T % 2)) {
+                float v = acc[i], up = i + MV_T < MV_ROWS * MV_T ? acc[(i + MV_T) % (MV_ROWS * MV_T)] : 0.0f;
                 if (p.has_bias) v += bias[row];
                 if (p.glu && p.has_bias) up += bias[row + 1];
                 store_output(p, res, y0, y1, y2, p.glu ? row / 2 : row, t, v, up);

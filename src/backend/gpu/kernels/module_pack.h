@@ -6,6 +6,7 @@
 
 #define MV_I8 0
 #define MV_ROWS 2
+#define MV_THREADS 256
 #define MV_NAME mv1_f32
 #define MV_T 1
 #define MV_PRO 1
@@ -21,14 +22,18 @@
 #undef MV_T
 #undef MV_PRO
 #undef MV_I8
+#undef MV_THREADS
 #if FMT_CODE <= 8
 #define MV_I8 1
+#define MV_THREADS 512
 #define MV_NAME mv1_i8
 #define MV_T 1
 #define MV_PRO 1
 #include "backend/gpu/kernels/matvec.h"
 #undef MV_NAME
 #undef MV_ROWS
+#undef MV_THREADS
+#define MV_THREADS 256
 #define MV_NAME mv1r4_i8
 #define MV_ROWS 4
 #include "backend/gpu/kernels/matvec.h"

@@ -5,7 +5,4 @@
 #ifndef MV_F32_UNITS
 #define MV_F32_UNITS 240  /* the same for f32: 30 KB */
 #endif
-#ifndef MV_THREADS
-#define MV_THREADS 512    /* most threads of a group that computes a matvec */
-#endif
-#define PRE 4             /* pieces of 4 elements of a token that a thread holds while it norms them */
+#define PRE 2             /* pieces of 4 elements of a token that a thread holds while it norms them */
