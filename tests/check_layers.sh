@@ -21,7 +21,8 @@ allowed() {
     src/model/program.[ch]) echo "$tensor|$program" ;;
     src/model/*) echo "$model|arch_list\.inc" ;;
     src/arch/*) echo "$model" ;;
-    src/backend/*/*) echo "$tensor|$program|$backend|backend/$(basename "$(dirname "$1")")/.*" ;;
+    src/backend/gpu/kernels/*) echo 'backend/gpu/kernels/.*' ;;
+    src/backend/*/*) d=${1#src/backend/}; echo "$tensor|$program|$backend|backend/${d%%/*}/.*|[a-z_]+\.inc" ;;
     src/backend/*) echo "$tensor|$program|$backend|backend_list\.inc" ;;
     src/run/*) echo "$text|$model|$backend|run/.*" ;;
     app/*) echo "kagari\.h|[a-z_]+\.(h|def)" ;;

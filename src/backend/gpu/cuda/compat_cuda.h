@@ -1,0 +1,144 @@
+/* The kernel dialect as CUDA C, for nvcc and NVRTC: no header of CUDA is needed. Matrix operations are mma.sync (sm_80 and newer). */
+typedef unsigned int uint;
+typedef unsigned short ushort;
+typedef unsigned char uchar;
+
+#define WAVE 32
+#define GLOBAL
+#define LOCAL
+#define SHARED __shared__ __align__(16)
+#define DEVFN static __device__ __forceinline__
+#define PRAGMA(x) _Pragma(#x)
+#define UNROLL PRAGMA(unroll)
+#define UNROLL_N(n) PRAGMA(unroll n)
+#define BUF(i, T, name) T *name
+#define KERNEL(name, threads, P, ...) KERNEL_(name, threads, P, __VA_ARGS__)
+#define KERNEL_(name, threads, P, ...) extern "C" __global__ void __launch_bounds__(threads, (threads) >= 512 ? 1024 / (threads) : 1) name(const P p, __VA_ARGS__)
+#define CTX_PARAM
+#define CTX
+#define group_x blockIdx.x
+#define group_y blockIdx.y
+#define group_size blockDim.x
+#define tid threadIdx.x
+#define lane (threadIdx.x % 32u)
+#define wave (threadIdx.x / 32u)
+#define BARRIER() __syncthreads()
+#define WAVE_SYNC() __syncwarp()
+
+/* Programmatic dependent launch: lets the next kernel start, then waits for all of the one before. Only weights are touched above it,
+ * and only they are read through the read-only path: what an earlier kernel wrote must not come from there. */
+#if __CUDA_ARCH__ >= 900
+#define START() asm volatile("griddepcontrol.launch_dependents; griddepcontrol.wait;" ::: "memory")
+#else
+#define START() ((void)0)
+#endif
+#define PREFETCH(a) asm volatile("prefetch.global.L2 [%0];" ::"l"(a))
+
+DEVFN float h2f(ushort h)
+{
+    float f;
+    asm("cvt.f32.f16 %0, %1;" : "=f"(f) : "h"(h));
+    return f;
+}
+DEVFN ushort f2h(float x)
+{
+    ushort h;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(x));
+    return h;
+}
+DEVFN float bits_f32(uint u) { return __uint_as_float(u); }
+DEVFN uint f32_bits(float f) { return __float_as_uint(f); }
+DEVFN float cos_pi(float x) { return cospif(x); }
+DEVFN float sin_pi(float x) { return sinpif(x); }
+DEVFN uint mul_high(uint a, uint b) { return __umulhi(a, b); }
+DEVFN int dot4(uint a, uint b, int c) { return __dp4a((int)a, (int)b, c); }
+
+/* Weights are read once: they need no place in L1. */
+DEVFN uint4 ld16_stream(const uint4 *a)
+{
+    uint4 v;
+    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(a));
+    return v;
+}
+DEVFN uint2 ld8_stream(const uint2 *a)
+{
+    uint2 v;
+    asm("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(a));
+    return v;
+}
+
+/* Byte permutation looks four up in eight bytes at a time: low three bits in either half, then the fourth bit chooses. */
+DEVFN uint lookup_4(uint q, uint b0, uint b1, uint b2, uint b3)
+{
+    uint t = q & 0x07070707u, select, low, high, mask = (q >> 3 & 0x01010101u) * 255u;
+    t |= t >> 4;
+    select = (t & 255u) | (t >> 8 & 0xff00u);
+    low = __byte_perm(b0, b1, select);
+    high = __byte_perm(b2, b3, select);
+    return (high & mask) | (low & ~mask);
+}
+
+DEVFN float wave_sum(float x)
+{
+    UNROLL for (int m = 16; m; m >>= 1) x += __shfl_xor_sync(~0u, x, m);
+    return x;
+}
+DEVFN float wave_sum4(float x)
+{
+    UNROLL for (int m = 2; m; m >>= 1) x += __shfl_xor_sync(~0u, x, m);
+    return x;
+}
+DEVFN float wave_max(float x)
+{
+    UNROLL for (int m = 16; m; m >>= 1) x = fmaxf(x, __shfl_xor_sync(~0u, x, m));
+    return x;
+}
+DEVFN float wave_max8(float x)
+{
+    UNROLL for (int m = 4; m; m >>= 1) x = fmaxf(x, __shfl_xor_sync(~0u, x, m));
+    return x;
+}
+
+DEVFN float wave_xor(float x, uint m) { return __shfl_xor_sync(~0u, x, m); }
+
+/* 16 x 16 matrix operations: A [16][ld] by rows, B [16][ld] transposed, in shared memory; the sum in two halves of 16 x 8. */
+typedef struct {
+    uint r[4];
+} MatA;
+typedef MatA MatB;
+typedef struct {
+    float v[8];
+} MatC;
+DEVFN MatA mat_load(const ushort *p, uint ld, uint row, uint col)
+{
+    MatA a;
+    uint at = (uint)__cvta_generic_to_shared(p + row * ld + col);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(a.r[0]), "=r"(a.r[1]), "=r"(a.r[2]), "=r"(a.r[3])
+                 : "r"(at)
+                 : "memory");
+    return a;
+}
+DEVFN void mat_half(float *c, const MatA a, uint b0, uint b1)
+{
+    asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+                 : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+                 : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "r"(b0), "r"(b1));
+}
+DEVFN void mat_put(float *to, const MatC c, uint ld)
+{
+    float *at = to + (lane / 4) * ld + lane % 4 * 2;
+    UNROLL for (int h = 0; h < 2; h++)
+    {
+        at[8 * h] = c.v[4 * h];
+        at[8 * h + 1] = c.v[4 * h + 1];
+        at[8 * ld + 8 * h] = c.v[4 * h + 2];
+        at[8 * ld + 8 * h + 1] = c.v[4 * h + 3];
+    }
+}
+#define mat_zero(c) \
+    for (int z_ = 0; z_ < 8; z_++) (c).v[z_] = 0.0f
+#define mat_load_a(a, p, ld) ((a) = mat_load(p, ld, lane % 16, lane / 16 * 8))
+#define mat_load_b(b, p, ld) ((b) = mat_load(p, ld, lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8))
+#define mat_mma(c, a, b) (mat_half((c).v, a, (b).r[0], (b).r[1]), mat_half((c).v + 4, a, (b).r[2], (b).r[3]))
+#define mat_store(p, c, ld) mat_put(p, c, ld)

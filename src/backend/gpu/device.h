@@ -1,0 +1,47 @@
+/* What the engine needs of a device: memory, kernels by name, launches in order. One folder per kind of device implements it (emu, opencl,
+ * cuda) and includes nothing of the engine but this and source.h. All work of one device runs in the order of the calls. */
+#ifndef GPU_DEVICE_H
+#define GPU_DEVICE_H
+
+#include "base/base.h"
+
+struct gpu_info {
+    char name[160];    /* "NVIDIA H200, sm_90, driver 13.0" */
+    size_t memory;     /* bytes; 0: unknown */
+    int n_cores;       /* multiprocessors, compute units */
+    int matvec_waves;  /* waves of a group that computes a matvec */
+    int attend_waves;  /* most waves of a group of the attention, up to 32 */
+    int mv_groups;     /* groups of a matvec per core that run at the same time */
+};
+
+struct gpu_launch {
+    void *kernel;
+    unsigned grid[2], threads; /* groups in x and y, threads of a group */
+    const void *params;
+    size_t params_bytes;
+    void *buffers[12]; /* every one a buffer of this device */
+    int n_buffers;
+};
+
+struct gpu_device {
+    const char *name;
+    kg_status (*open)(void **dev, struct gpu_info *info); /* KG_ERR_DEVICE and why, if there is none that can be used */
+    void (*close)(void *dev);
+    kg_status (*alloc)(void *dev, void **buffer, size_t n_bytes); /* zeroed */
+    void (*free)(void *dev, void *buffer);                        /* after all work that uses it */
+    /* Uploads take src at once; what a download brings is there after the next sync. */
+    kg_status (*upload)(void *dev, void *buffer, size_t offset, const void *src, size_t n_bytes);
+    kg_status (*download)(void *dev, const void *buffer, size_t offset, void *dst, size_t n_bytes);
+    kg_status (*copy)(void *dev, void *dst, size_t dst_offset, const void *src, size_t src_offset, size_t n_bytes);
+    /* module: "basic", "attend_f16", "pack_n4_km" ...; the kernel lives as long as the device. */
+    kg_status (*kernel)(void *dev, const char *module, const char *name, void **kernel);
+    kg_status (*launch)(void *dev, const struct gpu_launch *l);
+    kg_status (*sync)(void *dev);
+    /* Launches between begin and end are recorded, not run; record_run runs a recording. NULL: the device has none. */
+    kg_status (*record_begin)(void *dev);
+    kg_status (*record_end)(void *dev, void **recording); /* also after a failure between them; then *recording is NULL */
+    kg_status (*record_run)(void *dev, void *recording);
+    void (*record_free)(void *dev, void *recording);
+};
+
+#endif

@@ -1,0 +1,298 @@
+/* The fibers of simt.h. Threads of a group take turns: each runs until it waits. Under AddressSanitizer and ThreadSanitizer every switch is
+ * announced; the latter then reports two accesses of one place without a barrier between them as a data race, since a switch by itself
+ * counts as no synchronisation. */
+#include "backend/gpu/emu/simt.h"
+
+#include <pthread.h>
+#include <setjmp.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <ucontext.h>
+
+#if defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SIMT_ASAN 1
+#endif
+#if __has_feature(thread_sanitizer)
+#define SIMT_TSAN 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#define SIMT_ASAN 1
+#endif
+#if defined(__SANITIZE_THREAD__)
+#define SIMT_TSAN 1
+#endif
+#ifdef SIMT_ASAN
+#include <sanitizer/common_interface_defs.h>
+#endif
+#ifdef SIMT_TSAN
+#include <sanitizer/tsan_interface.h>
+#define NO_SANITIZE __attribute__((no_sanitize("thread")))
+#else
+#define NO_SANITIZE
+#endif
+
+#define STACK ((size_t)256 << 10)
+
+struct fiber {
+    struct simt_thread thread; /* first: simt points here */
+    jmp_buf at;
+    bool started, done;
+    ucontext_t entry;
+    void *stack;
+    size_t stack_bytes;
+#ifdef SIMT_ASAN
+    void *fake_stack;
+#endif
+#ifdef SIMT_TSAN
+    void *tsan;
+#endif
+};
+
+/* Threads that wait for each other: a group, or a wave of it. */
+struct meeting {
+    unsigned arrived, of, turn;
+    int line;
+    uint32_t slot[2][SIMT_WAVE]; /* what the lanes of a wave give, by turns */
+};
+
+static _Thread_local struct group {
+    struct fiber fibers[SIMT_GROUP_MOST], main;
+    struct meeting all, waves[SIMT_GROUP_MOST / SIMT_WAVE];
+    const struct simt_kernel *kernel;
+    const void *params;
+    void *const *buffers;
+    unsigned idle; /* switches since something happened */
+    int bad_line, other_line; /* 0: no error; other_line 0: not all threads arrive */
+} *group;
+
+_Thread_local struct simt_thread *simt;
+
+static struct simt_kernel *kernels;
+
+void simt_register(struct simt_kernel *k)
+{
+    k->next = kernels;
+    kernels = k;
+}
+
+const struct simt_kernel *simt_find(const char *name)
+{
+    for (const struct simt_kernel *k = kernels; k; k = k->next)
+        if (!strcmp(k->name, name)) return k;
+    return NULL;
+}
+
+/* A fiber that was never started begins in its entry context; the others go on where they left. */
+NO_SANITIZE static void hop(struct fiber *from, struct fiber *to)
+{
+    if (from == to) return;
+#ifdef SIMT_ASAN
+    __sanitizer_start_switch_fiber(&from->fake_stack, to->stack, to->stack_bytes);
+#endif
+    simt = &to->thread;
+#ifdef SIMT_TSAN
+    __tsan_switch_to_fiber(to->tsan, __tsan_switch_to_fiber_no_sync);
+#endif
+    if (!_setjmp(from->at)) {
+        if (to->started) _longjmp(to->at, 1);
+        to->started = true;
+        setcontext(&to->entry);
+    }
+#ifdef SIMT_ASAN
+    __sanitizer_finish_switch_fiber(from->fake_stack, NULL, NULL);
+#endif
+}
+
+NO_SANITIZE static struct fiber *next_fiber(const struct fiber *f)
+{
+    for (unsigned i = 1; i <= f->thread.size; i++) {
+        struct fiber *n = &group->fibers[(f->thread.id + i) % f->thread.size];
+        if (!n->done) return n;
+    }
+    return &group->main;
+}
+
+/* Gives the group up: its fibers are left where they are and made anew by the next. */
+NO_SANITIZE static void give_up(int line, int other_line)
+{
+    group->bad_line = line;
+    group->other_line = other_line;
+    hop((struct fiber *)simt, &group->main);
+}
+
+NO_SANITIZE static void fiber_main(void)
+{
+    struct fiber *me = (struct fiber *)simt;
+#ifdef SIMT_ASAN
+    const void *stack;
+    size_t n;
+    __sanitizer_finish_switch_fiber(NULL, &stack, &n);
+    if (!group->main.stack) {
+        memcpy(&group->main.stack, &stack, sizeof stack);
+        group->main.stack_bytes = n;
+    }
+#endif
+    for (;;) {
+#ifdef SIMT_TSAN
+        __tsan_acquire(group);
+#endif
+        group->kernel->call(group->params, group->buffers);
+        me->done = true;
+        group->idle = 0;
+#ifdef SIMT_TSAN
+        __tsan_release(group);
+#endif
+        hop(me, next_fiber(me));
+    }
+}
+
+NO_SANITIZE static void meet(struct meeting *m, int line)
+{
+    struct fiber *me = (struct fiber *)simt;
+    unsigned turn = m->turn;
+    if (!m->arrived) m->line = line;
+    if (m->line != line) give_up(m->line, line);
+#ifdef SIMT_TSAN
+    __tsan_release(m);
+#endif
+    if (++m->arrived == m->of) {
+        m->arrived = 0;
+        m->turn++;
+        group->idle = 0;
+    } else {
+        while (m->turn == turn) {
+            struct fiber *to = next_fiber(me);
+            if (group->idle++ > 2 * me->thread.size || to == me) give_up(line, 0);
+            hop(me, to);
+        }
+    }
+#ifdef SIMT_TSAN
+    __tsan_acquire(m);
+#endif
+}
+
+void simt_barrier(int line) { meet(&group->all, line); }
+void simt_wave_barrier(int line) { meet(&group->waves[simt->id / SIMT_WAVE], line); }
+
+/* Gives x to the wave; returns what its lanes gave. A slot is written again two turns later, when all have read it. */
+NO_SANITIZE static const uint32_t *give(float x, int line)
+{
+    struct meeting *m = &group->waves[simt->id / SIMT_WAVE];
+    uint32_t *slot = m->slot[m->turn & 1];
+    slot[simt->id % SIMT_WAVE] = f32_bits(x);
+    meet(m, line);
+    return slot;
+}
+
+float simt_sum(float x, unsigned width, int line) /* in the order of a butterfly of shuffles */
+{
+    unsigned first = simt->id % SIMT_WAVE / width * width;
+    const uint32_t *s = give(x, line) + first;
+    float v[SIMT_WAVE];
+    for (unsigned i = 0; i < width; i++) v[i] = f32_from_bits(s[i]);
+    for (unsigned m = width / 2; m; m /= 2)
+        for (unsigned i = 0; i < m; i++) v[i] += v[i + m];
+    return v[0];
+}
+
+float simt_max(float x, unsigned width, int line)
+{
+    unsigned first = simt->id % SIMT_WAVE / width * width;
+    const uint32_t *s = give(x, line) + first;
+    float r = f32_from_bits(s[0]);
+    for (unsigned i = 1; i < width; i++) r = f32_from_bits(s[i]) > r ? f32_from_bits(s[i]) : r;
+    return r;
+}
+
+float simt_xor(float x, unsigned m, int line) { return f32_from_bits(give(x, line)[simt->id % SIMT_WAVE ^ m]); }
+
+static kg_status make_fiber(struct fiber *f)
+{
+    f->started = false;
+    if (!f->stack) {
+        void *stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+        if (stack == MAP_FAILED) return status_set(KG_ERR_MEMORY, "emulator: no memory for stacks");
+        f->stack = stack;
+        f->stack_bytes = STACK;
+    }
+    getcontext(&f->entry);
+    f->entry.uc_stack.ss_sp = f->stack;
+    f->entry.uc_stack.ss_size = STACK;
+    makecontext(&f->entry, fiber_main, 0);
+#ifdef SIMT_TSAN
+    if (!f->tsan) f->tsan = __tsan_create_fiber(0);
+#endif
+    return KG_OK;
+}
+
+/* The memory of a thread that has run kernels is kept for its next one and given back when it ends. */
+static pthread_key_t group_key;
+static pthread_once_t group_once = PTHREAD_ONCE_INIT;
+
+static void free_group(void *p)
+{
+    struct group *g = p;
+    for (int i = 0; i < SIMT_GROUP_MOST; i++) {
+        if (g->fibers[i].stack) munmap(g->fibers[i].stack, STACK);
+#ifdef SIMT_TSAN
+        if (g->fibers[i].tsan) __tsan_destroy_fiber(g->fibers[i].tsan);
+#endif
+    }
+    free(g);
+}
+
+static void make_group_key(void) { pthread_key_create(&group_key, free_group); }
+
+NO_SANITIZE static kg_status run_group(unsigned x, unsigned y, unsigned size)
+{
+    struct group *g = group;
+    for (unsigned i = 0; i < size; i++) {
+        struct fiber *f = &g->fibers[i];
+        if (!f->started) KG_TRY(make_fiber(f));
+        f->thread = (struct simt_thread){i, size, {x, y}};
+        f->done = false;
+        if (i % SIMT_WAVE == 0) {
+            struct meeting *m = &g->waves[i / SIMT_WAVE];
+            m->arrived = 0;
+            m->of = SIMT_WAVE;
+        }
+    }
+    g->all.arrived = 0;
+    g->all.of = size;
+    g->idle = 0;
+    g->bad_line = 0;
+    g->main.started = true;
+#ifdef SIMT_TSAN
+    g->main.tsan = __tsan_get_current_fiber();
+    __tsan_release(g);
+#endif
+    hop(&g->main, &g->fibers[0]);
+#ifdef SIMT_TSAN
+    __tsan_acquire(g);
+#endif
+    if (!g->bad_line) return KG_OK;
+    for (unsigned i = 0; i < SIMT_GROUP_MOST; i++) g->fibers[i].started = false;
+    if (g->other_line)
+        return status_set(KG_ERR_DEVICE, "emulator: %s: threads of a group wait at different places, lines %d and %d", g->kernel->name, g->bad_line, g->other_line);
+    return status_set(KG_ERR_DEVICE, "emulator: %s: not all threads reach the barrier or wave operation in line %d", g->kernel->name, g->bad_line);
+}
+
+kg_status simt_run(const struct simt_kernel *k, const unsigned grid[2], unsigned size, const void *params, void *const *buffers)
+{
+    if (size == 0 || size % SIMT_WAVE || size > (unsigned)k->most_threads)
+        return status_set(KG_ERR_DEVICE, "emulator: %s: groups of %u threads", k->name, size);
+    pthread_once(&group_once, make_group_key);
+    if (!group) {
+        group = calloc(1, sizeof *group);
+        if (!group) return status_set(KG_ERR_MEMORY, "emulator: out of memory");
+        pthread_setspecific(group_key, group);
+    }
+    group->kernel = k;
+    group->params = params;
+    group->buffers = buffers;
+    for (unsigned y = 0; y < grid[1]; y++)
+        for (unsigned x = 0; x < grid[0]; x++) KG_TRY(run_group(x, y, size));
+    return KG_OK;
+}

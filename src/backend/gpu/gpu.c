@@ -1,0 +1,399 @@
+/* The GPU engine: opening and closing, device memory, weights, cache. What is computed and when: gpu_plan.c, gpu_run.c. */
+#include "backend/gpu/gpu.h"
+
+#include "base/os.h"
+#include "base/threads.h"
+#include "tensor/decode.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+kg_status gpu_buffer(struct gpu *g, void **buffer, size_t n_bytes)
+{
+    if (g->n_buffers == g->cap_buffers) {
+        int cap = g->cap_buffers * 2 + 64;
+        void **more = realloc(g->buffers, (size_t)cap * sizeof *more);
+        if (!more) return status_set(KG_ERR_MEMORY, "out of memory");
+        g->buffers = more;
+        g->cap_buffers = cap;
+    }
+    KG_TRY(g->device->alloc(g->dev, buffer, MAX(n_bytes, (size_t)64)));
+    g->buffers[g->n_buffers++] = *buffer;
+    return KG_OK;
+}
+
+void gpu_forget_recordings(struct gpu *g)
+{
+    for (int i = 0; i < g->n_recordings; i++)
+        if (g->recordings[i].recording) g->device->record_free(g->dev, g->recordings[i].recording);
+    g->n_recordings = 0;
+}
+
+static void free_kv(struct gpu *g, struct gpu_kv *kv)
+{
+    void *buffers[] = {kv->k, kv->v, kv->k_scale, kv->v_scale};
+    for (size_t i = 0; i < COUNT_OF(buffers); i++)
+        if (buffers[i]) g->device->free(g->dev, buffers[i]);
+    kv->k = kv->v = kv->k_scale = kv->v_scale = NULL;
+}
+
+void gpu_close(void *ctx)
+{
+    struct gpu *g = ctx;
+    if (!g) return;
+    if (g->dev) {
+        g->device->sync(g->dev);
+        gpu_forget_recordings(g);
+        for (int i = 0; g->kv && i < g->program->n_kv; i++) free_kv(g, &g->kv[i]);
+        if (g->batch) g->device->free(g->dev, g->batch);
+        for (int i = 0; i < g->n_buffers; i++) g->device->free(g->dev, g->buffers[i]);
+        g->device->close(g->dev);
+    }
+    free(g->batch_host);
+    free(g->buffers);
+    arena_free(&g->arena);
+    free(g);
+}
+
+/* ---- weights ---- */
+
+struct packing {
+    const struct gpu_weight *w;
+    int64_t row0, row1;
+    uint8_t *dst;
+    kg_status *status; /* [threads] */
+    char (*message)[256];
+};
+
+/* Row r of the stacked matrix. */
+static const struct tensor *part_of(const struct gpu_weight *w, int64_t r, int64_t *row)
+{
+    if (w->glu) {
+        *row = r / 2;
+        return w->parts[r % 2];
+    }
+    int k = 0;
+    for (; r >= w->parts[k]->ne[1]; k++) r -= w->parts[k]->ne[1];
+    *row = r;
+    return w->parts[k];
+}
+
+static void pack_thread(void *ctx, int i, int n)
+{
+    const struct packing *p = ctx;
+    int64_t rows = p->row1 - p->row0, a = p->row0 + rows * i / n, b = p->row0 + rows * (i + 1) / n;
+    const size_t stride = p->w->row.row_bytes;
+    for (int64_t r = a; r < b; r++) {
+        int64_t row;
+        const struct tensor *t = part_of(p->w, r, &row);
+        kg_status st = gpu_pack_rows(t, row, row + 1, &p->w->row, p->dst + (size_t)(r - p->row0) * stride, stride);
+        if (st == KG_OK) continue;
+        p->status[i] = st;
+        strncpy(p->message[i], kg_error_message(), sizeof *p->message - 1);
+        return;
+    }
+}
+
+/* Packs and uploads in pieces, so that host memory stays small. */
+static kg_status upload_weight(struct gpu *g, struct gpu_weight *w, struct pool *pool, uint8_t *staging, size_t staging_bytes, struct packing *p)
+{
+    const size_t stride = w->row.row_bytes;
+    KG_TRY(gpu_buffer(g, &w->buffer, (size_t)w->rows * stride));
+    int64_t rows = MAX((int64_t)(staging_bytes / stride), 1);
+    for (int64_t r = 0; r < w->rows; r += rows) {
+        p->w = w;
+        p->row0 = r;
+        p->row1 = MIN(r + rows, w->rows);
+        p->dst = staging;
+        memset(staging, 0, (size_t)(p->row1 - r) * stride);
+        pool_run(pool, pack_thread, p);
+        for (int i = 0; i < pool_n_threads(pool); i++)
+            if (p->status[i] != KG_OK) return status_set(p->status[i], "%s", p->message[i]);
+        KG_TRY(g->device->upload(g->dev, w->buffer, (size_t)r * stride, staging, (size_t)(p->row1 - r) * stride));
+    }
+    for (int i = 0; i < w->n_parts; i++) os_map_release(w->parts[i]->data, w->parts[i]->n_bytes);
+    return KG_OK;
+}
+
+kg_status gpu_upload_weights(struct gpu *g)
+{
+    size_t staging_bytes = (size_t)32 << 20;
+    for (int i = 0; i < g->n_weights; i++) staging_bytes = MAX(staging_bytes, g->weights[i].row.row_bytes);
+    struct pool *pool = NULL;
+    struct packing p = {0};
+    uint8_t *staging = os_alloc(staging_bytes);
+    kg_status status = staging ? pool_new(&pool, g->params.n_threads) : status_set(KG_ERR_MEMORY, "no memory for %zu bytes", staging_bytes);
+    if (status == KG_OK) {
+        p.status = calloc((size_t)g->params.n_threads, sizeof *p.status);
+        p.message = calloc((size_t)g->params.n_threads, sizeof *p.message);
+        if (!p.status || !p.message) status = status_set(KG_ERR_MEMORY, "out of memory");
+    }
+    for (int i = 0; status == KG_OK && i < g->n_weights; i++) status = upload_weight(g, &g->weights[i], pool, staging, staging_bytes, &p);
+    free(p.status);
+    free(p.message);
+    pool_free(&pool);
+    if (staging) os_free(staging, staging_bytes);
+    return status;
+}
+
+/* n vectors one after another (glu: alternating) as f32, padded with zeros. */
+static kg_status upload_vectors(struct gpu *g, void **buffer, const struct tensor *const *t, int n, bool glu)
+{
+    int64_t total = 0;
+    for (int i = 0; i < n; i++) total += t[i]->ne[0];
+    size_t n_bytes = ROUND_UP((size_t)total, (size_t)32) * sizeof(float);
+    float *f = calloc(1, n_bytes), *one = malloc(n_bytes);
+    kg_status status = f && one ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory");
+    int64_t at = 0;
+    for (int i = 0; status == KG_OK && i < n; i++) {
+        decode_f32(t[i]->type)(t[i]->data, one, t[i]->ne[0]);
+        for (int64_t j = 0; j < t[i]->ne[0]; j++) f[glu ? 2 * j + i : at + j] = one[j];
+        at += t[i]->ne[0];
+    }
+    if (status == KG_OK) status = gpu_buffer(g, buffer, n_bytes);
+    if (status == KG_OK) status = g->device->upload(g->dev, *buffer, 0, f, n_bytes);
+    free(f);
+    free(one);
+    return status;
+}
+
+static kg_status upload_turns(struct gpu *g, const struct op *op, void **buffer, float *mscale)
+{
+    if (!op) {
+        *buffer = g->none;
+        return KG_OK;
+    }
+    size_t n = (size_t)op->rope.n_rot;
+    uint32_t *turn = calloc(n + 1, sizeof *turn);
+    if (!turn) return status_set(KG_ERR_MEMORY, "out of memory");
+    *mscale = gpu_rope_turns(&op->rope, turn);
+    kg_status status = gpu_buffer(g, buffer, n * sizeof *turn);
+    if (status == KG_OK && n) status = g->device->upload(g->dev, *buffer, 0, turn, n * sizeof *turn);
+    free(turn);
+    return status;
+}
+
+kg_status gpu_upload_steps(struct gpu *g)
+{
+    for (int i = 0; i < g->n_steps; i++) {
+        struct gpu_step *s = &g->steps[i];
+        s->norm_w = s->norm_b = s->bias = g->none;
+        if (s->norm) KG_TRY(upload_vectors(g, &s->norm_w, &s->norm->w, 1, false));
+        if (s->norm && s->norm->b) KG_TRY(upload_vectors(g, &s->norm_b, &s->norm->b, 1, false));
+        if (s->code == STEP_ATTEND || s->code == STEP_ROPE) {
+            KG_TRY(upload_turns(g, s->rope_q, &s->turns_q, &s->mscale_q));
+            KG_TRY(upload_turns(g, s->rope_k, &s->turns_k, &s->mscale_k));
+        }
+        if (s->code != STEP_MATMUL) continue;
+        const struct tensor *bias[3];
+        int n = s->first->b ? s->weight->n_parts : 0;
+        for (int k = 0; k < n; k++) bias[k] = s->first[k].b;
+        if (n) KG_TRY(upload_vectors(g, &s->bias, bias, n, s->weight->glu));
+        if (!n) s->bias = NULL;
+    }
+    return KG_OK;
+}
+
+/* ---- kernels ---- */
+
+static kg_status pack_kernels(struct gpu *g, struct gpu_weight *w)
+{
+    const struct {
+        const char *base;
+        void **kernel;
+        bool only_codes;
+    } list[] = {{"mv1_f32", &w->mv1, false},      {"mv4_f32", &w->mv4, false},      {"mv1_i8", &w->mv1_i8, true}, {"mv1r4_i8", &w->mv1r4_i8, true}, {"mv4_i8", &w->mv4_i8, true},
+                {"mm_f16", &w->mm_f16, false},    {"mm_f32", &w->mm_f32, false},    {"embed", &w->embed, false}};
+    char module[64], name[64];
+    snprintf(module, sizeof module, "pack_%s", w->pack->name);
+    for (size_t i = 0; i < COUNT_OF(list); i++) {
+        if (list[i].only_codes && w->pack->code > 8) continue;
+        snprintf(name, sizeof name, "%s_%s", list[i].base, w->pack->name);
+        KG_TRY(g->device->kernel(g->dev, module, name, list[i].kernel));
+    }
+    return KG_OK;
+}
+
+static kg_status find_kernels(struct gpu *g)
+{
+    static const char *const kv_names[] = {[KG_KV_F16] = "f16", [KG_KV_F32] = "f32", [KG_KV_Q8_0] = "q8_0"};
+    const struct {
+        const char *name;
+        void **kernel;
+    } basic[] = {{"norm_rows", &g->norm}, {"act_i8", &g->act_i8}, {"act_f16", &g->act_f16}, {"map_act", &g->act}, {"map_glu", &g->glu}, {"map_add", &g->add}, {"take_rows", &g->select}},
+      attend[] = {{"rope", &g->rope}, {"attend", &g->attend}, {"merge", &g->merge}};
+    char module[64], name[64];
+    for (size_t i = 0; i < COUNT_OF(basic); i++) KG_TRY(g->device->kernel(g->dev, "basic", basic[i].name, basic[i].kernel));
+    const char *kv = kv_names[g->params.kv_type];
+    snprintf(module, sizeof module, "attend_%s", kv);
+    for (size_t i = 0; i < COUNT_OF(attend); i++) {
+        snprintf(name, sizeof name, "%s_%s", attend[i].name, kv);
+        KG_TRY(g->device->kernel(g->dev, module, name, attend[i].kernel));
+    }
+    for (int i = 0; i < g->n_weights; i++) KG_TRY(pack_kernels(g, &g->weights[i]));
+    return KG_OK;
+}
+
+/* ---- memory of a run ---- */
+
+static kg_status make_registers(struct gpu *g)
+{
+    const struct program *p = g->program;
+    g->regs = arena_array(&g->arena, (size_t)p->n_regs + 1, sizeof *g->regs);
+    if (!g->regs) return KG_ERR_MEMORY;
+    int widest = 32;
+    for (int i = 0; i < p->n_regs; i++) {
+        struct gpu_reg *r = &g->regs[i];
+        r->width = p->reg_width[i];
+        r->stride = ROUND_UP(r->width, 32);
+        widest = MAX(widest, r->stride);
+        KG_TRY(gpu_buffer(g, &r->buffer, (size_t)g->params.max_batch * (size_t)r->stride * sizeof(float)));
+    }
+    size_t most = 1, most_f32 = 1, part = 1;
+    for (int i = 0; i < g->n_steps; i++) {
+        const struct gpu_step *s = &g->steps[i];
+        if (s->code == STEP_MATMUL) {
+            most = MAX(most, s->weight->row.n_units);
+            if (s->norm) most_f32 = MAX(most_f32, s->weight->row.n_units);
+        }
+        if (s->code == STEP_ATTEND) part = MAX(part, (size_t)s->op->attention.n_heads);
+    }
+    size_t batch = (size_t)g->params.max_batch;
+    KG_TRY(gpu_buffer(g, &g->acts, batch * most * 64)); /* 64 bytes a unit as halves, 40 as int8 and its padding */
+    KG_TRY(gpu_buffer(g, &g->act_scale, batch * sizeof(float)));
+    KG_TRY(gpu_buffer(g, &g->normed, batch * most_f32 * 32 * sizeof(float)));
+    KG_TRY(gpu_buffer(g, &g->part, part * GPU_MV_TOKENS * GPU_SPLITS * (HEAD_PART) * sizeof(float)));
+    g->rows = arena_array(&g->arena, (size_t)widest * batch, sizeof *g->rows);
+    return g->rows ? KG_OK : KG_ERR_MEMORY;
+}
+
+/* ---- cache ---- */
+
+static kg_status kv_layout(struct gpu *g)
+{
+    static const uint per_piece[] = {[KG_KV_F16] = 8, [KG_KV_F32] = 4, [KG_KV_Q8_0] = 16};
+    const struct program *p = g->program;
+    g->kv = arena_array(&g->arena, (size_t)p->n_kv + 1, sizeof *g->kv);
+    if (!g->kv) return KG_ERR_MEMORY;
+    for (int i = 0; i < p->n_kv; i++) {
+        struct gpu_kv *kv = &g->kv[i];
+        const uint heads = (uint)p->kv[i].n_kv_heads, n = per_piece[g->params.kv_type];
+        const uint k_dim = (uint)p->kv[i].k_width / heads, v_dim = (uint)p->kv[i].v_width / heads;
+        const bool scales = g->params.kv_type == KG_KV_Q8_0;
+        kv->k_row = (k_dim + n - 1) / n;
+        kv->v_row = (v_dim + n - 1) / n;
+        kv->v_n = n;
+        kv->k_groups = (k_dim + 31) / 32;
+        kv->v_groups = (v_dim + 31) / 32;
+        kv->k_bytes = (size_t)heads * KV_BLOCK * kv->k_row * 16;
+        kv->v_bytes = (size_t)heads * KV_BLOCK * kv->v_row * 16;
+        kv->k_scale_bytes = scales ? (size_t)heads * KV_BLOCK * kv->k_groups * sizeof(float) : 0;
+        kv->v_scale_bytes = scales ? (size_t)heads * KV_BLOCK * kv->v_groups * sizeof(float) : 0;
+    }
+    return KG_OK;
+}
+
+size_t gpu_kv_block_bytes(const void *ctx)
+{
+    const struct gpu *g = ctx;
+    size_t n = 0;
+    for (int i = 0; i < g->program->n_kv; i++) n += g->kv[i].k_bytes + g->kv[i].v_bytes + g->kv[i].k_scale_bytes + g->kv[i].v_scale_bytes;
+    return n;
+}
+
+static kg_status grow(struct gpu *g, void **buffer, size_t block_bytes, int n_blocks)
+{
+    if (!block_bytes) return KG_OK;
+    void *more;
+    KG_TRY(g->device->alloc(g->dev, &more, (size_t)n_blocks * block_bytes));
+    kg_status status = *buffer ? g->device->copy(g->dev, more, 0, *buffer, 0, (size_t)g->n_blocks * block_bytes) : KG_OK;
+    if (status == KG_OK) status = g->device->sync(g->dev);
+    if (status != KG_OK) {
+        g->device->free(g->dev, more);
+        return status;
+    }
+    if (*buffer) g->device->free(g->dev, *buffer);
+    *buffer = more;
+    return KG_OK;
+}
+
+kg_status gpu_kv_reserve(void *ctx, int n_blocks)
+{
+    struct gpu *g = ctx;
+    if (n_blocks <= g->n_blocks) return KG_OK;
+    gpu_forget_recordings(g);
+    for (int i = 0; i < g->program->n_kv; i++) {
+        struct gpu_kv *kv = &g->kv[i];
+        KG_TRY(grow(g, &kv->k, kv->k_bytes, n_blocks));
+        KG_TRY(grow(g, &kv->v, kv->v_bytes, n_blocks));
+        KG_TRY(grow(g, &kv->k_scale, kv->k_scale_bytes, n_blocks));
+        KG_TRY(grow(g, &kv->v_scale, kv->v_scale_bytes, n_blocks));
+    }
+    g->n_blocks = n_blocks;
+    return KG_OK;
+}
+
+kg_status gpu_kv_copy(void *ctx, int dst, int src)
+{
+    struct gpu *g = ctx;
+    if (dst < 0 || src < 0 || dst >= g->n_blocks || src >= g->n_blocks)
+        return status_set(KG_ERR_ARGUMENT, "%s backend: copy of KV block %d to %d, of %d", g->device->name, src, dst, g->n_blocks);
+    if (dst == src) return KG_OK;
+    for (int i = 0; i < g->program->n_kv; i++) {
+        const struct gpu_kv *kv = &g->kv[i];
+        void *buffers[] = {kv->k, kv->v, kv->k_scale, kv->v_scale};
+        const size_t bytes[] = {kv->k_bytes, kv->v_bytes, kv->k_scale_bytes, kv->v_scale_bytes};
+        for (int b = 0; b < 4; b++)
+            if (bytes[b]) KG_TRY(g->device->copy(g->dev, buffers[b], (size_t)dst * bytes[b], buffers[b], (size_t)src * bytes[b], bytes[b]));
+    }
+    return KG_OK;
+}
+
+/* ---- open ---- */
+
+static kg_status open_all(struct gpu *g)
+{
+    KG_TRY(gpu_plan(g)); /* before the device: what cannot run is refused without one */
+    KG_TRY(g->device->open(&g->dev, &g->info));
+    KG_TRY(gpu_buffer(g, &g->none, 64));
+    KG_TRY(find_kernels(g));
+    KG_TRY(kv_layout(g));
+    KG_TRY(gpu_upload_weights(g));
+    KG_TRY(gpu_upload_steps(g));
+    KG_TRY(make_registers(g));
+    return g->device->sync(g->dev);
+}
+
+kg_status gpu_open(void **ctx, const struct program *p, const struct backend_params *params, const struct gpu_device *device)
+{
+    *ctx = NULL;
+    if (params->max_batch < 1) return status_set(KG_ERR_ARGUMENT, "%s backend: max_batch is %d", device->name, params->max_batch);
+    struct gpu *g = calloc(1, sizeof *g);
+    if (!g) return status_set(KG_ERR_MEMORY, "out of memory");
+    g->device = device;
+    g->program = p;
+    g->params = *params;
+    kg_status status = open_all(g);
+    if (status == KG_OK) *ctx = g;
+    else gpu_close(g);
+    return status;
+}
+
+/* As the cpu backend's: relative errors of the stages of a layer, independent of each other. Activations as int8 with a scale per 32: at
+ * most sqrt(32 / 12) / 127; as halves: half an ulp of them and of the weights. */
+double gpu_error_bound(const void *ctx)
+{
+    const struct gpu *g = ctx;
+    const double int8 = sqrt(32 / 12.0) / 127, half = 0x1p-10, exact = 0x1p-20;
+    const double kv[] = {[KG_KV_F16] = 0x1p-11, [KG_KV_F32] = exact, [KG_KV_Q8_0] = int8};
+    double squares = 0;
+    for (int i = 0; i < g->n_steps; i++) {
+        const struct gpu_step *s = &g->steps[i];
+        double e = 0;
+        if (s->code == STEP_ATTEND) e = kv[g->params.kv_type];
+        if (s->code == STEP_MATMUL) e = g->params.activations == KG_ACT_F32 || s->weight->pack->code == 32 ? exact : s->weight->pack->code > 8 ? half : int8;
+        squares += e * e * (s->code == STEP_MATMUL ? s->weight->n_parts : 1);
+    }
+    return sqrt(squares);
+}

@@ -1,0 +1,279 @@
+/* Program -> steps: joins a norm with the matmuls that read it, matmuls of one source into one matrix, gate and up with their GLU, and a
+ * matmul with the activation and the residual addition behind it. Registers that then nobody reads are never written. */
+#include "backend/gpu/gpu.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+static bool reads(const struct op *op, int reg)
+{
+    return op->src[0] == reg || op->src[1] == reg || op->src[2] == reg || (op->code == OP_ROPE && op->dst == reg);
+}
+static bool writes(const struct op *op, int reg) { return op->code != OP_LOGITS && op->dst == reg; }
+
+/* Nobody reads reg's value after op i. */
+static bool dead_after(const struct program *p, int reg, int i)
+{
+    for (int j = i + 1; j < p->n_ops; j++) {
+        if (reads(&p->ops[j], reg)) return false;
+        if (writes(&p->ops[j], reg)) return true;
+    }
+    return true;
+}
+
+static bool is_norm(const struct op *op) { return op->code == OP_RMS_NORM || op->code == OP_LAYER_NORM; }
+
+/* Only matmuls read what norm i writes, and its source stays as it is until the last of them. */
+static bool norm_joins(const struct program *p, int i)
+{
+    const struct op *norm = &p->ops[i];
+    bool changed = norm->dst == norm->src[0];
+    if (norm->tap) return false;
+    for (int j = i + 1; j < p->n_ops; j++) {
+        const struct op *op = &p->ops[j];
+        if (reads(op, norm->dst) && (op->code != OP_MATMUL || changed || op->dst == norm->src[0])) return false;
+        if (writes(op, norm->dst)) return true;
+        changed |= writes(op, norm->src[0]) || op->code == OP_SELECT;
+    }
+    return true;
+}
+
+/* The norm that gives matmul i its source, if it is joined. */
+static const struct op *joined_norm(const struct program *p, int i)
+{
+    for (int j = i - 1; j >= 0; j--)
+        if (writes(&p->ops[j], p->ops[i].src[0])) return is_norm(&p->ops[j]) && norm_joins(p, j) ? &p->ops[j] : NULL;
+    return NULL;
+}
+
+static kg_status refuse(const struct gpu *g, const struct op *op, const char *why)
+{
+    return status_set(KG_ERR_UNSUPPORTED, "%s backend: %s in layer %d: %s%s%s", g->device->name, op_name(op->code), op->layer, op->w ? op->w->name : "",
+                      op->w ? ": " : "", why);
+}
+
+/* The same matrix serves an embedding and the output. */
+static struct gpu_weight *single_weight(struct gpu *g, const struct tensor *t)
+{
+    for (int i = 0; i < g->n_weights; i++)
+        if (g->weights[i].n_parts == 1 && g->weights[i].parts[0] == t) return &g->weights[i];
+    struct gpu_weight *w = &g->weights[g->n_weights++];
+    *w = (struct gpu_weight){.parts = {t}, .n_parts = 1, .rows = t->ne[1]};
+    return w;
+}
+
+static void finish_weight(struct gpu_weight *w)
+{
+    const struct tensor *t = w->parts[0];
+    w->pack = gpu_pack_of(t->type);
+    w->row = gpu_pack_row(w->pack, t->type, t->ne[0]);
+}
+
+static bool same_kind(const struct op *a, const struct op *b)
+{
+    return b->code == OP_MATMUL && a->src[0] == b->src[0] && a->w->type == b->w->type && a->w->ne[0] == b->w->ne[0] && !a->tap && !b->tap && a->dst != b->dst;
+}
+
+/* Ops i, i + 1, i + 2 are gate, up and their GLU. */
+static bool is_glu(const struct program *p, int i)
+{
+    if (i + 2 >= p->n_ops) return false;
+    const struct op *a = &p->ops[i], *b = &p->ops[i + 1], *f = &p->ops[i + 2];
+    if (!same_kind(a, b) || f->code != OP_GLU || a->w->ne[1] != b->w->ne[1] || (!a->b) != (!b->b)) return false;
+    if (f->src[0] != a->dst || f->src[1] != b->dst || f->dst == a->src[0]) return false;
+    return (f->dst == a->dst || dead_after(p, a->dst, i + 2)) && (f->dst == b->dst || dead_after(p, b->dst, i + 2));
+}
+
+static bool writes_source(const struct gpu_step *s, int reg) { return reg == s->src; }
+
+/* Joins activation and addition behind the single matmul i; returns the last op taken in. */
+static int join_behind(const struct program *p, int i, struct gpu_step *s)
+{
+    const struct op *op = &p->ops[i], *next = i + 1 < p->n_ops ? op + 1 : NULL;
+    if (next && !op->tap && next->code == OP_ACT && next->src[0] == op->dst && (next->dst == op->dst || dead_after(p, op->dst, i + 1)) &&
+        !writes_source(s, next->dst)) {
+        s->act = true;
+        s->activation = next->activation;
+        s->dst[0] = next->dst;
+        op = next;
+        next = ++i + 1 < p->n_ops ? op + 1 : NULL;
+    }
+    if (next && !op->tap && next->code == OP_ADD && (next->src[0] == s->dst[0]) != (next->src[1] == s->dst[0]) &&
+        (next->dst == s->dst[0] || dead_after(p, s->dst[0], i + 1)) && !writes_source(s, next->dst)) {
+        s->res = next->src[next->src[0] == s->dst[0]];
+        s->dst[0] = next->dst;
+        op = next;
+        i++;
+    }
+    s->op = op;
+    return i;
+}
+
+/* Plans the matmul at op i; returns the last op taken in. */
+static int plan_matmul(struct gpu *g, int i)
+{
+    const struct program *p = g->program;
+    const struct op *op = &p->ops[i];
+    struct gpu_step *s = &g->steps[g->n_steps++];
+    *s = (struct gpu_step){.code = STEP_MATMUL, .op = op, .first = op, .norm = joined_norm(p, i), .dst = {op->dst, -1, -1}, .res = -1};
+    s->src = s->norm ? s->norm->src[0] : op->src[0];
+    if (is_glu(p, i) && !writes_source(s, op[2].dst)) {
+        struct gpu_weight *w = s->weight = &g->weights[g->n_weights++];
+        *w = (struct gpu_weight){.parts = {op[0].w, op[1].w}, .n_parts = 2, .glu = true, .rows = 2 * op->w->ne[1]};
+        finish_weight(w);
+        s->act = true;
+        s->activation = op[2].activation;
+        s->dst[0] = op[2].dst;
+        s->op = &op[2];
+        return i + 2;
+    }
+    int n = 1;
+    while (n < 3 && i + n < p->n_ops && same_kind(op, &op[n]) && !writes_source(s, op[n].dst) && (!op->b) == (!op[n].b) &&
+           !(i + n + 2 < p->n_ops && is_glu(p, i + n)))
+        n++;
+    if (n == 1) {
+        s->weight = single_weight(g, op->w);
+        finish_weight(s->weight);
+        return join_behind(p, i, s);
+    }
+    struct gpu_weight *w = s->weight = &g->weights[g->n_weights++];
+    *w = (struct gpu_weight){.n_parts = n};
+    for (int k = 0; k < n; k++) {
+        w->parts[k] = op[k].w;
+        w->rows += op[k].w->ne[1];
+        s->dst[k] = op[k].dst;
+    }
+    finish_weight(w);
+    s->op = &op[n - 1];
+    return i + n - 1;
+}
+
+/* Rope operations right before the attention that alone reads them go into its step. */
+static int plan_rope(struct gpu *g, int i)
+{
+    const struct program *p = g->program;
+    const struct op *att = NULL, *q = NULL, *k = NULL;
+    int last = i;
+    while (last < p->n_ops && p->ops[last].code == OP_ROPE) last++;
+    if (last < p->n_ops && p->ops[last].code == OP_ATTENTION && last - i <= 2) {
+        att = &p->ops[last];
+        for (int j = i; j < last; j++) {
+            if (p->ops[j].dst == att->src[0] && !q && att->src[0] != att->src[1]) q = &p->ops[j];
+            else if (p->ops[j].dst == att->src[1] && !k) k = &p->ops[j];
+            else att = NULL;
+            if (!att || p->ops[j].tap) break;
+        }
+    }
+    if (att) {
+        g->steps[g->n_steps++] = (struct gpu_step){.code = STEP_ATTEND, .op = att, .rope_q = q, .rope_k = k, .dst = {att->dst, -1, -1}, .res = -1};
+        return last;
+    }
+    g->steps[g->n_steps++] = (struct gpu_step){.code = STEP_ROPE, .op = &p->ops[i], .rope_q = &p->ops[i], .dst = {p->ops[i].dst, -1, -1}, .res = -1};
+    return i;
+}
+
+enum { HEAD_MOST = 256 };
+
+static kg_status check_heads(const struct gpu *g, const struct op *op)
+{
+    if (op->code == OP_ROPE && op->rope.head_dim > HEAD_MOST) return refuse(g, op, "heads of more than 256");
+    if (op->code != OP_ATTENTION) return KG_OK;
+    const struct attention *a = &op->attention;
+    int most = g->params.kv_type == KG_KV_F32 ? HEAD_MOST / 2 : HEAD_MOST;
+    if (a->k_dim > most || a->v_dim > most)
+        return refuse(g, op, g->params.kv_type == KG_KV_F32 ? "heads of more than 128 with an f32 cache" : "heads of more than 256");
+    return KG_OK;
+}
+
+static kg_status plan_op(struct gpu *g, int *i)
+{
+    const struct op *op = &g->program->ops[*i];
+    struct gpu_step s = {.op = op, .src = op->src[0], .dst = {op->dst, -1, -1}, .res = -1};
+    KG_TRY(check_heads(g, op));
+    switch (op->code) {
+    case OP_EMBED:
+    case OP_POS_EMBED:
+        s.code = STEP_EMBED;
+        s.weight = single_weight(g, op->w);
+        finish_weight(s.weight);
+        break;
+    case OP_RMS_NORM:
+    case OP_LAYER_NORM:
+        if (norm_joins(g->program, *i)) return KG_OK;
+        s.code = STEP_NORM;
+        s.norm = op;
+        break;
+    case OP_MATMUL: *i = plan_matmul(g, *i); return KG_OK;
+    case OP_ROPE: *i = plan_rope(g, *i); return KG_OK;
+    case OP_ATTENTION: s.code = STEP_ATTEND; break;
+    case OP_ACT: s.code = STEP_ACT; break;
+    case OP_GLU: s.code = STEP_GLU; break;
+    case OP_ADD: s.code = STEP_ADD; break;
+    case OP_SELECT: s.code = STEP_SELECT; break;
+    case OP_LOGITS: return KG_OK;
+    default: return refuse(g, op, "unknown operation");
+    }
+    g->steps[g->n_steps++] = s;
+    return KG_OK;
+}
+
+kg_status gpu_plan(struct gpu *g)
+{
+    const struct program *p = g->program;
+    g->steps = arena_array(&g->arena, (size_t)p->n_ops, sizeof *g->steps);
+    g->weights = arena_array(&g->arena, (size_t)p->n_ops, sizeof *g->weights);
+    if (!g->steps || !g->weights) return KG_ERR_MEMORY;
+    for (int i = 0; i < p->n_ops; i++) KG_TRY(plan_op(g, &i));
+    for (int i = 1; i < g->n_steps; i++) {
+        struct gpu_step *s = &g->steps[i], *before = s - 1;
+        s->same_acts = s->code == STEP_MATMUL && before->code == STEP_MATMUL && s->src == before->src && s->norm == before->norm &&
+                       before->dst[0] != s->src && before->dst[1] != s->src && before->dst[2] != s->src &&
+                       (s->weight->pack->code > 8) == (before->weight->pack->code > 8) && (s->weight->pack->code == 32) == (before->weight->pack->code == 32);
+    }
+    return KG_OK;
+}
+
+/* ---- rope ---- */
+
+static const double pi = 3.14159265358979323846;
+
+static double yarn_keep(const struct rope *r, int i)
+{
+    double per_pair = r->n_rot / (2 * log(r->base));
+    double low = fmax(floor(per_pair * log(r->orig_ctx / (2 * pi * r->beta_fast))), 0);
+    double high = fmin(ceil(per_pair * log(r->orig_ctx / (2 * pi * r->beta_slow))), r->n_rot - 1);
+    double ramp = (i - low) / fmax(high - low, 0.001);
+    return r->ext_factor * (1 - fmin(fmax(ramp, 0), 1));
+}
+
+static double scaled(const struct rope *r, double f, int i)
+{
+    if (r->scaling == ROPE_SCALING_LINEAR) return f / r->factor;
+    if (r->scaling == ROPE_SCALING_LLAMA3) {
+        double wave = 2 * pi / f;
+        if (wave < r->orig_ctx / r->high_freq) return f;
+        if (wave > r->orig_ctx / r->low_freq) return f / r->factor;
+        double s = (r->orig_ctx / wave - r->low_freq) / (r->high_freq - r->low_freq);
+        return (1 - s) * f / r->factor + s * f;
+    }
+    if (r->scaling == ROPE_SCALING_YARN) {
+        double keep = yarn_keep(r, i);
+        return (1 - keep) * f / r->factor + keep * f;
+    }
+    return f;
+}
+
+float gpu_rope_turns(const struct rope *r, uint32_t *turn)
+{
+    const float *factors = r->factors ? r->factors->data : NULL;
+    for (int i = 0; i < r->n_rot / 2; i++) {
+        float factor = 1;
+        if (factors) memcpy(&factor, factors + i, sizeof factor);
+        double turns = scaled(r, pow(r->base, -2.0 * i / r->n_rot) / (double)factor, i) / (2 * pi);
+        turns = (turns - floor(turns)) * 0x1p32;
+        double high = floor(turns), low = (turns - high) * 0x1p32;
+        turn[2 * i] = (uint32_t)high;
+        turn[2 * i + 1] = (uint32_t)low;
+    }
+    return r->scaling == ROPE_SCALING_YARN ? (float)(r->attn_factor * (1 + 0.1 * log(r->factor))) : 1;
+}

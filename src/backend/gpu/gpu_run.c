@@ -1,0 +1,385 @@
+/* One batch: its tokens go to the device in one block, then a launch per step, then the logits come back. A single token's launches are
+ * recorded and replayed. */
+#include "backend/gpu/gpu.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+
+struct run {
+    struct gpu *g;
+    const struct batch *batch;
+    int n;        /* tokens that the steps still have */
+    int n_select;
+    uint sel_at, table_at; /* words of the batch block */
+    int splits;   /* of the attention over the positions */
+    int longest;  /* blocks of the longest sequence, rounded up to a power of two */
+};
+
+/* ---- launches ---- */
+
+static kg_status launch(struct gpu *g, void *kernel, unsigned x, unsigned y, unsigned threads, const void *params, size_t params_bytes,
+                        void *const *buffers, int n_buffers)
+{
+    struct gpu_launch l = {.kernel = kernel, .grid = {x, y}, .threads = threads, .params = params, .params_bytes = params_bytes, .n_buffers = n_buffers};
+    for (int i = 0; i < n_buffers; i++) l.buffers[i] = buffers[i] ? buffers[i] : g->none;
+    return g->device->launch(g->dev, &l);
+}
+#define LAUNCH(g, kernel, x, y, threads, params, ...) \
+    launch(g, kernel, (unsigned)(x), (unsigned)(y), (unsigned)(threads), &(params), sizeof(params), (void *[]){__VA_ARGS__}, (int)COUNT_OF(((void *[]){__VA_ARGS__})))
+
+static unsigned ceil_div(unsigned a, unsigned b) { return (a + b - 1) / b; }
+/* Threads of a group that works on a row of n pieces. */
+static unsigned row_threads(unsigned n, unsigned most) { return MIN(most, MAX(32u, ROUND_UP(n, 32u))); }
+
+static uint norm_kind(const struct op *norm) { return !norm ? NORM_NONE : norm->code == OP_RMS_NORM ? NORM_RMS : NORM_LAYER; }
+
+static NormP norm_params(const struct gpu *g, const struct gpu_step *s, uint out_stride)
+{
+    const struct gpu_reg *x = &g->regs[s->code == STEP_NORM ? s->norm->src[0] : s->src];
+    return (NormP){.width = (uint)x->width, .stride = (uint)x->stride, .out_stride = out_stride, .n_units = (uint)x->stride / 32, .norm = norm_kind(s->norm),
+                   .has_b = s->norm && s->norm->b, .eps = s->norm ? (float)s->norm->eps : 0};
+}
+
+static kg_status run_embed(const struct run *r, const struct gpu_step *s)
+{
+    struct gpu *g = r->g;
+    const struct gpu_reg *y = &g->regs[s->dst[0]];
+    EmbedP p = {.w = s->weight->row, .width = (uint)y->width, .stride = (uint)y->stride, .by_pos = s->op->code == OP_POS_EMBED, .add = s->op->code == OP_POS_EMBED};
+    unsigned threads = row_threads((unsigned)y->stride / 4, 256);
+    return LAUNCH(g, s->weight->embed, ceil_div((unsigned)y->stride / 4, threads), r->n, threads, p, s->weight->buffer, g->batch,
+                  p.add ? g->regs[s->src].buffer : NULL, y->buffer);
+}
+
+static kg_status run_norm(const struct run *r, const struct gpu_step *s, void *out, int out_stride)
+{
+    struct gpu *g = r->g;
+    NormP p = norm_params(g, s, (uint)out_stride);
+    return LAUNCH(g, g->norm, r->n, 1, row_threads(p.stride / 4, (unsigned)g->info.matvec_waves * 32), p,
+                  g->regs[s->code == STEP_NORM ? s->norm->src[0] : s->src].buffer, s->norm_w, s->norm_b, out);
+}
+
+/* ---- matmul ---- */
+
+enum { MV_UNITS = 512, MV_F32_UNITS = 240 }; /* as in kernels/tune.h and module_pack.h */
+
+static MatP mat_params(const struct run *r, const struct gpu_step *s)
+{
+    const struct gpu *g = r->g;
+    const struct gpu_weight *w = s->weight;
+    const struct gpu_reg *x = &g->regs[s->src];
+    MatP p = {.w = w->row, .rows = (uint)w->rows, .n = (uint)r->n, .n_in = (uint)x->width, .x_stride = (uint)x->stride, .norm = norm_kind(s->norm), .has_norm_b = s->norm && s->norm->b,
+              .eps = s->norm ? (float)s->norm->eps : 0, .rows0 = (uint)(w->glu ? w->rows / 2 : w->parts[0]->ne[1]),
+              .rows1 = (uint)(w->n_parts > 1 && !w->glu ? w->parts[1]->ne[1] : 0), .has_bias = s->bias != NULL, .has_res = s->res >= 0,
+              .act = s->act ? (uint)s->activation + 1 : 0, .glu = w->glu};
+    p.stride0 = (uint)g->regs[s->dst[0]].stride;
+    p.stride1 = s->dst[1] >= 0 ? (uint)g->regs[s->dst[1]].stride : 0;
+    p.stride2 = s->dst[2] >= 0 ? (uint)g->regs[s->dst[2]].stride : 0;
+    p.res_stride = s->res >= 0 ? (uint)g->regs[s->res].stride : 0;
+    return p;
+}
+
+static void *reg_buffer(const struct gpu *g, int reg) { return reg >= 0 ? g->regs[reg].buffer : NULL; }
+
+/* Few tokens. `rows` are those of a wave at a time. */
+static kg_status run_matvec(const struct run *r, const struct gpu_step *s, MatP *p, void *kernel, void *x, unsigned tokens_at_a_time, unsigned rows, unsigned waves)
+{
+    struct gpu *g = r->g;
+    const unsigned cores = (unsigned)g->info.n_cores;
+    unsigned tiles = ceil_div(p->rows, rows * waves), rounds;
+    p->splits = 1;
+    while (p->splits < waves && tiles * p->splits < cores && p->w.n_units >= 64 * p->splits) p->splits *= 2;
+    p->n_tiles = ceil_div(p->rows, rows * (waves / p->splits));
+    rounds = ceil_div(p->n_tiles, cores * (unsigned)g->info.mv_groups);
+    p->n_groups = ceil_div(p->n_tiles, rounds); /* all have the same number of tiles, but for the last */
+    return LAUNCH(g, kernel, p->n_groups, ceil_div(p->n, tokens_at_a_time), waves * 32, *p, s->weight->buffer, x, s->norm_w, s->norm_b, s->bias,
+                  reg_buffer(g, s->res), reg_buffer(g, s->dst[0]), reg_buffer(g, s->dst[1]), reg_buffer(g, s->dst[2]));
+}
+
+static kg_status run_tiles(const struct run *r, const struct gpu_step *s, const MatP *p, bool f16, void *x)
+{
+    struct gpu *g = r->g;
+    return LAUNCH(g, f16 ? s->weight->mm_f16 : s->weight->mm_f32, ceil_div(p->rows, 64), ceil_div(p->n, f16 ? 64 : 32), 128, *p, s->weight->buffer, x,
+                  g->act_scale, s->bias, reg_buffer(g, s->res), reg_buffer(g, s->dst[0]), reg_buffer(g, s->dst[1]), reg_buffer(g, s->dst[2]));
+}
+
+static kg_status run_matmul(const struct run *r, const struct gpu_step *s)
+{
+    struct gpu *g = r->g;
+    const struct gpu_weight *w = s->weight;
+    MatP p = mat_params(r, s);
+    const uint units = p.w.n_units;
+    const bool quantized = w->pack->code <= 8 && g->params.activations == KG_ACT_INT8;
+    const unsigned threads = row_threads(units * 8, (unsigned)g->info.matvec_waves * 32);
+    void *x = g->regs[s->src].buffer;
+    const unsigned waves = (unsigned)g->info.matvec_waves, half = MIN(waves, 8u); /* the kernels with more in registers */
+    if (r->n == 1 && quantized && units <= MV_UNITS) {
+        bool tall = p.rows >= 4 * half * (unsigned)(g->info.n_cores * g->info.mv_groups); /* work for all even with four rows each */
+        return run_matvec(r, s, &p, tall ? w->mv1r4_i8 : w->mv1_i8, x, 1, tall ? 4 : 2, tall ? half : waves);
+    }
+    if (r->n == 1 && !quantized && units <= MV_F32_UNITS) return run_matvec(r, s, &p, w->mv1, x, 1, 2, half);
+    if (r->n <= GPU_MV_TOKENS && quantized) {
+        NormP np = norm_params(g, s, ROUND_UP(units * 40, 16u));
+        if (!s->same_acts) KG_TRY(LAUNCH(g, g->act_i8, r->n, 1, threads, np, g->regs[s->src].buffer, s->norm_w, s->norm_b, g->acts));
+        p.x_stride = np.out_stride;
+        return run_matvec(r, s, &p, w->mv4_i8, g->acts, 4, 2, half);
+    }
+    if (r->n > GPU_MV_TOKENS && g->params.activations == KG_ACT_INT8 && w->pack->code != 32) {
+        NormP np = norm_params(g, s, units * 32);
+        if (!s->same_acts) KG_TRY(LAUNCH(g, g->act_f16, r->n, 1, threads, np, g->regs[s->src].buffer, s->norm_w, s->norm_b, g->acts, g->act_scale));
+        p.x_stride = np.out_stride;
+        return run_tiles(r, s, &p, true, g->acts);
+    }
+    if (s->norm) {
+        if (!s->same_acts) KG_TRY(run_norm(r, s, g->normed, (int)units * 32));
+        x = g->normed;
+        p.x_stride = units * 32;
+    }
+    return r->n <= GPU_MV_TOKENS ? run_matvec(r, s, &p, w->mv4, x, 4, 2, half) : run_tiles(r, s, &p, false, x);
+}
+
+/* ---- attention ---- */
+
+static HeadP head_params(const struct run *r, const struct gpu_step *s)
+{
+    const struct gpu *g = r->g;
+    HeadP p = {.n = (uint)r->n, .table_at = r->table_at, .splits = (uint)r->splits, .rows = 1, .slices = 1, .lanes = 1, .n_kv_heads = 1, .mscale_q = s->mscale_q, .mscale_k = s->mscale_k};
+    const struct rope *q = s->rope_q ? &s->rope_q->rope : NULL, *k = s->rope_k ? &s->rope_k->rope : NULL;
+    if (q) {
+        p.n_heads = (uint)q->n_heads;
+        p.k_dim = (uint)q->head_dim;
+        p.q_stride = (uint)g->regs[s->rope_q->dst].stride;
+        p.rot_q = (uint)q->n_rot;
+        p.halves_q = q->style == ROPE_HALVES;
+    }
+    if (k) {
+        p.rot_k = (uint)k->n_rot;
+        p.halves_k = k->style == ROPE_HALVES;
+    }
+    if (s->code != STEP_ATTEND) return p;
+    const struct attention *a = &s->op->attention;
+    const struct gpu_kv *kv = &g->kv[a->kv];
+    p.n_heads = (uint)a->n_heads;
+    p.n_kv_heads = (uint)a->n_kv_heads;
+    p.k_dim = (uint)a->k_dim;
+    p.v_dim = (uint)a->v_dim;
+    p.q_stride = (uint)g->regs[s->op->src[0]].stride;
+    p.k_stride = (uint)g->regs[s->op->src[1]].stride;
+    p.v_stride = (uint)g->regs[s->op->src[2]].stride;
+    p.out_stride = (uint)g->regs[s->op->dst].stride;
+    p.k_row = kv->k_row;
+    p.v_row = kv->v_row;
+    p.k_groups = kv->k_groups;
+    p.v_groups = kv->v_groups;
+    p.scale = (float)a->scale;
+    p.store = 1;
+    p.rows = MIN(8u, p.n * p.n_heads / p.n_kv_heads);
+    while (p.rows * p.slices * 2 <= (uint)g->info.attend_waves && (int)p.slices < r->longest && p.rows * p.slices * 2 * p.v_row * kv->v_n <= 4096) p.slices *= 2;
+    p.owner = r->n == 1;
+    while (p.lanes < p.v_row) p.lanes *= 2;
+    return p;
+}
+
+static kg_status run_rope(const struct run *r, const struct gpu_step *s)
+{
+    struct gpu *g = r->g;
+    HeadP p = head_params(r, s);
+    return LAUNCH(g, g->rope, ceil_div(p.n_heads, 4), r->n, 128, p, g->batch, s->turns_q, s->turns_k, g->regs[s->rope_q->dst].buffer, NULL, NULL, NULL, NULL, NULL, NULL);
+}
+
+static kg_status run_attend(const struct run *r, const struct gpu_step *s)
+{
+    struct gpu *g = r->g;
+    const struct gpu_kv *kv = &g->kv[s->op->attention.kv];
+    HeadP p = head_params(r, s);
+    void *q = g->regs[s->op->src[0]].buffer, *k = g->regs[s->op->src[1]].buffer, *v = g->regs[s->op->src[2]].buffer, *out = g->regs[s->op->dst].buffer;
+    if (!p.owner) KG_TRY(LAUNCH(g, g->rope, ceil_div(p.n_heads + 2 * p.n_kv_heads, 4), r->n, 128, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v, kv->k_scale, kv->v_scale));
+    unsigned rows = p.n * p.n_heads / p.n_kv_heads;
+    KG_TRY(LAUNCH(g, g->attend, p.n_kv_heads * ceil_div(rows, p.rows), r->splits, p.rows * p.slices * 32, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v,
+                  kv->k_scale, kv->v_scale, out, g->part));
+    if (r->splits == 1) return KG_OK;
+    return LAUNCH(g, g->merge, p.n_heads, r->n, row_threads(p.v_dim, 256), p, g->part, out);
+}
+
+/* ---- the rest ---- */
+
+static kg_status run_map(const struct run *r, const struct gpu_step *s)
+{
+    struct gpu *g = r->g;
+    const struct gpu_reg *y = &g->regs[s->op->dst];
+    MapP p = {.n = (uint)r->n * (uint)y->stride, .act = s->op->code == OP_ADD ? 0 : (uint)s->op->activation};
+    void *a = g->regs[s->op->src[0]].buffer, *b = reg_buffer(g, s->op->src[1]);
+    unsigned threads = MIN(256u, (unsigned)g->info.matvec_waves * 32), groups = ceil_div(p.n, threads);
+    if (s->code == STEP_ACT) return LAUNCH(g, g->act, groups, 1, threads, p, a, y->buffer);
+    return LAUNCH(g, s->code == STEP_ADD ? g->add : g->glu, groups, 1, threads, p, a, b, y->buffer);
+}
+
+static kg_status run_select(struct run *r, const struct gpu_step *s)
+{
+    struct gpu *g = r->g;
+    const struct gpu_reg *y = &g->regs[s->op->dst];
+    SelectP p = {.stride = (uint)y->stride, .sel_at = r->sel_at};
+    r->n = r->n_select;
+    if (r->n == 0) return KG_OK;
+    unsigned threads = row_threads((unsigned)y->stride, 256);
+    return LAUNCH(g, g->select, ceil_div((unsigned)y->stride, threads), r->n, threads, p, g->batch, g->regs[s->op->src[0]].buffer, y->buffer);
+}
+
+static kg_status run_step(struct run *r, const struct gpu_step *s)
+{
+    switch (s->code) {
+    case STEP_EMBED: return run_embed(r, s);
+    case STEP_NORM: return run_norm(r, s, r->g->regs[s->dst[0]].buffer, r->g->regs[s->dst[0]].stride);
+    case STEP_MATMUL: return run_matmul(r, s);
+    case STEP_ROPE: return run_rope(r, s);
+    case STEP_ATTEND: return run_attend(r, s);
+    case STEP_ACT:
+    case STEP_GLU:
+    case STEP_ADD: return run_map(r, s);
+    case STEP_SELECT: return run_select(r, s);
+    }
+    return KG_OK;
+}
+
+/* Rows of a register to the host, without their padding; syncs. */
+static kg_status fetch(struct gpu *g, int reg, int n, float *dst)
+{
+    const struct gpu_reg *x = &g->regs[reg];
+    const size_t width = (size_t)x->width, stride = (size_t)x->stride;
+    float *to = width == stride ? dst : g->rows; /* dst may be g->rows */
+    KG_TRY(g->device->download(g->dev, x->buffer, 0, to, (size_t)n * stride * sizeof *to));
+    KG_TRY(g->device->sync(g->dev));
+    for (size_t t = 0; width != stride && t < (size_t)n; t++) memmove(dst + t * width, to + t * stride, width * sizeof *dst);
+    return KG_OK;
+}
+
+static kg_status run_steps(struct run *r)
+{
+    struct gpu *g = r->g;
+    for (int i = 0; i < g->n_steps && r->n > 0; i++) {
+        const struct gpu_step *s = &g->steps[i];
+        KG_TRY(run_step(r, s));
+        if (!s->op->tap || !r->batch->tap || r->n == 0) continue;
+        KG_TRY(fetch(g, s->op->dst, r->n, g->rows));
+        r->batch->tap(r->batch->tap_ctx, s->op, r->n, g->regs[s->op->dst].width, g->rows, NULL);
+    }
+    return KG_OK;
+}
+
+/* A single token: the first time plainly, so that everything is loaded; the second time recorded; then replayed. */
+static kg_status run_recorded(struct run *r)
+{
+    struct gpu *g = r->g;
+    struct gpu_recording *rec = NULL;
+    for (int i = 0; i < g->n_recordings; i++)
+        if (g->recordings[i].longest == r->longest && g->recordings[i].n_select == r->n_select) rec = &g->recordings[i];
+    if (!rec) {
+        if (g->n_recordings < GPU_RECORDINGS) g->recordings[g->n_recordings++] = (struct gpu_recording){.longest = r->longest, .n_select = r->n_select};
+        return run_steps(r);
+    }
+    if (!rec->recording) {
+        KG_TRY(g->device->record_begin(g->dev));
+        kg_status status = run_steps(r), ended = g->device->record_end(g->dev, &rec->recording);
+        KG_TRY(status);
+        KG_TRY(ended);
+    }
+    return g->device->record_run(g->dev, rec->recording);
+}
+
+/* ---- the batch ---- */
+
+static kg_status check_batch(const struct gpu *g, const struct batch *b)
+{
+    const struct program *p = g->program;
+    if (b->n < 1 || b->n > g->params.max_batch)
+        return status_set(KG_ERR_ARGUMENT, "%s backend: batch of %d tokens, room for %d", g->device->name, b->n, g->params.max_batch);
+    for (int i = 0; i < b->n; i++) {
+        const struct batch_token *t = &b->tokens[i];
+        if (t->id < 0 || t->id >= p->n_vocab) return status_set(KG_ERR_ARGUMENT, "token id %d is not in the vocabulary of %d", (int)t->id, p->n_vocab);
+        if (t->seq < 0 || t->seq >= b->n_seqs) return status_set(KG_ERR_ARGUMENT, "sequence %d of %d", (int)t->seq, b->n_seqs);
+        if (t->pos < 0 || (p->ctx_is_hard && t->pos >= p->n_ctx))
+            return status_set(KG_ERR_CONTEXT, "position %d is beyond the model's %lld", (int)t->pos, (long long)p->n_ctx);
+        if (t->pos / KV_BLOCK >= g->n_blocks) return status_set(KG_ERR_ARGUMENT, "position %d lies beyond the %d KV blocks reserved", (int)t->pos, g->n_blocks);
+    }
+    return KG_OK;
+}
+
+static kg_status hold_words(struct gpu *g, size_t words)
+{
+    if (words <= g->batch_words) return KG_OK;
+    size_t n = MAX(2 * words, (size_t)1024);
+    uint32_t *host = realloc(g->batch_host, n * sizeof *host);
+    if (!host) return status_set(KG_ERR_MEMORY, "out of memory");
+    g->batch_host = host;
+    KG_TRY(g->device->sync(g->dev));
+    gpu_forget_recordings(g);
+    if (g->batch) g->device->free(g->dev, g->batch);
+    g->batch = NULL;
+    g->batch_words = 0;
+    KG_TRY(g->device->alloc(g->dev, &g->batch, n * sizeof *host));
+    g->batch_words = n;
+    return KG_OK;
+}
+
+/* The block {id, pos, table, 0} per token, selected tokens, tables. Tokens of one sequence share a table; they come in order. */
+static kg_status put_batch(struct run *r)
+{
+    struct gpu *g = r->g;
+    const struct batch *b = r->batch;
+    size_t n = (size_t)b->n, words = 5 * n;
+    for (int s = 0; s < b->n_seqs; s++) {
+        int last = -1;
+        for (int i = 0; i < b->n; i++)
+            if (b->tokens[i].seq == s) last = MAX(last, b->tokens[i].pos);
+        words += (size_t)(last / KV_BLOCK + (last >= 0));
+    }
+    KG_TRY(hold_words(g, words));
+    uint32_t *w = g->batch_host;
+    r->sel_at = (uint)(4 * n);
+    r->table_at = (uint)(5 * n);
+    size_t at = 5 * n;
+    for (int s = 0; s < b->n_seqs; s++) {
+        int last = -1;
+        for (int i = 0; i < b->n; i++) {
+            const struct batch_token *t = &b->tokens[i];
+            if (t->seq != s) continue;
+            last = MAX(last, t->pos);
+            w[4 * i] = (uint32_t)t->id;
+            w[4 * i + 1] = (uint32_t)t->pos;
+            w[4 * i + 2] = (uint32_t)at;
+            w[4 * i + 3] = 0;
+        }
+        for (int k = 0; last >= 0 && k <= last / KV_BLOCK; k++) {
+            int32_t block = b->seqs[s].blocks[k];
+            if (block < 0 || block >= g->n_blocks) return status_set(KG_ERR_ARGUMENT, "KV block %d of %d", (int)block, g->n_blocks);
+            w[at++] = (uint32_t)block;
+        }
+    }
+    for (int i = 0; i < b->n; i++)
+        if (b->tokens[i].want_logits) w[4 * n + (size_t)r->n_select++] = (uint32_t)i;
+    return g->device->upload(g->dev, g->batch, 0, w, at * sizeof *w);
+}
+
+/* In how many parts the positions are read: enough groups to fill the device, at least two blocks for each wave of a group. */
+static void choose_splits(struct run *r)
+{
+    const struct gpu *g = r->g;
+    const struct batch *b = r->batch;
+    int longest = 0, groups = g->program->n_kv ? g->program->kv[0].n_kv_heads * b->n : 1;
+    for (int i = 0; i < b->n; i++) longest = MAX(longest, b->tokens[i].pos / KV_BLOCK + 1);
+    r->splits = r->longest = 1;
+    while (b->n <= GPU_MV_TOKENS && r->splits < GPU_SPLITS && longest > 8 * r->splits && groups * r->splits < 4 * g->info.n_cores) r->splits *= 2;
+    while (r->longest < longest) r->longest *= 2; /* a power of two: it chooses the recording */
+}
+
+kg_status gpu_run(void *ctx, const struct batch *batch)
+{
+    struct gpu *g = ctx;
+    KG_TRY(check_batch(g, batch));
+    struct run r = {.g = g, .batch = batch, .n = batch->n};
+    choose_splits(&r);
+    KG_TRY(put_batch(&r));
+    bool record = g->device->record_run && batch->n == 1 && !batch->tap;
+    KG_TRY(record ? run_recorded(&r) : run_steps(&r));
+    if (r.n_select == 0) return g->device->sync(g->dev);
+    return fetch(g, g->program->ops[g->program->n_ops - 1].src[0], r.n_select, batch->logits);
+}

@@ -1,0 +1,260 @@
+/* Attention over the paged cache, for one type of cache. Re-included for each with
+ *   KV       name
+ *   KV_TYPE  0 f16, 1 f32, 2 int8 with a float scale per 32 (q8_0)
+ *   KV_N     elements in 16 bytes
+ * The cache of a layer: keys [block][kv head][k_row][32 positions][16 bytes], so that a wave whose lanes are positions reads in one go;
+ * values [block][kv head][32 positions][v_row][16 bytes]; scales of int8 [block][kv head][group][32 positions].
+ * The batch block holds {id, pos, start of the sequence's block table, -} per token. */
+#define KN_JOIN(a, b) a##_##b
+#define KN_PUT(a, b) KN_JOIN(a, b)
+#define KN(name) KN_PUT(name, KV)
+
+#define HEAD_MOST 256 /* k_dim and v_dim, with their padding */
+#define ROWS_MOST 8   /* of a group */
+#define WAVES_MOST 32
+#define SUMS_MOST 4096 /* waves times elements of a value */
+#define KV_BLOCK 32
+
+/* The angle of `pos` turns of turn = {high, low} * 2^-64, as a fraction of half a turn in [-1, 1): exact for any position. */
+DEVFN float half_turns(uint pos, uint2 turn) { return (float)(int)(pos * turn.x + mul_high(pos, turn.y)) * (1.0f / 2147483648.0f); }
+
+/* Pair i of a head. */
+DEVFN void rotate(LOCAL float *x, uint i, uint rot, uint halves, uint pos, uint2 turn, float mscale)
+{
+    uint a = halves ? i : 2 * i, b = halves ? i + rot / 2 : 2 * i + 1;
+    float angle = half_turns(pos, turn), c = cos_pi(angle) * mscale, s = sin_pi(angle) * mscale, xa = x[a], xb = x[b];
+    x[a] = xa * c - xb * s;
+    x[b] = xa * s + xb * c;
+}
+
+/* A wave puts a key or a value (zeros behind its end) into the cache, if `stores`. base: block and kv head. */
+DEVFN void KN(put)(GLOBAL uchar *to, GLOBAL float *scale, size_t base, uint is_k, uint n_pieces, uint n_groups, uint slot, uint stores, LOCAL const float *x CTX_PARAM)
+{
+    for (uint i0 = 0; i0 < HEAD_MOST; i0 += WAVE) {
+        uint i = i0 + lane, piece = i / KV_N;
+        size_t at = is_k ? (base * n_pieces + piece) * KV_BLOCK + slot : (base * KV_BLOCK + slot) * n_pieces + piece;
+        float e = x[i];
+#if KV_TYPE == 2
+        float d = wave_max(fabsf(e)) / 127.0f;
+        uint group = i / WAVE;
+        if (stores && lane == 0 && group < n_groups) scale[(base * n_groups + group) * KV_BLOCK + slot] = d;
+        if (stores && piece < n_pieces) to[at * 16 + i % KV_N] = (uchar)(uint)(int)(d > 0.0f ? rintf(e / d) : 0.0f);
+#elif KV_TYPE == 1
+        if (stores && piece < n_pieces) ((GLOBAL float *)to)[at * 4 + i % KV_N] = e;
+#else
+        if (stores && piece < n_pieces) ((GLOBAL ushort *)to)[at * 8 + i % KV_N] = f2h(e);
+#endif
+    }
+    (void)scale;
+    (void)n_groups;
+}
+
+/* Rotates q and k by their positions, in place, and puts k and v into the cache. A wave per (token, head of q, k or v): groups x over
+ * heads, y tokens. */
+KERNEL(KN(rope), 128, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, turns_q), BUF(3, const uint2, turns_k), BUF(4, float, q),
+       BUF(5, float, k), BUF(6, const float, v), BUF(7, uchar, k_cache), BUF(8, uchar, v_cache), BUF(9, float, k_scale), BUF(10, float, v_scale))
+{
+    SHARED float head[4 * HEAD_MOST];
+    START();
+    uint h = group_x * (group_size / WAVE) + wave, t = group_y, n_q = p.n_heads, n_k = n_q + p.n_kv_heads, n_all = p.store ? n_k + p.n_kv_heads : n_q;
+    uint pos = batch[4 * t + 1], slot = pos % KV_BLOCK;
+    uint is_q = h < n_q, is_k = !is_q && h < n_k, kv_head = is_q ? 0 : is_k ? h - n_q : h - n_k;
+    uint dim = h >= n_all ? 0 : is_q || is_k ? p.k_dim : p.v_dim, rot = h >= n_all ? 0 : is_q ? p.rot_q : is_k ? p.rot_k : 0;
+    uint block = p.store ? batch[batch[4 * t + 2] + pos / KV_BLOCK] : 0, stores = p.store && !is_q && h < n_all;
+    LOCAL float *x = head + wave * HEAD_MOST;
+
+    for (uint i = lane; i < HEAD_MOST; i += WAVE) {
+        float e = 0.0f;
+        if (i < dim) e = is_q ? q[(size_t)t * p.q_stride + h * p.k_dim + i] : is_k ? k[(size_t)t * p.k_stride + kv_head * p.k_dim + i] : v[(size_t)t * p.v_stride + kv_head * p.v_dim + i];
+        x[i] = e;
+    }
+    BARRIER();
+    for (uint i = lane; i < rot / 2; i += WAVE) rotate(x, i, rot, is_q ? p.halves_q : p.halves_k, pos, is_q ? turns_q[i] : turns_k[i], is_q ? p.mscale_q : p.mscale_k);
+    BARRIER();
+    for (uint i = lane; i < dim; i += WAVE) {
+        if (is_q && rot) q[(size_t)t * p.q_stride + h * p.k_dim + i] = x[i];
+        if (is_k && rot) k[(size_t)t * p.k_stride + kv_head * p.k_dim + i] = x[i];
+    }
+    KN(put)(is_k ? k_cache : v_cache, is_k ? k_scale : v_scale, (size_t)(block * p.n_kv_heads + kv_head), is_k, is_k ? p.k_row : p.v_row,
+            is_k ? p.k_groups : p.v_groups, slot, stores, x CTX);
+}
+
+typedef struct {
+    float e[KV_N];
+} KN(Piece);
+
+DEVFN KN(Piece) KN(piece)(uint4 w)
+{
+    KN(Piece) r;
+#if KV_TYPE == 2
+    UNROLL for (uint i = 0; i < 4; i++)
+    {
+        r.e[i] = (float)byte_signed(w.x, i);
+        r.e[4 + i] = (float)byte_signed(w.y, i);
+        r.e[8 + i] = (float)byte_signed(w.z, i);
+        r.e[12 + i] = (float)byte_signed(w.w, i);
+    }
+#elif KV_TYPE == 1
+    r.e[0] = bits_f32(w.x);
+    r.e[1] = bits_f32(w.y);
+    r.e[2] = bits_f32(w.z);
+    r.e[3] = bits_f32(w.w);
+#else
+    r.e[0] = h2f_lo(w.x);
+    r.e[1] = h2f_hi(w.x);
+    r.e[2] = h2f_lo(w.y);
+    r.e[3] = h2f_hi(w.y);
+    r.e[4] = h2f_lo(w.z);
+    r.e[5] = h2f_hi(w.z);
+    r.e[6] = h2f_lo(w.w);
+    r.e[7] = h2f_hi(w.w);
+#endif
+    return r;
+}
+
+/* Attention. A row is one head of one token; the rows of a group share a kv head, and p.slices waves share a row, block by block. Groups: x kv
+ * head and tile of rows, y splits of the positions. Without splits it writes the result, else {sum, largest score, sums of values} to part.
+ * p.owner: there is one token, whose q, k and v come as the matmuls left them: the group rotates them, takes its own k and v from shared
+ * memory, and the group of the last split puts them into the cache. */
+KERNEL(KN(attend), 1024, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, turns_q), BUF(3, const uint2, turns_k), BUF(4, const float, q), BUF(5, const float, k),
+       BUF(6, const float, v), BUF(7, uchar, k_cache), BUF(8, uchar, v_cache), BUF(9, float, k_scale), BUF(10, float, v_scale), BUF(11, float, out), BUF(12, float, part))
+{
+    SHARED float4 qs4[ROWS_MOST * HEAD_MOST / 4];
+    SHARED float own[2 * HEAD_MOST]; /* k and v of the token itself */
+    SHARED float ps[WAVES_MOST * KV_BLOCK];
+    SHARED float sums[SUMS_MOST];
+    SHARED float found[2 * WAVES_MOST]; /* sum and largest score of each wave */
+    LOCAL float *qs = (LOCAL float *)qs4, *qr = qs + wave / p.slices * HEAD_MOST, *pw = ps + wave * KV_BLOCK;
+    uint gqa = p.n_heads / p.n_kv_heads, kv_head = group_x % p.n_kv_heads, first = group_x / p.n_kv_heads * p.rows, n_rows = p.n * gqa;
+    uint row = first + wave / p.slices, slice = wave % p.slices, live = row < n_rows, t = (live ? row : n_rows - 1) / gqa, split = group_y;
+    uint pos = batch[4 * t + 1], table = batch[4 * t + 2], n_blocks = pos / KV_BLOCK + 1, per = (n_blocks + p.splits - 1) / p.splits, longest = 0;
+    uint b0 = split * per < n_blocks ? split * per : n_blocks, b1 = b0 + per < n_blocks ? b0 + per : n_blocks, owns = p.owner && b1 == n_blocks && b0 < b1;
+    for (uint r = first; r < first + p.rows && r < n_rows; r++) { /* most blocks that a wave of the group has to read */
+        uint n = batch[4 * (r / gqa) + 1] / KV_BLOCK + 1, per_r = (n + p.splits - 1) / p.splits, steps = (per_r + p.slices - 1) / p.slices;
+        longest = steps > longest ? steps : longest;
+    }
+    START();
+    for (uint i = tid; i < p.rows * HEAD_MOST; i += group_size) {
+        uint r = first + i / HEAD_MOST, d = i % HEAD_MOST;
+        qs[i] = r < n_rows && d < p.k_dim ? q[(size_t)(r / gqa) * p.q_stride + (kv_head * gqa + r % gqa) * p.k_dim + d] : 0.0f;
+    }
+    if (p.owner) {
+        for (uint i = tid; i < HEAD_MOST; i += group_size) {
+            own[i] = i < p.k_dim ? k[kv_head * p.k_dim + i] : 0.0f;
+            own[HEAD_MOST + i] = i < p.v_dim ? v[kv_head * p.v_dim + i] : 0.0f;
+        }
+    }
+    BARRIER();
+    float most = -1e30f, sum = 0.0f, acc[KV_N];
+    UNROLL for (uint i = 0; i < KV_N; i++) acc[i] = 0.0f;
+    uint c = lane % p.lanes, lanes_per = WAVE / p.lanes, seen_end = pos + (p.owner ? 0 : 1);
+    if (p.owner) {
+        for (uint i = tid; i < p.rows * (p.rot_q / 2); i += group_size)
+            rotate(qs + i / (p.rot_q / 2) * HEAD_MOST, i % (p.rot_q / 2), p.rot_q, p.halves_q, pos, turns_q[i % (p.rot_q / 2)], p.mscale_q);
+        for (uint i = tid; i < p.rot_k / 2; i += group_size) rotate(own, i, p.rot_k, p.halves_k, pos, turns_k[i], p.mscale_k);
+        BARRIER();
+        size_t base = (size_t)(batch[table + pos / KV_BLOCK] * p.n_kv_heads + kv_head);
+        uint stores = owns && wave == 0 && first == 0;
+        KN(put)(k_cache, k_scale, base, 1, p.k_row, p.k_groups, pos % KV_BLOCK, stores, own CTX);
+        KN(put)(v_cache, v_scale, base, 0, p.v_row, p.v_groups, pos % KV_BLOCK, stores, own + HEAD_MOST CTX);
+        float s = 0.0f;
+        for (uint i = lane; i < p.k_dim; i += WAVE) s += qr[i] * own[i];
+        s = wave_sum(s) * p.scale;
+        if (owns && slice == 0) {
+            most = s;
+            sum = 1.0f;
+            if (lane < p.lanes && c < p.v_row) {
+                UNROLL for (uint i = 0; i < KV_N; i++) acc[i] = own[HEAD_MOST + c * KV_N + i];
+            }
+        }
+    }
+    for (uint step = 0; step < longest; step++) {
+        uint b = b0 + slice + step * p.slices, runs = b < b1 && live, block = batch[table + (runs ? b : 0)], j = b * KV_BLOCK + lane;
+        size_t base = (size_t)(block * p.n_kv_heads + kv_head);
+        float s = 0.0f, d = 1.0f;
+        GLOBAL const uint4 *kp = (GLOBAL const uint4 *)k_cache + base * p.k_row * KV_BLOCK + lane;
+        if (runs && j < seen_end) {
+            UNROLL_N(8) for (uint i = 0; i < p.k_row; i++)
+            {
+                KN(Piece) e = KN(piece)(kp[i * KV_BLOCK]);
+                float dot = 0.0f;
+                UNROLL for (uint x = 0; x < KV_N; x++) dot += e.e[x] * qr[i * KV_N + x];
+#if KV_TYPE == 2
+                d = k_scale[(base * p.k_groups + i / 2) * KV_BLOCK + lane];
+#endif
+                s += dot * d;
+            }
+        }
+        uint seen = runs && j < seen_end;
+        s = seen ? s * p.scale : -1e30f;
+        float now = fmaxf(most, wave_max(s)), old = expf(most - now), e = seen ? expf(s - now) : 0.0f;
+        sum = sum * old + wave_sum(e);
+        most = now;
+        pw[lane] = e;
+        WAVE_SYNC();
+        UNROLL for (uint i = 0; i < KV_N; i++) acc[i] *= old;
+        GLOBAL const uint4 *vp = (GLOBAL const uint4 *)v_cache + base * KV_BLOCK * p.v_row + c;
+        if (c < p.v_row && runs) {
+            UNROLL_N(8) for (uint i = lane / p.lanes; i < KV_BLOCK; i += lanes_per)
+            {
+                if (b * KV_BLOCK + i < seen_end) {
+                    KN(Piece) a = KN(piece)(vp[i * p.v_row]);
+                    float w = pw[i];
+#if KV_TYPE == 2
+                    w *= v_scale[(base * p.v_groups + c / 2) * KV_BLOCK + i];
+#endif
+                    UNROLL for (uint x = 0; x < KV_N; x++) acc[x] += w * a.e[x];
+                }
+            }
+        }
+        WAVE_SYNC();
+    }
+    for (uint m = p.lanes; m < WAVE; m *= 2) {
+        UNROLL for (uint i = 0; i < KV_N; i++) acc[i] += wave_xor(acc[i], m);
+    }
+    if (lane < p.lanes && c < p.v_row) {
+        UNROLL for (uint i = 0; i < KV_N; i++) sums[(wave * p.v_row + c) * KV_N + i] = acc[i];
+    }
+    if (lane == 0) {
+        found[2 * wave] = sum;
+        found[2 * wave + 1] = most;
+    }
+    BARRIER();
+    for (uint i = tid; i < p.rows * p.v_dim; i += group_size) {
+        uint r = i / p.v_dim, e = i % p.v_dim, at = first + r, h = kv_head * gqa + at % gqa;
+        float top = -1e30f, all = 0.0f, value = 0.0f;
+        for (uint s = r * p.slices; s < (r + 1) * p.slices; s++) top = fmaxf(top, found[2 * s + 1]);
+        for (uint s = r * p.slices; s < (r + 1) * p.slices; s++) {
+            float f = expf(found[2 * s + 1] - top);
+            all += found[2 * s] * f;
+            value += sums[s * p.v_row * KV_N + e] * f;
+        }
+        if (at < n_rows && p.splits == 1) out[(size_t)(at / gqa) * p.out_stride + h * p.v_dim + e] = value / all;
+        if (at < n_rows && p.splits > 1) {
+            GLOBAL float *to = part + (size_t)((at / gqa * p.n_heads + h) * p.splits + split) * (HEAD_MOST + 2);
+            to[2 + e] = value;
+            if (e == 0) {
+                to[0] = all;
+                to[1] = top;
+            }
+        }
+    }
+    (void)k_scale;
+    (void)v_scale;
+}
+
+/* Brings the splits together. Groups: x heads, y tokens. */
+KERNEL(KN(merge), 256, HeadP, BUF(1, const float, part), BUF(2, float, out))
+{
+    START();
+    uint h = group_x, t = group_y;
+    GLOBAL const float *from = part + (size_t)((t * p.n_heads + h) * p.splits) * (HEAD_MOST + 2);
+    float most = -1e30f, sum = 0.0f;
+    for (uint s = 0; s < p.splits; s++) most = fmaxf(most, from[s * (HEAD_MOST + 2) + 1]);
+    for (uint s = 0; s < p.splits; s++) sum += from[s * (HEAD_MOST + 2)] * expf(from[s * (HEAD_MOST + 2) + 1] - most);
+    for (uint i = tid; i < p.v_dim; i += group_size) {
+        float v = 0.0f;
+        for (uint s = 0; s < p.splits; s++) v += from[s * (HEAD_MOST + 2) + 2 + i] * expf(from[s * (HEAD_MOST + 2) + 1] - most);
+        out[(size_t)t * p.out_stride + h * p.v_dim + i] = v / sum;
+    }
+}

@@ -1,0 +1,86 @@
+/* Kernels that touch no packed weights and no cache: norms, what prepares activations for matmuls, elementwise operations, the choice
+ * of tokens. One group per token (norm, act_i8, act_f16); registers as params.h says. */
+
+KERNEL(norm_rows, 1024, NormP, BUF(1, const float, x), BUF(2, const float, w), BUF(3, const float, b), BUF(4, float, y))
+{
+    SHARED float tmp[1024 / WAVE];
+    START();
+    GLOBAL const float *xr = x + (size_t)group_x * p.stride;
+    Norm n = row_norm(xr, p.width, p.norm, p.eps, tmp CTX);
+    for (uint i = tid; i < p.stride / 4; i += group_size)
+        ((GLOBAL float4 *)(y + (size_t)group_x * p.out_stride))[i] = normed_4(xr, w, b, i, p.norm, p.has_b, n);
+}
+
+/* Into int8 units, as act_unit_global reads them. */
+KERNEL(act_i8, 1024, NormP, BUF(1, const float, x), BUF(2, const float, w), BUF(3, const float, b), BUF(4, uchar, y))
+{
+    SHARED float tmp[1024 / WAVE];
+    START();
+    GLOBAL const float *xr = x + (size_t)group_x * p.stride;
+    GLOBAL uchar *a = y + (size_t)group_x * p.out_stride;
+    Norm n = row_norm(xr, p.width, p.norm, p.eps, tmp CTX);
+    for (uint base = 0; base < 8 * p.n_units; base += group_size) {
+        uint i = base + tid, at = i < 8 * p.n_units ? i : 8 * p.n_units - 1, u = at / 8, k = at % 8;
+        Quant e = quantize(normed_4(xr, w, b, at, p.norm, p.has_b, n) CTX);
+        if (i == at) {
+            ((GLOBAL uint *)a)[(k / 4 * p.n_units + u) * 4 + k % 4] = e.q;
+            if (k % 4 == 0) ((GLOBAL ushort *)a)[18 * p.n_units + 2 * u + k / 4] = (ushort)(uint)e.sum;
+            if (k == 0) ((GLOBAL float *)a)[8 * p.n_units + u] = e.d;
+        }
+    }
+}
+
+/* Into halves, divided by a power of two that brings the largest below 2; scale[t] is that power. */
+KERNEL(act_f16, 1024, NormP, BUF(1, const float, x), BUF(2, const float, w), BUF(3, const float, b), BUF(4, ushort, y), BUF(5, float, scale))
+{
+    SHARED float tmp[1024 / WAVE];
+    START();
+    GLOBAL const float *xr = x + (size_t)group_x * p.stride;
+    Norm n = row_norm(xr, p.width, p.norm, p.eps, tmp CTX);
+    float most = 0.0f;
+    for (uint i = tid; i < 8 * p.n_units; i += group_size) {
+        float4 v = normed_4(xr, w, b, i, p.norm, p.has_b, n);
+        most = fmaxf(most, fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
+    }
+    most = group_max(tmp, most CTX);
+    uint exponent = f32_bits(most) >> 23 & 255u; /* of most in [2^(e-127), 2^(e-126)) */
+    exponent = exponent < 2u ? 2u : exponent > 252u ? 252u : exponent;
+    float down = bits_f32((254u - exponent) << 23);
+    for (uint i = tid; i < 8 * p.n_units; i += group_size) {
+        float4 v = normed_4(xr, w, b, i, p.norm, p.has_b, n);
+        uint2 h;
+        h.x = two_halves(v.x * down, v.y * down);
+        h.y = two_halves(v.z * down, v.w * down);
+        ((GLOBAL uint2 *)(y + (size_t)group_x * p.out_stride))[i] = h;
+    }
+    if (tid == 0) scale[group_x] = bits_f32(exponent << 23);
+}
+
+KERNEL(map_act, 256, MapP, BUF(1, const float, x), BUF(2, float, y))
+{
+    START();
+    uint i = group_x * group_size + tid;
+    if (i < p.n) y[i] = activate(p.act, x[i]);
+}
+
+KERNEL(map_glu, 256, MapP, BUF(1, const float, gate), BUF(2, const float, up), BUF(3, float, y))
+{
+    START();
+    uint i = group_x * group_size + tid;
+    if (i < p.n) y[i] = activate(p.act, gate[i]) * up[i];
+}
+
+KERNEL(map_add, 256, MapP, BUF(1, const float, a), BUF(2, const float, b), BUF(3, float, y))
+{
+    START();
+    uint i = group_x * group_size + tid;
+    if (i < p.n) y[i] = a[i] + b[i];
+}
+
+/* dst[s] = src[selected token s]. Groups: x over the row, y tokens. */
+KERNEL(take_rows, 256, SelectP, BUF(1, const uint, batch), BUF(2, const float, src), BUF(3, float, dst))
+{
+    START();
+    uint i = group_x * group_size + tid, t = batch[p.sel_at + group_y];
+    if (i < p.stride) dst[(size_t)group_y * p.stride + i] = src[(size_t)t * p.stride + i];
+}

@@ -1,0 +1,194 @@
+/* One layout of packed weights: how a unit of 32 elements is read and what its values are. Re-included for each row of pack.def
+ * with FMT, FMT_CODE, FMT_BOOK, FMT_SCALE and FMT_OFFSET set. Element 4i + b is byte b of word i. */
+#define FN_JOIN(a, b) a##_##b
+#define FN_PUT(a, b) FN_JOIN(a, b)
+#define FN(name) FN_PUT(name, FMT)
+
+#if FMT_CODE == 32
+#define FMT_WORDS 32
+#define FMT_RAW 32
+#elif FMT_CODE > 8
+#define FMT_WORDS 16
+#define FMT_RAW 16
+#else
+#define FMT_WORDS 8
+#define FMT_RAW FMT_CODE
+#endif
+
+/* A unit as it lies in memory: 4 bytes per bit of a code, scale and superscale. */
+typedef struct {
+    uint c[FMT_RAW];
+    uint s, d;
+} FN(Raw);
+
+typedef struct {
+    uint q[FMT_WORDS];
+    float s0, s1, m0, m1; /* of elements 0-15 and 16-31 */
+} FN(Unit);
+
+/* Unit u of a row. */
+DEVFN FN(Raw) FN(unit_fetch)(GLOBAL const uchar *row, uint u, RowP w)
+{
+    FN(Raw) r;
+#if FMT_CODE >= 4
+    UNROLL for (uint j = 0; j < FMT_RAW / 4; j++)
+    {
+        uint4 v = ld16_stream((GLOBAL const uint4 *)row + j * w.n_units + u);
+        r.c[4 * j] = v.x;
+        r.c[4 * j + 1] = v.y;
+        r.c[4 * j + 2] = v.z;
+        r.c[4 * j + 3] = v.w;
+    }
+#elif FMT_CODE >= 2
+    uint2 v = ld8_stream((GLOBAL const uint2 *)row + u);
+    r.c[0] = v.x;
+    r.c[1] = v.y;
+#else
+    r.c[0] = ((GLOBAL const uint *)row)[u];
+#endif
+#if FMT_CODE == 3 || FMT_CODE == 5
+    r.c[FMT_CODE - 1] = ((GLOBAL const uint *)(row + w.off_b))[u];
+#elif FMT_CODE == 6
+    uint2 h = ld8_stream((GLOBAL const uint2 *)(row + w.off_b) + u);
+    r.c[4] = h.x;
+    r.c[5] = h.y;
+#endif
+    r.s = r.d = 0;
+#if FMT_SCALE == 1 || FMT_SCALE == 5 || FMT_SCALE == 6
+    r.s = ((GLOBAL const ushort *)(row + w.off_s))[u];
+#elif FMT_SCALE > 0
+    r.s = ((GLOBAL const uint *)(row + w.off_s))[u];
+#endif
+#if FMT_SCALE >= 5
+    r.d = ((GLOBAL const uint *)(row + w.off_d))[u / 8];
+#endif
+    return r;
+}
+
+DEVFN FN(Unit) FN(unit_decode)(FN(Raw) a, RowP w)
+{
+    FN(Unit) r;
+#if FMT_CODE >= 8
+    UNROLL for (uint i = 0; i < FMT_WORDS; i++) r.q[i] = a.c[i];
+#elif FMT_CODE >= 4
+    UNROLL for (uint i = 0; i < 8; i++) r.q[i] = a.c[i % 4] >> (i / 4 * 4) & 0x0f0f0f0fu;
+#elif FMT_CODE >= 2
+    UNROLL for (uint i = 0; i < 8; i++) r.q[i] = a.c[i / 4] >> (2 * (i % 4)) & 0x03030303u;
+#else
+    UNROLL for (uint i = 0; i < 8; i++) r.q[i] = a.c[0] >> i & 0x01010101u;
+#endif
+#if FMT_CODE == 3 || FMT_CODE == 5
+    UNROLL for (uint i = 0; i < 8; i++) r.q[i] |= (a.c[FMT_CODE - 1] >> i & 0x01010101u) << (FMT_CODE - 1);
+#elif FMT_CODE == 6
+    UNROLL for (uint i = 0; i < 8; i++) r.q[i] |= (a.c[4 + i / 4] >> (2 * (i % 4)) & 0x03030303u) << 4;
+#endif
+#if FMT_BOOK
+    UNROLL for (uint i = 0; i < 8; i++) r.q[i] = lookup_4(r.q[i], w.book0, w.book1, w.book2, w.book3);
+#endif
+    (void)w;
+    r.s0 = r.s1 = 1.0f;
+    r.m0 = r.m1 = 0.0f;
+#if FMT_SCALE == 1
+    r.s0 = r.s1 = h2f((ushort)a.s);
+#elif FMT_SCALE == 2
+    r.s0 = r.s1 = h2f_lo(a.s);
+    r.m0 = r.m1 = h2f_hi(a.s);
+#elif FMT_SCALE == 3
+    r.s0 = h2f_lo(a.s);
+    r.s1 = h2f_hi(a.s);
+#elif FMT_SCALE == 4
+    r.s0 = r.s1 = bits_f32(a.s);
+#elif FMT_SCALE == 5
+    r.s0 = r.s1 = h2f_lo(a.d) * (float)(a.s & 255u);
+    r.m0 = r.m1 = h2f_hi(a.d) * (float)(a.s >> 8);
+#elif FMT_SCALE == 6
+    r.s0 = bits_f32(a.d) * (float)byte_signed(a.s, 0);
+    r.s1 = bits_f32(a.d) * (float)byte_signed(a.s, 1);
+#elif FMT_SCALE == 7
+    r.s0 = h2f_lo(a.d) * (float)(a.s & 255u);
+    r.s1 = h2f_lo(a.d) * (float)(a.s >> 8 & 255u);
+    r.m0 = h2f_hi(a.d) * (float)(a.s >> 16 & 255u);
+    r.m1 = h2f_hi(a.d) * (float)(a.s >> 24);
+#endif
+    return r;
+}
+
+DEVFN FN(Unit) FN(unit_load)(GLOBAL const uchar *row, uint u, RowP w) { return FN(unit_decode)(FN(unit_fetch)(row, u, w), w); }
+
+/* Elements 4i..4i+3; i is constant once unrolled. */
+DEVFN float4 FN(unit_value)(FN(Unit) a, uint i)
+{
+    float4 v;
+#if FMT_CODE == 32
+    v.x = bits_f32(a.q[4 * i]);
+    v.y = bits_f32(a.q[4 * i + 1]);
+    v.z = bits_f32(a.q[4 * i + 2]);
+    v.w = bits_f32(a.q[4 * i + 3]);
+#elif FMT_CODE == 17
+    v.x = bits_f32(a.q[2 * i] << 16);
+    v.y = bits_f32(a.q[2 * i] & 0xffff0000u);
+    v.z = bits_f32(a.q[2 * i + 1] << 16);
+    v.w = bits_f32(a.q[2 * i + 1] & 0xffff0000u);
+#elif FMT_CODE == 16
+    v.x = h2f_lo(a.q[2 * i]);
+    v.y = h2f_hi(a.q[2 * i]);
+    v.z = h2f_lo(a.q[2 * i + 1]);
+    v.w = h2f_hi(a.q[2 * i + 1]);
+#else
+    uint q = a.q[i];
+    float s = i < 4 ? a.s0 : a.s1, m = i < 4 ? a.m0 : a.m1;
+    v.x = s * (float)(byte_signed(q, 0) - FMT_OFFSET) - m;
+    v.y = s * (float)(byte_signed(q, 1) - FMT_OFFSET) - m;
+    v.z = s * (float)(byte_signed(q, 2) - FMT_OFFSET) - m;
+    v.w = s * (float)(byte_signed(q, 3) - FMT_OFFSET) - m;
+#endif
+    return v;
+}
+
+#if FMT_CODE <= 8
+/* Product with int8 activations. */
+DEVFN float FN(unit_dot)(FN(Unit) a, ActUnit x)
+{
+    int lo = dot4(a.q[0], x.q[0], dot4(a.q[1], x.q[1], dot4(a.q[2], x.q[2], dot4(a.q[3], x.q[3], 0))));
+#if FMT_SCALE == 3 || FMT_SCALE >= 6
+    int hi = dot4(a.q[4], x.q[4], dot4(a.q[5], x.q[5], dot4(a.q[6], x.q[6], dot4(a.q[7], x.q[7], 0))));
+    float v = a.s0 * (float)(lo - FMT_OFFSET * x.s0) + a.s1 * (float)(hi - FMT_OFFSET * x.s1);
+#if FMT_SCALE == 7
+    v -= a.m0 * (float)x.s0 + a.m1 * (float)x.s1;
+#endif
+#else
+    lo = dot4(a.q[4], x.q[4], dot4(a.q[5], x.q[5], dot4(a.q[6], x.q[6], dot4(a.q[7], x.q[7], lo))));
+    float v = a.s0 * (float)(lo - FMT_OFFSET * (x.s0 + x.s1));
+#if FMT_SCALE == 2 || FMT_SCALE == 5
+    v -= a.m0 * (float)(x.s0 + x.s1);
+#endif
+#endif
+    return x.d * v;
+}
+#endif
+
+/* One thread writes four elements. Groups: x over the row, y tokens. */
+KERNEL(FN(embed), 256, EmbedP, BUF(1, const uchar, w), BUF(2, const uint, batch), BUF(3, const float, src), BUF(4, float, dst))
+{
+    START();
+    uint i = group_x * group_size + tid, u = i / 8, t = group_y;
+    uint row = batch[4 * t + (p.by_pos ? 1 : 0)];
+    if (u < p.w.n_units) {
+        FN(Unit) a = FN(unit_load)(w + (size_t)row * p.w.row_bytes, u, p.w);
+        float4 v, z;
+        v.x = v.y = v.z = v.w = 0.0f;
+        UNROLL for (uint k = 0; k < 8; k++)
+        {
+            float4 e = FN(unit_value)(a, k);
+            if (i % 8 == k) v = e;
+        }
+        if (p.add) {
+            z = ((GLOBAL const float4 *)(src + (size_t)t * p.stride))[i];
+            v.x += z.x;
+            v.y += z.y;
+            v.z += z.z;
+            v.w += z.w;
+        }
+        ((GLOBAL float4 *)(dst + (size_t)t * p.stride))[i] = v;
+    }
+}

@@ -1,0 +1,5 @@
+/* A module "attend_*": KV, KV_TYPE and KV_N are set. */
+#include "backend/gpu/kernels/params.h"
+#include "backend/gpu/kernels/tune.h"
+#include "backend/gpu/kernels/common.h"
+#include "backend/gpu/kernels/attend.h"

@@ -1,0 +1,71 @@
+/* Parameter blocks of the kernels, shared by host and devices: only 4-byte scalars, so that the layout is the same everywhere.
+ * A register holds rows of `stride` floats, a multiple of 32; what lies beyond its width is zero and stays so. */
+#ifndef GPU_PARAMS_H
+#define GPU_PARAMS_H
+
+#define NORM_NONE 0
+#define NORM_RMS 1
+#define NORM_LAYER 2
+
+/* A row of packed weights: planes of codes from 0 and off_b, scales from off_s, superscales from off_d; bytes. */
+typedef struct {
+    uint n_units, off_b, off_s, off_d;
+    uint row_bytes;
+    uint book0, book1, book2, book3; /* 16 signed bytes */
+} RowP;
+
+/* y[t][row] = sum_i w[row][i] x[t][i] [+ bias[row]], then act or glu, then + res[t][row]. */
+typedef struct {
+    RowP w;
+    uint rows;
+    uint n;                 /* tokens */
+    uint n_in, x_stride;    /* floats; or bytes of a row of prepared activations */
+    uint norm, has_norm_b;  /* NORM_*, of x, where the kernel prepares it itself */
+    float eps;
+    uint rows0, rows1;      /* rows of the first two outputs; the third has the rest */
+    uint stride0, stride1, stride2, res_stride;
+    uint has_bias, has_res;
+    uint act;               /* 0: none, else activation + 1 */
+    uint glu;               /* rows 2i and 2i + 1 are gate and up of output i */
+    uint splits;            /* waves that share a row */
+    uint n_tiles, n_groups; /* matvec: tiles of rows, groups that share them */
+} MatP;
+
+/* dst[t] = row `index` of w, the token's id or its position; add: + src[t] */
+typedef struct {
+    RowP w;
+    uint width, stride, by_pos, add;
+} EmbedP;
+
+/* dst[t] = norm of src[t]; or as int8 units, or as halves with a scale per token. out_stride: floats, bytes, halves */
+typedef struct {
+    uint width, stride, out_stride, n_units, norm, has_b;
+    float eps;
+} NormP;
+
+typedef struct {
+    uint n, act; /* floats in all */
+} MapP;
+
+typedef struct {
+    uint stride, sel_at; /* where in the batch block the selection begins, in words */
+} SelectP;
+
+/* Heads of one layer. Offsets of the batch block are in words. */
+typedef struct {
+    uint n_heads, n_kv_heads, k_dim, v_dim;
+    uint q_stride, k_stride, v_stride, out_stride;
+    uint k_row, v_row;       /* 16-byte pieces of a key, of a value */
+    uint k_groups, v_groups; /* scales of a key, of a value (q8_0) */
+    uint rot_q, rot_k, halves_q, halves_k; /* rotated elements; pairs (i, i + rot/2) instead of (2i, 2i + 1) */
+    float mscale_q, mscale_k;
+    float scale;
+    uint n, table_at;
+    uint splits;
+    uint rows, slices;       /* (token, head) of a group; waves that share one */
+    uint owner;              /* attend: one token, which the kernel itself rotates and stores */
+    uint lanes;              /* lanes that read one value; a power of two */
+    uint store;              /* rope: also put k and v into the cache */
+} HeadP;
+
+#endif

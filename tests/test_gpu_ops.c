@@ -1,0 +1,298 @@
+/* layers: cpu gpu ref backend */
+/* Every operation of the GPU engine, on every device of this machine and always on the emulator: each tensor type through matmuls of one,
+ * a few and many tokens and through embeddings, against products in double of what the kernel is meant to see; norms, ropes, attention,
+ * activations, additions in small programs against the reference backend. */
+#include "gpu_test.h"
+
+/* ---- matmul by type ---- */
+
+enum { VOCAB = 67, OUT = 83 };
+
+/* x rounded as the kernel for n tokens of this type rounds it. */
+static void seen(const float *x, double *y, int n_in, int n, const struct type_info *type, kg_activations act)
+{
+    const bool codes = decode_int_form(type->type).group > 0, plain16 = type->type == TYPE_F16 || type->type == TYPE_BF16;
+    for (int i = 0; i < n_in; i++) y[i] = (double)x[i];
+    if (act == KG_ACT_F32 || (!codes && !plain16)) return;
+    if (codes && n <= 8) {
+        for (int u = 0; u < n_in; u += 32) {
+            float most = 0;
+            for (int i = u; i < u + 32; i++) most = fmaxf(most, fabsf(x[i]));
+            float inv = most > 0 ? 127.0f / most : 0, d = most / 127.0f;
+            for (int i = u; i < u + 32; i++) y[i] = (double)d * (double)rintf(x[i] * inv);
+        }
+    } else if (n > 8) {
+        float most = 0;
+        for (int i = 0; i < n_in; i++) most = fmaxf(most, fabsf(x[i]));
+        int e;
+        frexpf(most, &e);
+        for (int i = 0; i < n_in; i++) y[i] = ldexp((double)f32_from_f16(f16_from_f32(ldexpf(x[i], 1 - e))), e - 1);
+    }
+}
+
+static void check_matmul(size_t device, const struct type_info *type, int in, int n, kg_activations act)
+{
+    struct tensor embed = normal_tensor("embed", in, VOCAB, 1, 0), w = random_tensor("w", type, in, OUT), b = normal_tensor("b", OUT, 1, 1, 0);
+    struct program p = {.n_layers = 1, .dim = in, .n_vocab = VOCAB, .n_ctx = 512};
+    int x = program_reg(&p, in), s = program_reg(&p, in), y = program_reg(&p, OUT);
+    struct tensor top = normal_tensor("top", OUT, VOCAB, 0, 0);
+    for (int i = 0; i < OUT && i < VOCAB; i++) ((float *)(uintptr_t)top.data)[i * OUT + i] = 1; /* shows the first outputs */
+    int logits = program_reg(&p, VOCAB);
+    program_embed(&p, x, &embed);
+    program_matmul(&p, y, x, &w, &b);
+    int sel = program_reg(&p, OUT);
+    program_select(&p, sel, y);
+    program_matmul(&p, logits, sel, &top, NULL);
+    program_logits(&p, logits);
+    OK(program_finish(&p));
+    (void)s;
+    void *ctx = gpu_ctx(device, &p, act, KG_KV_F16, 96);
+    if (ctx) {
+        struct timeline l = {0};
+        for (int i = 0; i < n; i++) timeline_add(&l, 0, i, (i * 31 + 5) % VOCAB, true);
+        const struct backend *be = backend_find(gpu_names[device]);
+        float *got = compute(be, ctx, VOCAB, &l, 96, NULL);
+        double *row = malloc((size_t)in * sizeof *row), *xs = malloc((size_t)in * sizeof *xs);
+        assert_true(row && xs);
+        const bool codes = decode_int_form(type->type).group > 0, f16 = act == KG_ACT_INT8 && n > 8 && (codes || type->type == TYPE_F16 || type->type == TYPE_BF16);
+        for (int t = 0; t < n; t++) {
+            const float *xt = (const float *)embed.data + (size_t)l.tokens[t].id * (size_t)in;
+            seen(xt, xs, in, n, type, act);
+            for (int o = 0; o < VOCAB; o++) {
+                ref_decoder(type->type)((const uint8_t *)tensor_row(&w, o), row);
+                for (int i = 0; i < in; i += type->block) ref_decoder(type->type)((const uint8_t *)tensor_row(&w, o) + (size_t)(i / type->block * type->block_bytes), row + i);
+                double want = (double)((const float *)b.data)[o], size = fabs(want), lost = 0;
+                for (int i = 0; i < in; i++) {
+                    double v = f16 ? (double)f32_from_f16(f16_from_f32((float)row[i])) : row[i];
+                    if (f16) lost += fabs(xs[i]) * 0x1p-25; /* halves below the normal ones; and a value on the edge */
+                    want += v * xs[i];
+                    size += fabs(v * xs[i]);
+                }
+                float g = got[(size_t)t * VOCAB + (size_t)o];
+                double tolerance = 32 * U * size + lost + (f16 ? 0x1p-11 * size / sqrt(in) : 0);
+                if (!(fabs((double)g - want) <= tolerance))
+                    fail_msg("%s: %s, %d tokens of %d, activations %s: token %d output %d is %.9g, not %.9g (off by %.3g of %.3g)", gpu_names[device], type->name, n, in,
+                             act == KG_ACT_F32 ? "f32" : "int8", t, o, (double)g, want, fabs((double)g - want), tolerance);
+            }
+        }
+        free(row);
+        free(xs);
+        free(got);
+        be->close(ctx);
+    }
+    program_free(&p);
+    tensor_free(&embed);
+    tensor_free(&w);
+    tensor_free(&b);
+    tensor_free(&top);
+}
+
+static void matmuls(void **state)
+{
+    (void)state;
+    static const int tokens[] = {1, 3, 21};
+    for (size_t d = 0; d < COUNT_OF(gpu_names); d++) {
+        const struct type_info *type;
+        for (size_t i = 0; (type = type_at(i)); i++) {
+            int in = type->block == 1 ? 77 : type->block == 256 ? 768 : ROUND_UP(352, type->block);
+            for (size_t k = 0; k < COUNT_OF(tokens); k++)
+                for (int act = KG_ACT_INT8; act <= KG_ACT_F32; act++) check_matmul(d, type, in, tokens[k], (kg_activations)act);
+        }
+        check_matmul(d, type_by_name("Q4_K"), 512 * 32 + 256, 1, KG_ACT_INT8); /* wider than a group prepares */
+        check_matmul(d, type_by_name("F16"), 240 * 32 + 40, 1, KG_ACT_INT8);
+    }
+}
+
+/* ---- embeddings ---- */
+
+static void embeddings(void **state)
+{
+    (void)state;
+    for (size_t d = 0; d < COUNT_OF(gpu_names); d++) {
+        const struct type_info *type;
+        for (size_t i = 0; (type = type_at(i)); i++) {
+            int in = type->block == 1 ? 45 : 512;
+            struct tensor w = random_tensor("w", type, in, VOCAB), pos = random_tensor("pos", type, in, 40);
+            struct program p = {.n_layers = 1, .dim = in, .n_vocab = VOCAB, .n_ctx = 40, .ctx_is_hard = true};
+            struct tensor id = normal_tensor("id", in, VOCAB, 0, 0);
+            for (int k = 0; k < VOCAB; k++) ((float *)(uintptr_t)id.data)[k * in + k * 7 % in] = 1;
+            int x = program_reg(&p, in), s = program_reg(&p, in), logits = program_reg(&p, VOCAB);
+            program_embed(&p, x, &w);
+            program_pos_embed(&p, x, x, &pos);
+            program_select(&p, s, x);
+            program_matmul(&p, logits, s, &id, NULL);
+            program_logits(&p, logits);
+            OK(program_finish(&p));
+            void *ctx = gpu_ctx(d, &p, KG_ACT_F32, KG_KV_F16, 8);
+            if (ctx) {
+                struct timeline l = {0};
+                for (int t = 0; t < 5; t++) timeline_add(&l, 0, t, t * 13 % VOCAB, true);
+                const struct backend *be = backend_find(gpu_names[d]);
+                float *got = compute(be, ctx, VOCAB, &l, 8, NULL), *a = malloc((size_t)in * sizeof *a), *b = malloc((size_t)in * sizeof *b);
+                for (int t = 0; t < 5; t++) {
+                    decode_f32(type->type)(tensor_row(&w, l.tokens[t].id), a, in);
+                    decode_f32(type->type)(tensor_row(&pos, t), b, in);
+                    for (int k = 0; k < VOCAB; k++) {
+                        double x0 = (double)a[k * 7 % in], x1 = (double)b[k * 7 % in], g = (double)got[t * VOCAB + k];
+                        if (!(fabs(g - (x0 + x1)) <= 2 * U * (fabs(x0) + fabs(x1)))) fail_msg("%s: %s: %.9g, not %.9g", gpu_names[d], type->name, g, x0 + x1);
+                    }
+                }
+                free(got);
+                free(a);
+                free(b);
+                be->close(ctx);
+            }
+            program_free(&p);
+            tensor_free(&w);
+            tensor_free(&pos);
+            tensor_free(&id);
+        }
+    }
+}
+
+/* ---- programs ---- */
+
+struct shape {
+    int dim, n_heads, n_kv_heads, k_dim, v_dim, n_rot, ffn;
+    enum rope_style style;
+    enum rope_scaling scaling;
+    bool layer_norm, glu, bias, loose; /* loose: nothing can be joined */
+    enum activation f;
+};
+
+enum { LAYERS = 2, KEPT = 64 };
+
+struct net {
+    struct program p;
+    struct tensor kept[KEPT];
+    int n;
+};
+
+static const struct tensor *keep(struct net *m, struct tensor t)
+{
+    assert_true(m->n < KEPT);
+    m->kept[m->n] = t;
+    return &m->kept[m->n++];
+}
+static const struct tensor *mat(struct net *m, int in, int out) { return keep(m, normal_tensor("w", in, out, 1 / sqrtf((float)in), 0)); }
+static const struct tensor *vec(struct net *m, const struct shape *s, int n) { return s->bias ? keep(m, normal_tensor("b", n, 1, 0.3f, 0)) : NULL; }
+
+static void norm(struct net *m, const struct shape *s, int dst, int src)
+{
+    const struct tensor *w = keep(m, normal_tensor("norm", s->dim, 1, 0.2f, 1));
+    if (s->layer_norm) program_layer_norm(&m->p, dst, src, w, keep(m, normal_tensor("norm_b", s->dim, 1, 0.1f, 0)), 1e-5);
+    else program_rms_norm(&m->p, dst, src, w, NULL, 1e-6);
+}
+
+static void build(struct net *m, const struct shape *s)
+{
+    *m = (struct net){.p = {.n_layers = LAYERS, .dim = s->dim, .n_vocab = VOCAB, .n_ctx = 512}};
+    struct program *p = &m->p;
+    int x = program_reg(p, s->dim), y = program_reg(p, s->dim), q = program_reg(p, s->n_heads * s->k_dim), k = program_reg(p, s->n_kv_heads * s->k_dim),
+        v = program_reg(p, s->n_kv_heads * s->v_dim), att = program_reg(p, s->n_heads * s->v_dim), gate = program_reg(p, s->ffn), up = program_reg(p, s->ffn),
+        logits = program_reg(p, VOCAB);
+    struct rope rope = {.style = s->style, .scaling = s->scaling, .n_heads = s->n_heads, .head_dim = s->k_dim, .n_rot = s->n_rot, .base = 10000, .factor = 4, .orig_ctx = 128,
+                        .low_freq = 1, .high_freq = 4, .beta_fast = 32, .beta_slow = 1, .ext_factor = 1, .attn_factor = 1};
+    program_embed(p, x, mat(m, s->dim, VOCAB));
+    for (int i = 0; i < LAYERS; i++) {
+        program_set_layer(p, i);
+        norm(m, s, y, x);
+        program_matmul(p, q, y, mat(m, s->dim, s->n_heads * s->k_dim), vec(m, s, s->n_heads * s->k_dim));
+        program_matmul(p, k, y, mat(m, s->dim, s->n_kv_heads * s->k_dim), vec(m, s, s->n_kv_heads * s->k_dim));
+        if (s->loose) program_add(p, y, y, x); /* the norm has another reader */
+        program_matmul(p, v, y, mat(m, s->dim, s->n_kv_heads * s->v_dim), vec(m, s, s->n_kv_heads * s->v_dim));
+        if (s->n_rot) program_rope(p, q, &rope);
+        if (s->loose) program_act(p, v, v, s->f);
+        rope.n_heads = s->n_kv_heads;
+        if (s->n_rot) program_rope(p, k, &rope);
+        rope.n_heads = s->n_heads;
+        program_attention(p, att, q, k, v, s->n_heads, s->n_kv_heads, s->k_dim, s->v_dim, 1 / sqrt(s->k_dim));
+        program_matmul(p, y, att, mat(m, s->n_heads * s->v_dim, s->dim), vec(m, s, s->dim));
+        program_add(p, x, x, y);
+        if (s->loose) program_add(p, x, x, y); /* what the first addition took is still needed */
+        norm(m, s, y, x);
+        program_matmul(p, gate, y, mat(m, s->dim, s->ffn), vec(m, s, s->ffn));
+        if (s->glu) {
+            program_matmul(p, up, y, mat(m, s->dim, s->ffn), vec(m, s, s->ffn));
+            program_glu(p, gate, gate, up, s->f);
+            if (s->loose) program_add(p, gate, gate, up);
+        } else {
+            program_act(p, s->loose ? up : gate, gate, s->f);
+            if (s->loose) program_add(p, gate, gate, up);
+        }
+        program_matmul(p, y, gate, mat(m, s->ffn, s->dim), vec(m, s, s->dim));
+        program_add(p, x, x, y);
+        program_tap(p);
+    }
+    program_set_layer(p, -1);
+    program_select(p, y, x);
+    norm(m, s, x, y);
+    program_matmul(p, logits, x, mat(m, s->dim, VOCAB), NULL);
+    program_logits(p, logits);
+    OK(program_finish(p));
+}
+
+static const struct shape shapes[] = {
+    {64, 4, 2, 24, 40, 24, 96, ROPE_INTERLEAVED, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SILU},
+    {80, 4, 4, 20, 20, 0, 100, ROPE_HALVES, ROPE_SCALING_NONE, true, false, true, false, ACTIVATION_GELU_TANH},
+    {72, 9, 1, 64, 128, 32, 56, ROPE_HALVES, ROPE_SCALING_LLAMA3, false, true, true, false, ACTIVATION_GELU_ERF},
+    {64, 6, 3, 16, 16, 10, 64, ROPE_HALVES, ROPE_SCALING_YARN, true, true, true, true, ACTIVATION_RELU},
+    {33, 2, 1, 128, 8, 128, 47, ROPE_INTERLEAVED, ROPE_SCALING_LINEAR, false, false, false, true, ACTIVATION_SILU},
+};
+
+/* Two sequences beside each other; some tokens want logits. */
+static void make_timeline(struct timeline *l)
+{
+    *l = (struct timeline){0};
+    for (int a = 0, b = 0, turn = 0; a < 150 || b < 41; turn++) {
+        for (int i = 0; i <= turn * 7 % 5 && a < 150; i++, a++) timeline_add(l, 0, a, (a * 31 + 7) % VOCAB, a % 4 == 1 || a == 149);
+        for (int i = 0; i <= turn * 3 % 4 && b < 41; i++, b++) timeline_add(l, 1, b, (b * 17 + 5) % VOCAB, b % 5 == 2);
+    }
+}
+
+static void programs(void **state)
+{
+    (void)state;
+    static const double most[] = {[KG_KV_F16] = 1e-3, [KG_KV_F32] = 3e-6, [KG_KV_Q8_0] = 2e-2};
+    static const int batches[] = {1, 5, 64};
+    static struct net m;
+    static struct timeline l;
+    make_timeline(&l);
+    for (size_t i = 0; i < COUNT_OF(shapes); i++) {
+        build(&m, &shapes[i]);
+        void *ref;
+        struct backend_params params = {.n_threads = 1, .max_batch = 64};
+        double *want;
+        OK(backend_ref.open(&ref, &m.p, &params));
+        free(compute(&backend_ref, ref, VOCAB, &l, 64, &want));
+        backend_ref.close(ref);
+        for (size_t d = 0; d < COUNT_OF(gpu_names); d++)
+            for (int kv = KG_KV_F16; kv <= KG_KV_Q8_0; kv++)
+                for (size_t k = 0; k < COUNT_OF(batches); k++) {
+                    void *ctx = gpu_ctx(d, &m.p, KG_ACT_F32, (kg_kv_type)kv, 64);
+                    if (!ctx) continue;
+                    const struct backend *be = backend_find(gpu_names[d]);
+                    float *got = compute(be, ctx, VOCAB, &l, batches[k], NULL);
+                    double error = relative_error(got, want, (size_t)l.n_wanted * VOCAB);
+                    if (!(error <= most[kv])) fail_msg("%s: program %zu, cache type %d, batches of %d: relative error %.3g", gpu_names[d], i, kv, batches[k], error);
+                    free(got);
+                    be->close(ctx);
+                }
+        free(want);
+        program_free(&m.p);
+        for (int k = 0; k < m.n; k++) tensor_free(&m.kept[k]);
+    }
+}
+
+static int start(void **state)
+{
+    (void)state;
+    rng_start();
+    return 0;
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {cmocka_unit_test(programs), cmocka_unit_test(embeddings), cmocka_unit_test(matmuls)};
+    return cmocka_run_group_tests(tests, start, NULL);
+}
