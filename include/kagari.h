@@ -208,7 +208,8 @@ typedef struct kg_verify_report {
     int n_layers;
     double *layer_error; /* [n_layers]: the residual stream after each layer */
     double logits_error; /* over the logits of every token */
-    double logits_bound; /* what the arithmetic of this backend, its KV type and the file's tensor types allow */
+    double logits_bound; /* what the arithmetic of this backend, its KV type and the file's tensor types explain, errors of all stages taken as
+                            independent: trained models stay well below it, a badly conditioned one can exceed it */
     double worst_logit;  /* largest absolute difference of one logit */
     double same_top;     /* share of tokens whose most likely next token agrees, 0..1 */
     size_t n_tokens;

@@ -93,7 +93,7 @@ struct cpu_format {
     /* Packs rows [row0, row1) of t; row0 is a multiple of PANEL. */
     void (*pack)(void *packed, const struct tensor *t, int64_t row0, int64_t row1);
     size_t (*scratch_bytes)(int in, int max_n);
-    /* Computes outputs [row0, row1) for all tokens; row0 is a multiple of PANEL. */
+    /* Computes outputs [row0, row1) for all tokens; row0 is a multiple of 2 * PANEL, and so is row1 unless it is the end. */
     void (*run)(const struct cpu_matmul *m, int row0, int row1);
 };
 
