@@ -21,6 +21,7 @@ struct gpu_launch {
     size_t params_bytes;
     void *buffers[12]; /* every one a buffer of this device */
     int n_buffers;
+    bool overlap; /* may start while the launch before still runs: START() in the kernel waits for it */
 };
 
 struct gpu_device {

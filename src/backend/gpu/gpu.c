@@ -203,7 +203,7 @@ static kg_status pack_kernels(struct gpu *g, struct gpu_weight *w)
         const char *base;
         void **kernel;
         bool only_codes;
-    } list[] = {{"mv1_f32", &w->mv1, false},      {"mv4_f32", &w->mv4, false},      {"mv1_i8", &w->mv1_i8, true}, {"mv1r4_i8", &w->mv1r4_i8, true}, {"mv4_i8", &w->mv4_i8, true},
+    } list[] = {{"mv1_f32", &w->mv1, false},      {"mv2_f32", &w->mv2, false},      {"mv1_i8", &w->mv1_i8, true}, {"mv1r4_i8", &w->mv1r4_i8, true}, {"mv4_i8", &w->mv4_i8, true},
                 {"mm_f16", &w->mm_f16, false},    {"mm_f32", &w->mm_f32, false},    {"embed", &w->embed, false}};
     char module[64], name[64];
     snprintf(module, sizeof module, "pack_%s", w->pack->name);

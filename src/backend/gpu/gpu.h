@@ -34,7 +34,7 @@ struct gpu_weight {
     RowP row;
     int64_t rows;
     void *buffer;
-    void *mv1, *mv4, *mv1_i8, *mv1r4_i8, *mv4_i8, *mm_f16, *mm_f32, *embed; /* kernels */
+    void *mv1, *mv2, *mv1_i8, *mv1r4_i8, *mv4_i8, *mm_f16, *mm_f32, *embed; /* kernels */
 };
 
 /* ---- steps: the program with neighbouring operations joined ---- */
@@ -102,6 +102,7 @@ struct gpu {
         void *recording;
     } recordings[GPU_RECORDINGS]; /* of one token */
     int n_recordings;
+    bool overlap; /* launches of this batch; waiting groups of the next launch take room from long ones */
     float *rows; /* [widest stride] for downloads with padding */
     struct arena arena;
 };

@@ -20,7 +20,7 @@ struct run {
 static kg_status launch(struct gpu *g, void *kernel, unsigned x, unsigned y, unsigned threads, const void *params, size_t params_bytes,
                         void *const *buffers, int n_buffers)
 {
-    struct gpu_launch l = {.kernel = kernel, .grid = {x, y}, .threads = threads, .params = params, .params_bytes = params_bytes, .n_buffers = n_buffers};
+    struct gpu_launch l = {.kernel = kernel, .grid = {x, y}, .threads = threads, .params = params, .params_bytes = params_bytes, .n_buffers = n_buffers, .overlap = g->overlap};
     for (int i = 0; i < n_buffers; i++) l.buffers[i] = buffers[i] ? buffers[i] : g->none;
     return g->device->launch(g->dev, &l);
 }
@@ -85,12 +85,11 @@ static kg_status run_matvec(const struct run *r, const struct gpu_step *s, MatP 
 {
     struct gpu *g = r->g;
     const unsigned cores = (unsigned)g->info.n_cores;
-    unsigned tiles = ceil_div(p->rows, rows * waves), rounds;
+    unsigned tiles = ceil_div(p->rows, rows * waves);
     p->splits = 1;
     while (p->splits < waves && tiles * p->splits < cores && p->w.n_units >= 64 * p->splits) p->splits *= 2;
     p->n_tiles = ceil_div(p->rows, rows * (waves / p->splits));
-    rounds = ceil_div(p->n_tiles, cores * (unsigned)g->info.mv_groups);
-    p->n_groups = ceil_div(p->n_tiles, rounds); /* all have the same number of tiles, but for the last */
+    p->n_groups = MIN(p->n_tiles, cores * (unsigned)g->info.mv_groups);
     return LAUNCH(g, kernel, p->n_groups, ceil_div(p->n, tokens_at_a_time), waves * 32, *p, s->weight->buffer, x, s->norm_w, s->norm_b, s->bias,
                   reg_buffer(g, s->res), reg_buffer(g, s->dst[0]), reg_buffer(g, s->dst[1]), reg_buffer(g, s->dst[2]));
 }
@@ -98,7 +97,7 @@ static kg_status run_matvec(const struct run *r, const struct gpu_step *s, MatP 
 static kg_status run_tiles(const struct run *r, const struct gpu_step *s, const MatP *p, bool f16, void *x)
 {
     struct gpu *g = r->g;
-    return LAUNCH(g, f16 ? s->weight->mm_f16 : s->weight->mm_f32, ceil_div(p->rows, 64), ceil_div(p->n, f16 ? 64 : 32), 128, *p, s->weight->buffer, x,
+    return LAUNCH(g, f16 ? s->weight->mm_f16 : s->weight->mm_f32, ceil_div(p->rows, 64), ceil_div(p->n, f16 ? 128 : 32), f16 ? 256 : 128, *p, s->weight->buffer, x,
                   g->act_scale, s->bias, reg_buffer(g, s->res), reg_buffer(g, s->dst[0]), reg_buffer(g, s->dst[1]), reg_buffer(g, s->dst[2]));
 }
 
@@ -134,7 +133,7 @@ static kg_status run_matmul(const struct run *r, const struct gpu_step *s)
         x = g->normed;
         p.x_stride = units * 32;
     }
-    return r->n <= GPU_MV_TOKENS ? run_matvec(r, s, &p, w->mv4, x, 4, 2, half) : run_tiles(r, s, &p, false, x);
+    return r->n <= GPU_MV_TOKENS ? run_matvec(r, s, &p, w->mv2, x, 2, 2, half) : run_tiles(r, s, &p, false, x);
 }
 
 /* ---- attention ---- */
@@ -172,8 +171,8 @@ static HeadP head_params(const struct run *r, const struct gpu_step *s)
     p.v_groups = kv->v_groups;
     p.scale = (float)a->scale;
     p.store = 1;
-    p.rows = MIN(8u, p.n * p.n_heads / p.n_kv_heads);
-    while (p.rows * p.slices * 2 <= (uint)g->info.attend_waves && (int)p.slices < r->longest && p.rows * p.slices * 2 * p.v_row * kv->v_n <= 4096) p.slices *= 2;
+    p.rows = r->n == 1 ? 1 : MIN(8u, p.n * p.n_heads / p.n_kv_heads); /* one token: few rows, so each has a group */
+    while (p.rows * p.slices * 2 <= MIN((uint)g->info.attend_waves, 8 * p.rows) && (int)p.slices < r->longest && p.rows * p.slices * 2 * p.v_row * kv->v_n <= 4096) p.slices *= 2;
     p.owner = r->n == 1;
     while (p.lanes < p.v_row) p.lanes *= 2;
     return p;
@@ -377,6 +376,7 @@ kg_status gpu_run(void *ctx, const struct batch *batch)
     KG_TRY(check_batch(g, batch));
     struct run r = {.g = g, .batch = batch, .n = batch->n};
     choose_splits(&r);
+    g->overlap = batch->n <= GPU_MV_TOKENS;
     KG_TRY(put_batch(&r));
     bool record = g->device->record_run && batch->n == 1 && !batch->tap;
     KG_TRY(record ? run_recorded(&r) : run_steps(&r));

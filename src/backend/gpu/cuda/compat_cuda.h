@@ -13,7 +13,7 @@ typedef unsigned char uchar;
 #define UNROLL_N(n) PRAGMA(unroll n)
 #define BUF(i, T, name) T *name
 #define KERNEL(name, threads, P, ...) KERNEL_(name, threads, P, __VA_ARGS__)
-#define KERNEL_(name, threads, P, ...) extern "C" __global__ void __launch_bounds__(threads, (threads) >= 512 ? 1024 / (threads) : 1) name(const P p, __VA_ARGS__)
+#define KERNEL_(name, threads, P, ...) extern "C" __global__ void __launch_bounds__(threads, (threads) >= 256 ? ((threads) >= 512 ? 1024 / (threads) : 2) : 1) name(const P p, __VA_ARGS__)
 #define CTX_PARAM
 #define CTX
 #define group_x blockIdx.x
@@ -53,17 +53,17 @@ DEVFN float sin_pi(float x) { return sinpif(x); }
 DEVFN uint mul_high(uint a, uint b) { return __umulhi(a, b); }
 DEVFN int dot4(uint a, uint b, int c) { return __dp4a((int)a, (int)b, c); }
 
-/* Weights are read once: they need no place in L1. */
+/* Weights are read once: they need no place in L1. Volatile, so that loads above START() stay there. */
 DEVFN uint4 ld16_stream(const uint4 *a)
 {
     uint4 v;
-    asm("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(a));
+    asm volatile("ld.global.nc.L1::no_allocate.v4.u32 {%0, %1, %2, %3}, [%4];" : "=r"(v.x), "=r"(v.y), "=r"(v.z), "=r"(v.w) : "l"(a));
     return v;
 }
 DEVFN uint2 ld8_stream(const uint2 *a)
 {
     uint2 v;
-    asm("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(a));
+    asm volatile("ld.global.nc.L1::no_allocate.v2.u32 {%0, %1}, [%2];" : "=r"(v.x), "=r"(v.y) : "l"(a));
     return v;
 }
 

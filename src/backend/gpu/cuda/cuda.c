@@ -248,7 +248,7 @@ static kg_status cuda_launch(void *dev, const struct gpu_launch *l)
         args[i + 1] = &buffers[i];
     }
     struct cu_attribute overlap = {.id = 6 /* programmatic stream serialization */, .value = {.i = 1}};
-    struct cu_config config = {.grid = {l->grid[0], l->grid[1], 1}, .block = {l->threads, 1, 1}, .stream = c->stream, .attributes = &overlap, .n_attributes = c->pdl};
+    struct cu_config config = {.grid = {l->grid[0], l->grid[1], 1}, .block = {l->threads, 1, 1}, .stream = c->stream, .attributes = &overlap, .n_attributes = c->pdl && l->overlap};
     CU_TRY(c, "launch", c->cuLaunchKernelEx(&config, l->kernel, args, NULL));
     return KG_OK;
 }

@@ -27,10 +27,11 @@ DEVFN void rotate(LOCAL float *x, uint i, uint rot, uint halves, uint pos, uint2
     x[b] = xa * s + xb * c;
 }
 
-/* A wave puts a key or a value (zeros behind its end) into the cache, if `stores`. base: block and kv head. */
-DEVFN void KN(put)(GLOBAL uchar *to, GLOBAL float *scale, size_t base, uint is_k, uint n_pieces, uint n_groups, uint slot, uint stores, LOCAL const float *x CTX_PARAM)
+/* A wave puts a key or a value (zeros behind its end) into the cache, if `stores`. base: block and kv head; n_most:
+ * elements of the longest row that the group puts. */
+DEVFN void KN(put)(GLOBAL uchar *to, GLOBAL float *scale, size_t base, uint is_k, uint n_pieces, uint n_groups, uint n_most, uint slot, uint stores, LOCAL const float *x CTX_PARAM)
 {
-    for (uint i0 = 0; i0 < HEAD_MOST; i0 += WAVE) {
+    for (uint i0 = 0; i0 < n_most; i0 += WAVE) {
         uint i = i0 + lane, piece = i / KV_N;
         size_t at = is_k ? (base * n_pieces + piece) * KV_BLOCK + slot : (base * KV_BLOCK + slot) * n_pieces + piece;
         float e = x[i];
@@ -76,7 +77,7 @@ KERNEL(KN(rope), 128, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, turn
         if (is_k && rot) k[(size_t)t * p.k_stride + kv_head * p.k_dim + i] = x[i];
     }
     KN(put)(is_k ? k_cache : v_cache, is_k ? k_scale : v_scale, (size_t)(block * p.n_kv_heads + kv_head), is_k, is_k ? p.k_row : p.v_row,
-            is_k ? p.k_groups : p.v_groups, slot, stores, x CTX);
+            is_k ? p.k_groups : p.v_groups, (p.k_row > p.v_row ? p.k_row : p.v_row) * KV_N, slot, stores, x CTX);
 }
 
 typedef struct {
@@ -129,9 +130,18 @@ KERNEL(KN(attend), 1024, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, t
     uint row = first + wave / p.slices, slice = wave % p.slices, live = row < n_rows, t = (live ? row : n_rows - 1) / gqa, split = group_y;
     uint pos = batch[4 * t + 1], table = batch[4 * t + 2], n_blocks = pos / KV_BLOCK + 1, per = (n_blocks + p.splits - 1) / p.splits, longest = 0;
     uint b0 = split * per < n_blocks ? split * per : n_blocks, b1 = b0 + per < n_blocks ? b0 + per : n_blocks, owns = p.owner && b1 == n_blocks && b0 < b1;
-    for (uint r = first; r < first + p.rows && r < n_rows; r++) { /* most blocks that a wave of the group has to read */
-        uint n = batch[4 * (r / gqa) + 1] / KV_BLOCK + 1, per_r = (n + p.splits - 1) / p.splits, steps = (per_r + p.slices - 1) / p.slices;
-        longest = steps > longest ? steps : longest;
+    size_t own_base = (size_t)(batch[table + n_blocks - 1] * p.n_kv_heads + kv_head);
+    if (p.n == 1) longest = (per + p.slices - 1) / p.slices;
+    else {
+        for (uint r = first; r < first + p.rows && r < n_rows; r++) { /* most blocks that a wave of the group has to read */
+            uint n = batch[4 * (r / gqa) + 1] / KV_BLOCK + 1, per_r = (n + p.splits - 1) / p.splits, steps = (per_r + p.slices - 1) / p.slices;
+            longest = steps > longest ? steps : longest;
+        }
+    }
+    if (b0 + slice < b1) { /* the first block is on its way; only this token's own row is not there yet */
+        size_t at = (size_t)(batch[table + b0 + slice] * p.n_kv_heads + kv_head) * KV_BLOCK;
+        if (lane * 8 < p.k_row * KV_BLOCK) PREFETCH(k_cache + (at * p.k_row + lane * 8) * 16);
+        if (lane * 8 < p.v_row * KV_BLOCK) PREFETCH(v_cache + (at * p.v_row + lane * 8) * 16);
     }
     START();
     for (uint i = tid; i < p.rows * HEAD_MOST; i += group_size) {
@@ -153,10 +163,15 @@ KERNEL(KN(attend), 1024, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, t
             rotate(qs + i / (p.rot_q / 2) * HEAD_MOST, i % (p.rot_q / 2), p.rot_q, p.halves_q, pos, turns_q[i % (p.rot_q / 2)], p.mscale_q);
         for (uint i = tid; i < p.rot_k / 2; i += group_size) rotate(own, i, p.rot_k, p.halves_k, pos, turns_k[i], p.mscale_k);
         BARRIER();
-        size_t base = (size_t)(batch[table + pos / KV_BLOCK] * p.n_kv_heads + kv_head);
-        uint stores = owns && wave == 0 && first == 0;
-        KN(put)(k_cache, k_scale, base, 1, p.k_row, p.k_groups, pos % KV_BLOCK, stores, own CTX);
-        KN(put)(v_cache, v_scale, base, 0, p.v_row, p.v_groups, pos % KV_BLOCK, stores, own + HEAD_MOST CTX);
+        uint stores = owns && first == 0;
+#if KV_TYPE != 2
+        if (stores && wave == 0)
+#endif
+            KN(put)(k_cache, k_scale, own_base, 1, p.k_row, p.k_groups, p.k_row * KV_N, pos % KV_BLOCK, stores && wave == 0, own CTX);
+#if KV_TYPE != 2
+        if (stores && wave == group_size / WAVE - 1)
+#endif
+            KN(put)(v_cache, v_scale, own_base, 0, p.v_row, p.v_groups, p.v_row * KV_N, pos % KV_BLOCK, stores && wave == group_size / WAVE - 1, own + HEAD_MOST CTX);
         float s = 0.0f;
         for (uint i = lane; i < p.k_dim; i += WAVE) s += qr[i] * own[i];
         s = wave_sum(s) * p.scale;

@@ -1,73 +1,97 @@
-/* Matmul for prompts, in tiles. mm_f16: 64 tokens by 64 rows on the device's 16 x 16 matrix operations, f16 operands, f32 sums; a token's
+/* Matmul for prompts, in tiles. mm_f16: 128 tokens by 64 rows on the device's 16 x 16 matrix operations, f16 operands, f32 sums; a token's
  * halves carry a power of two of its own, so that none overflows. mm_f32: 32 tokens by 64 rows, all in f32. */
 
-#define MM 64
+#define MM 64        /* rows */
+#define MM_TOKENS 128
 #define MM_K 64      /* columns of a step: two units of each row */
 #define MM_LD 72     /* row length in shared memory: rows begin in different banks */
 
-/* A thread decodes a unit of each step; x: halves [n][x_stride], scale[n]. Groups: x rows, y tokens. */
-KERNEL(FN(mm_f16), 128, MatP, BUF(1, const uchar, w), BUF(2, const ushort, x), BUF(3, const float, scale), BUF(4, const float, bias),
+/* The first four waves decode weights, a unit for each thread and step; the others copy activations: halves [n][x_stride], scale[n]. What the
+ * next step needs is fetched before this one is multiplied. Groups: x rows, y tokens. */
+KERNEL(FN(mm_f16), 256, MatP, BUF(1, const uchar, w), BUF(2, const ushort, x), BUF(3, const float, scale), BUF(4, const float, bias),
        BUF(5, const float, res), BUF(6, float, y0), BUF(7, float, y1), BUF(8, float, y2))
 {
-    SHARED uint4 sh[2 * MM * MM_LD * 2 / 16];
+    SHARED uint4 sh[(MM + MM_TOKENS) * MM_LD * 2 / 16];
     LOCAL ushort *ws = (LOCAL ushort *)sh, *xs = ws + MM * MM_LD;
     LOCAL float *ys = (LOCAL float *)sh;
-    uint row0 = group_x * MM, n0 = group_y * MM, wr = wave / 2 * 32, wn = wave % 2 * 32;
-    uint r = tid / 2, half_k = tid % 2, my_row = row0 + r < p.rows ? row0 + r : p.rows - 1;
+    uint row0 = group_x * MM, n0 = group_y * MM_TOKENS, wr = wave / 4 * 32, wn = wave % 4 * 32, decodes = wave < 4;
+    uint r = tid % 128 / 2, half_k = tid % 2, my_row = row0 + r < p.rows ? row0 + r : p.rows - 1;
     GLOBAL const uchar *wrow = w + (size_t)my_row * p.w.row_bytes;
     MatC c[4];
-    START();
+    FN(Raw) raw;
+    uint4 xv[8], zero;
+    zero.x = zero.y = zero.z = zero.w = 0;
     UNROLL for (uint i = 0; i < 4; i++) mat_zero(c[i]);
-    for (uint k = 0; k < p.w.n_units; k += 2) {
-        uint u = k + half_k;
-        LOCAL uint4 *to = (LOCAL uint4 *)(ws + r * MM_LD + half_k * 32);
-        if (u < p.w.n_units) {
-            FN(Unit) a = FN(unit_load)(wrow, u, p.w);
-            UNROLL for (uint i = 0; i < 4; i++)
+    if (decodes && half_k < p.w.n_units) raw = FN(unit_fetch)(wrow, half_k, p.w);
+    START();
+    for (uint k = 0; k < p.w.n_units + 2; k += 2) {
+        if (k > 0) BARRIER(); /* the step before is multiplied */
+        if (!decodes && k < p.w.n_units) {
+            UNROLL for (uint i = 0; i < 8; i++)
             {
-                float4 lo = FN(unit_value)(a, 2 * i), hi = FN(unit_value)(a, 2 * i + 1);
-                uint4 h;
-                h.x = two_halves(lo.x, lo.y);
-                h.y = two_halves(lo.z, lo.w);
-                h.z = two_halves(hi.x, hi.y);
-                h.w = two_halves(hi.z, hi.w);
-                to[i] = h;
+                uint piece = tid - 128 + 128 * i, t = n0 + piece / 8, e = piece % 8;
+                xv[i] = zero;
+                if (t < p.n && k + e / 4 < p.w.n_units) xv[i] = ((GLOBAL const uint4 *)(x + (size_t)t * p.x_stride))[k * 4 + e];
             }
         }
-        for (uint i = tid; i < MM * MM_K / 8; i += 128) {
-            uint t = n0 + i / 8, e = i % 8;
-            uint4 v;
-            v.x = v.y = v.z = v.w = 0;
-            if (t < p.n && k + e / 4 < p.w.n_units) v = ((GLOBAL const uint4 *)(x + (size_t)t * p.x_stride))[k * 4 + e];
-            ((LOCAL uint4 *)(xs + i / 8 * MM_LD))[e] = v;
-            if (k + e / 4 >= p.w.n_units) ((LOCAL uint4 *)(ws + i / 8 * MM_LD))[e] = v;
+        if (k > 0) {
+            UNROLL for (uint e = 0; e < MM_K; e += 16)
+            {
+                MatA a0, a1;
+                MatB b0, b1;
+                mat_load_a(a0, xs + wn * MM_LD + e, MM_LD);
+                mat_load_a(a1, xs + (wn + 16) * MM_LD + e, MM_LD);
+                mat_load_b(b0, ws + wr * MM_LD + e, MM_LD);
+                mat_load_b(b1, ws + (wr + 16) * MM_LD + e, MM_LD);
+                mat_mma(c[0], a0, b0);
+                mat_mma(c[1], a0, b1);
+                mat_mma(c[2], a1, b0);
+                mat_mma(c[3], a1, b1);
+            }
+            BARRIER();
         }
-        BARRIER();
-        UNROLL for (uint e = 0; e < MM_K; e += 16)
-        {
-            MatA a0, a1;
-            MatB b0, b1;
-            mat_load_a(a0, xs + wn * MM_LD + e, MM_LD);
-            mat_load_a(a1, xs + (wn + 16) * MM_LD + e, MM_LD);
-            mat_load_b(b0, ws + wr * MM_LD + e, MM_LD);
-            mat_load_b(b1, ws + (wr + 16) * MM_LD + e, MM_LD);
-            mat_mma(c[0], a0, b0);
-            mat_mma(c[1], a0, b1);
-            mat_mma(c[2], a1, b0);
-            mat_mma(c[3], a1, b1);
+        if (decodes && k < p.w.n_units) {
+            LOCAL uint4 *to = (LOCAL uint4 *)(ws + r * MM_LD + half_k * 32);
+            if (k + half_k < p.w.n_units) {
+                FN(Unit) a = FN(unit_decode)(raw, p.w);
+                if (k + 2 + half_k < p.w.n_units) raw = FN(unit_fetch)(wrow, k + 2 + half_k, p.w);
+                UNROLL for (uint i = 0; i < 4; i++)
+                {
+                    float4 lo = FN(unit_value)(a, 2 * i), hi = FN(unit_value)(a, 2 * i + 1);
+                    uint4 h;
+                    h.x = two_halves(lo.x, lo.y);
+                    h.y = two_halves(lo.z, lo.w);
+                    h.z = two_halves(hi.x, hi.y);
+                    h.w = two_halves(hi.z, hi.w);
+                    to[i] = h;
+                }
+            } else {
+                UNROLL for (uint i = 0; i < 4; i++) to[i] = zero;
+            }
         }
-        BARRIER();
+        if (!decodes && k < p.w.n_units) {
+            UNROLL for (uint i = 0; i < 8; i++)
+            {
+                uint piece = tid - 128 + 128 * i;
+                ((LOCAL uint4 *)(xs + piece / 8 * MM_LD))[piece % 8] = xv[i];
+            }
+        }
     }
-    UNROLL for (uint i = 0; i < 4; i++) mat_store(ys + (wn + i / 2 * 16) * MM_LD + wr + i % 2 * 16, c[i], MM_LD);
-    BARRIER();
-    for (uint i = tid; i < MM * MM; i += 128) {
-        uint t = n0 + i / MM, col = i % MM, row = row0 + col;
-        if (t < p.n && row < p.rows && !(p.glu && (row & 1))) {
-            float v = ys[i / MM * MM_LD + col] * scale[t], up = 0.0f;
-            if (p.glu) up = ys[i / MM * MM_LD + col + 1] * scale[t];
-            if (p.has_bias) v += bias[row];
-            if (p.glu && p.has_bias) up += bias[row + 1];
-            store_output(p, res, y0, y1, y2, p.glu ? row / 2 : row, t, v, up);
+    for (uint part = 0; part < MM_TOKENS; part += 64) { /* as many tokens as fit the shared memory */
+        BARRIER();
+        if (wn / 64 * 64 == part) {
+            UNROLL for (uint i = 0; i < 4; i++) mat_store(ys + (wn % 64 + i / 2 * 16) * MM_LD + wr + i % 2 * 16, c[i], MM_LD);
+        }
+        BARRIER();
+        for (uint i = tid; i < 64 * MM; i += 256) {
+            uint t = n0 + part + i / MM, col = i % MM, row = row0 + col;
+            if (t < p.n && row < p.rows && !(p.glu && (row & 1))) {
+                float v = ys[i / MM * MM_LD + col] * scale[t], up = 0.0f;
+                if (p.glu) up = ys[i / MM * MM_LD + col + 1] * scale[t];
+                if (p.has_bias) v += bias[row];
+                if (p.glu && p.has_bias) up += bias[row + 1];
+                store_output(p, res, y0, y1, y2, p.glu ? row / 2 : row, t, v, up);
+            }
         }
     }
 }

@@ -14,8 +14,8 @@
 #undef MV_NAME
 #undef MV_T
 #undef MV_PRO
-#define MV_NAME mv4_f32
-#define MV_T 4
+#define MV_NAME mv2_f32
+#define MV_T 2
 #define MV_PRO 0
 #include "backend/gpu/kernels/matvec.h"
 #undef MV_NAME
