@@ -11,6 +11,7 @@ int command_logits(const struct settings *s);
 int command_verify(const struct settings *s);
 int command_bench(const struct settings *s);
 int command_backends(const struct settings *s);
+int command_devices(const struct settings *s);
 int command_help(const struct settings *s);
 
 #endif

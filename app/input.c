@@ -43,18 +43,28 @@ int input_model_path(const struct settings *s, const char **path)
     return 0;
 }
 
+/* The backend that was asked for, or the best; NULL if it cannot be used, which is said. */
+static const char *find_backend(const struct settings *s)
+{
+    static char why[320];
+    if (!s->backend) {
+        const char *best = kg_backend_best(why, sizeof why);
+        if (why[0]) print_error(0, "no backend was asked for: using %s", why);
+        return best;
+    }
+    kg_device devices[32];
+    size_t n;
+    if (kg_devices(s->backend, devices, sizeof devices / sizeof *devices, &n) == KG_OK) return s->backend;
+    print_error(EXIT_RUNTIME, "Backend '%s' is not available: %s", s->backend, kg_error_message());
+    return NULL;
+}
+
 int input_model_params(const struct settings *s, kg_model_params *params)
 {
-    char have[256] = "";
-    bool found = false;
-    for (size_t i = 0; kg_backend_name(i, NULL); i++) {
-        size_t len = strlen(have);
-        snprintf(have + len, sizeof have - len, "%s%s", i ? ", " : "", kg_backend_name(i, NULL));
-        found |= strcmp(s->backend, kg_backend_name(i, NULL)) == 0;
-    }
-    if (!found) return print_error(EXIT_RUNTIME, "Backend '%s' is not available; this build has: %s", s->backend, have);
+    const char *backend = find_backend(s);
+    if (!backend) return EXIT_RUNTIME;
     *params = kg_model_default_params();
-    params->backend = s->backend;
+    params->backend = backend;
     params->n_threads = (int)s->threads;
     params->kv_type = (kg_kv_type)s->kv_type;
     params->activations = (kg_activations)s->activations;

@@ -19,6 +19,7 @@ const struct command commands[] = {
     {"verify", VERIFY, NULL, "measures a backend against the float64 reference; fails beyond its error bound", command_verify},
     {"bench", BENCH, NULL, "measures prompt and generation speed beside what this machine can do at most", command_bench},
     {"backends", BACKENDS, NULL, "lists what can compute in this build", command_backends},
+    {"devices", DEVICES, NULL, "lists the GPUs and other devices of this machine, with memory, and why one cannot be used", command_devices},
     {"help", HELP, "[COMMAND]", "this text, or the options of a command", command_help},
 };
 const size_t n_commands = sizeof commands / sizeof *commands;

@@ -77,7 +77,7 @@ static int verify(const struct settings *s, const char *path, const struct promp
     if (code) return code;
     kg_verify_report report = {0};
     kg_status status = kg_verify(path, &params, prompt->ids, prompt->n, &report);
-    code = status ? print_status(status) : print_report(&report, path, s->backend);
+    code = status ? print_status(status) : print_report(&report, path, params.backend);
     kg_verify_report_free(&report);
     return code;
 }

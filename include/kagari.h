@@ -125,6 +125,21 @@ KG_API int64_t kg_model_n_ctx(const kg_model *model); /* positions that the mode
 /* Backends of this build, i = 0..; NULL at the end. *what (may be NULL) receives one line about it. */
 KG_API const char *kg_backend_name(size_t i, const char **what);
 
+/* Something that a backend can compute on. */
+typedef struct kg_device {
+    char name[128], driver[96];
+    uint64_t memory, memory_free; /* bytes; 0: unknown */
+    bool is_gpu;
+    bool usable;
+    bool chosen;   /* the one that this backend takes */
+    char why[320]; /* why it is not usable */
+} kg_device;
+/* At most `most` devices of a backend, *n of them; 0 for those that run on the processor. KG_ERR_DEVICE and why if there is none. */
+KG_API kg_status kg_devices(const char *backend, kg_device *out, size_t most, size_t *n);
+/* The backend for this machine: that of a GPU that can be used, else "cpu". why receives one line about what was found, "" if there
+ * was no GPU to choose. */
+KG_API const char *kg_backend_best(char *why, size_t size);
+
 /* ---- session: one timeline of tokens, its KV cache and its logits ------------------------------- */
 
 typedef struct kg_session kg_session;

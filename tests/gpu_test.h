@@ -1,5 +1,6 @@
 /* What the tests of the GPU engine share: which of its backends this machine can run, batches over scattered KV blocks, random tensors.
- * Header only. KAGARI_TEST_GPU names one backend; without it all that open are tested, the emulator always. */
+ * Header only. The emulator is always tested, the devices of this machine with KAGARI_TEST_LONG (a first run waits for their compilers,
+ * which can take minutes) or one of them by its name in KAGARI_TEST_GPU. */
 #ifndef TESTS_GPU_TEST_H
 #define TESTS_GPU_TEST_H
 
@@ -14,13 +15,16 @@
 
 static const char *const gpu_names[] = {"emulator", "opencl", "cuda"};
 
+/* The emulator is slow: a part of the cases must do. */
+static inline bool gpu_quick(size_t i) { return i == 0 && !is_long(); }
+
 /* A context on backend i of gpu_names, NULL (and said so) if this machine has no such device. */
 static inline void *gpu_ctx(size_t i, const struct program *p, kg_activations act, kg_kv_type kv, int max_batch)
 {
     static bool missing[COUNT_OF(gpu_names)];
     const char *only = getenv("KAGARI_TEST_GPU");
     void *ctx = NULL;
-    if (missing[i] || (only && *only && strcmp(only, gpu_names[i]))) return NULL;
+    if (missing[i] || (only && *only ? strcmp(only, gpu_names[i]) != 0 : i > 0 && !is_long())) return NULL;
     const struct backend *b = backend_find(gpu_names[i]);
     if (!b) fail_msg("%s", kg_error_message());
     struct backend_params params = {.n_threads = 2, .kv_type = kv, .activations = act, .max_batch = max_batch};

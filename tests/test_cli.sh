@@ -69,7 +69,9 @@ fails 2 'are both given' -m "$model" --tokens 1 -p x
 fails 2 'are both given' tokenize -m "$model" --ids --pieces x
 fails 2 'No prompt' -m "$model"
 fails 1 'Model file not found: /nowhere/x.gguf' -m /nowhere/x.gguf -p x
-fails 1 "Backend 'cuda' is not available" -b cuda -p x
+for b in coreml metal vulkan; do fails 1 "Backend '$b' is not available" -b "$b" -p x; done
+run 0 devices; out_has 'cuda'; out_has 'opencl'; out_has 'without -b'; err_empty
+if grep -q '^cuda *none' "$tmp/out"; then fails 1 "Backend 'cuda' is not available: cuda: " -b cuda -p x; fi
 fails 1 "$2" info "$2"
 printf 'not a model' >"$tmp/bad.gguf"
 fails 1 bad.gguf -m "$tmp/bad.gguf" -p x

@@ -13,8 +13,13 @@ static const struct backend *const backends[] = {
 #undef BACKEND
 };
 
-/* Names that users may know, for which this build has no code. */
-static const char *const planned[] = {"cuda", "metal", "opencl", "hybrid", "hybrid-f32", "coreml"};
+/* Names that users may know, for which this build has no code, and why. */
+static const struct {
+    const char *name, *why;
+} absent[] = {
+    {"metal", "Metal needs macOS, and this program was built for another system"},
+    {"coreml", "Core ML runs whole models that were converted beforehand, and gives no access to quantized weights or to a KV cache; on a Mac the GPU is reached through metal"},
+};
 
 const struct backend *backend_at(size_t i) { return i < COUNT_OF(backends) ? backends[i] : NULL; }
 
@@ -28,12 +33,50 @@ const struct backend *backend_find(const char *name)
         if (len < sizeof available)
             len += (size_t)snprintf(available + len, sizeof available - len, "%s%s", i ? ", " : "", backends[i]->name);
     }
-    for (size_t i = 0; i < COUNT_OF(planned); i++) {
-        if (!strcmp(planned[i], name)) {
-            status_set(KG_ERR_UNSUPPORTED, "backend \"%s\" is not part of this build; available: %s", name, available);
+    for (size_t i = 0; i < COUNT_OF(absent); i++) {
+        if (!strcmp(absent[i].name, name)) {
+            status_set(KG_ERR_UNSUPPORTED, "%s: %s; available: %s", name, absent[i].why, available);
             return NULL;
         }
     }
     status_set(KG_ERR_UNSUPPORTED, "backend \"%.40s\" is unknown; available: %s", name, available);
     return NULL;
+}
+
+/* What a device cannot do, the processor can. */
+static kg_status offer_cpu(const struct backend *b, kg_status status)
+{
+    char message[512];
+    bool of_device = status == KG_ERR_DEVICE || status == KG_ERR_MEMORY || status == KG_ERR_UNSUPPORTED;
+    if (!b->devices || !of_device) return status;
+    snprintf(message, sizeof message, "%s", kg_error_message());
+    return status_set(status, "%.430s; the cpu backend needs no device (-b cpu)", message);
+}
+
+kg_status backend_open(const struct backend *b, void **ctx, const struct program *p, const struct backend_params *params)
+{
+    return offer_cpu(b, b->open(ctx, p, params));
+}
+
+kg_status backend_run(const struct backend *b, void *ctx, const struct batch *batch) { return offer_cpu(b, b->run(ctx, batch)); }
+
+const struct backend *backend_best(char *why, size_t size)
+{
+    struct backend_device d[16];
+    char seen[160] = "";
+    if (size) why[0] = 0;
+    for (size_t i = 0; i < COUNT_OF(backends); i++) {
+        int n = 0;
+        if (!backends[i]->devices || backends[i]->devices(d, COUNT_OF(d), &n) != KG_OK) continue;
+        for (int k = 0; k < n; k++) {
+            if (!d[k].is_gpu || !d[k].chosen) continue;
+            if (!d[k].why[0]) {
+                snprintf(why, size, "%s: %s", backends[i]->name, d[k].name);
+                return backends[i];
+            }
+            snprintf(seen, sizeof seen, "%.60s cannot be used by %s", d[k].name, backends[i]->name);
+        }
+    }
+    if (seen[0]) snprintf(why, size, "cpu, as %s: see kagari devices", seen);
+    return backend_find("cpu");
 }

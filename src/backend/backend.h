@@ -48,6 +48,16 @@ struct backend_meter {
     kg_status (*run)(void *meter, double seconds, kg_limits *out); /* fills all of *out */
 };
 
+/* Something that a backend could run on. */
+struct backend_device {
+    char name[128];
+    char driver[96]; /* with its version */
+    uint64_t memory, memory_free; /* bytes; 0: unknown */
+    bool is_gpu;
+    bool chosen;   /* the one that open takes */
+    char why[320]; /* why it cannot be used; "": it can */
+};
+
 struct backend {
     const char *name;
     const char *what; /* one line for people */
@@ -63,9 +73,18 @@ struct backend {
     /* Bound of the relative logits error against float64 that this backend's arithmetic allows for this program. */
     double (*error_bound)(const void *ctx);
     const struct backend_meter *meter; /* NULL: it has none */
+    /* Lists at most `most` devices; KG_ERR_DEVICE and why if this machine has none. NULL: it runs on the processor. */
+    kg_status (*devices)(struct backend_device *out, int most, int *n);
 };
 
 const struct backend *backend_find(const char *name); /* NULL: unknown or not built (KG_ERR_UNSUPPORTED); the message lists what there is */
 const struct backend *backend_at(size_t i);           /* NULL past the end */
+
+/* open and run, with what else the user could do in the message of a device that fails. */
+kg_status backend_open(const struct backend *b, void **ctx, const struct program *p, const struct backend_params *params);
+kg_status backend_run(const struct backend *b, void *ctx, const struct batch *batch);
+/* The backend for this machine: a GPU if there is one that can be used, else the processor. Fills why: what was found and chosen, one line;
+ * "" if there was nothing to choose from. */
+const struct backend *backend_best(char *why, size_t size);
 
 #endif

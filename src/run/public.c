@@ -12,6 +12,29 @@ const char *kg_backend_name(size_t i, const char **what)
     return b ? b->name : NULL;
 }
 
+kg_status kg_devices(const char *backend, kg_device *out, size_t most, size_t *n)
+{
+    *n = 0;
+    if (!backend || (!out && most)) return status_set(KG_ERR_ARGUMENT, "no backend or no place for its devices");
+    const struct backend *b = backend_find(backend);
+    if (!b) return KG_ERR_UNSUPPORTED;
+    if (!b->devices) return KG_OK;
+    struct backend_device list[32];
+    int found = 0;
+    KG_TRY(b->devices(list, (int)MIN(most, COUNT_OF(list)), &found));
+    for (int i = 0; i < found; i++) {
+        kg_device *d = &out[i];
+        *d = (kg_device){.memory = list[i].memory, .memory_free = list[i].memory_free, .is_gpu = list[i].is_gpu, .chosen = list[i].chosen, .usable = !list[i].why[0]};
+        memcpy(d->name, list[i].name, sizeof list[i].name);
+        memcpy(d->driver, list[i].driver, sizeof list[i].driver);
+        memcpy(d->why, list[i].why, sizeof list[i].why);
+    }
+    *n = (size_t)found;
+    return KG_OK;
+}
+
+const char *kg_backend_best(char *why, size_t size) { return backend_best(why, size)->name; }
+
 kg_model_params kg_model_default_params(void)
 {
     return (kg_model_params){.backend = "cpu", .n_threads = 0, .kv_type = KG_KV_F16, .activations = KG_ACT_INT8};
@@ -34,7 +57,7 @@ static kg_status open_backend(kg_model *m, const kg_model_params *params)
         .activations = params->activations,
         .max_batch = MAX_BATCH,
     };
-    KG_TRY(m->backend->open(&m->ctx, &m->model.program, &bp));
+    KG_TRY(backend_open(m->backend, &m->ctx, &m->model.program, &bp));
     kv_pool_init(&m->kv, m->backend, m->ctx);
     return KG_OK;
 }

@@ -165,7 +165,7 @@ static kg_status step(kg_session *s, const int32_t *tokens, size_t end, bool wan
         .logits = s->logits,
         .logits_f64 = s->logits_f64,
     };
-    KG_TRY(m->backend->run(m->ctx, &batch));
+    KG_TRY(backend_run(m->backend, m->ctx, &batch));
     return set_tokens(s, tokens, end);
 }
 

@@ -67,7 +67,7 @@ static kg_status run_chunk(struct verify *v, int which, const int32_t *tokens, s
         .tap = which == 1 ? keep_tap : compare_tap,
         .tap_ctx = v,
     };
-    return m->backend->run(m->ctx, &batch);
+    return backend_run(m->backend, m->ctx, &batch);
 }
 
 static void compare_logits(struct verify *v, size_t n)

@@ -42,8 +42,12 @@ add_custom_command(OUTPUT ${PROJECT_BINARY_DIR}/generated/gpu_text.inc
 list(APPEND gpu_sources ${PROJECT_BINARY_DIR}/generated/gpu_text.inc)
 
 # Machine code for CUDA, one fat binary per module, where nvcc is.
-set(KAGARI_CUDA_ARCHS "80;86;89;90;100;120" CACHE STRING "CUDA architectures to compile kernels for; the first also as PTX. Empty: none, NVRTC compiles at run time")
+# That takes minutes, so only if asked for: -DKAGARI_CUDA_ARCHS="80;86;89;90;100;120".
+set(KAGARI_CUDA_ARCHS "" CACHE STRING "CUDA architectures to compile kernels for, the first also as PTX; empty: none, NVRTC compiles at run time")
 find_program(KAGARI_NVCC nvcc PATHS /usr/local/cuda/bin)
+if(KAGARI_CUDA_ARCHS AND NOT KAGARI_NVCC)
+  message(FATAL_ERROR "KAGARI_CUDA_ARCHS is set, but there is no nvcc")
+endif()
 set(gpu_images "")
 if(KAGARI_NVCC AND KAGARI_CUDA_ARCHS)
   set(flags "")

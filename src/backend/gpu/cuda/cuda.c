@@ -310,11 +310,51 @@ static const struct gpu_device device = {
     .record_free = cuda_record_free,
 };
 
+static kg_status cuda_devices(struct backend_device *out, int most, int *n)
+{
+    enum { MAJOR = 75, MINOR = 76 };
+    const char *chosen = getenv("KAGARI_CUDA_DEVICE");
+    struct cuda c = {0};
+    int version = 0, all = 0;
+    *n = 0;
+    KG_TRY(load_driver(&c));
+    CU_TRY(&c, "the driver does not start", c.cuInit(0));
+    CU_TRY(&c, "driver version", c.cuDriverGetVersion(&version));
+    CU_TRY(&c, "device count", c.cuDeviceGetCount(&all));
+    if (all == 0) return status_set(KG_ERR_DEVICE, "cuda: the NVIDIA driver has no device");
+    for (int i = 0; i < MIN(all, most); i++) {
+        struct backend_device *d = &out[i];
+        int major = 0, minor = 0, number = 0;
+        cu_context context = NULL;
+        size_t free_bytes = 0, all_bytes = 0;
+        *d = (struct backend_device){.is_gpu = true, .chosen = i == (chosen && *chosen ? atoi(chosen) : 0)};
+        ++*n;
+        int code = c.cuDeviceGet(&number, i);
+        if (code == 0) code = c.cuDeviceGetName(d->name, sizeof d->name - 1, number);
+        if (code == 0) code = c.cuDeviceGetAttribute(&major, MAJOR, number);
+        if (code == 0) code = c.cuDeviceGetAttribute(&minor, MINOR, number);
+        snprintf(d->driver, sizeof d->driver, "sm_%d%d, CUDA driver %d.%d", major, minor, version / 1000, version % 1000 / 10);
+        if (code == 0 && major < 8) snprintf(d->why, sizeof d->why, "its compute capability is %d.%d: 8.0 is needed", major, minor);
+        if (code == 0) code = c.cuDevicePrimaryCtxRetain(&context, number);
+        if (code == 0) code = c.cuCtxSetCurrent(context);
+        if (code == 0) code = c.cuMemGetInfo_v2(&free_bytes, &all_bytes);
+        if (context) c.cuDevicePrimaryCtxRelease_v2(number);
+        d->memory = all_bytes;
+        d->memory_free = free_bytes;
+        if (code != 0 && !d->why[0]) {
+            failed(&c, "it does not start", code);
+            snprintf(d->why, sizeof d->why, "%.300s", kg_error_message());
+        }
+    }
+    return KG_OK;
+}
+
 static kg_status open_cuda(void **ctx, const struct program *p, const struct backend_params *params) { return gpu_open(ctx, p, params, &device); }
 
 const struct backend backend_cuda = {
     .name = "cuda",
     .what = "NVIDIA GPUs of compute capability 8.0 and newer",
     .open = open_cuda,
+    .devices = cuda_devices,
     GPU_BACKEND_FUNCTIONS
 };

@@ -101,32 +101,72 @@ static void device_name(const struct cl *c, device_id d, char *name, size_t size
     name[size - 1] = 0;
 }
 
-static kg_status choose_device(struct cl *c)
+enum { GROUP_NEEDED = 256, LOCAL_NEEDED = 32768 };
+
+/* Fills *out; the device is usable unless out->why says why not. */
+static void describe(const struct cl *c, device_id d, struct backend_device *out)
+{
+    uint64_t type = 0, local = 0;
+    size_t group = 0;
+    *out = (struct backend_device){0};
+    device_name(c, d, out->name, sizeof out->name);
+    snprintf(out->driver, sizeof out->driver, "OpenCL driver ");
+    c->clGetDeviceInfo(d, DRIVER_VERSION, sizeof out->driver - 15, out->driver + 14, NULL);
+    out->driver[sizeof out->driver - 1] = 0;
+    c->clGetDeviceInfo(d, GLOBAL_MEMORY, sizeof out->memory, &out->memory, NULL);
+    c->clGetDeviceInfo(d, DEVICE_TYPE, sizeof type, &type, NULL);
+    c->clGetDeviceInfo(d, LOCAL_MEMORY, sizeof local, &local, NULL);
+    c->clGetDeviceInfo(d, MAX_GROUP, sizeof group, &group, NULL);
+    out->is_gpu = type & TYPE_GPU;
+    if (group < GROUP_NEEDED || local < LOCAL_NEEDED)
+        snprintf(out->why, sizeof out->why, "groups of %zu threads and %llu bytes of local memory: %d and %d are needed", group, (unsigned long long)local,
+                 GROUP_NEEDED, LOCAL_NEEDED);
+}
+
+/* All devices of all platforms, at most `most`; *best is the one that open takes, -1: none. */
+static kg_status list_devices(const struct cl *c, device_id *ids, struct backend_device *out, int most, int *n, int *best)
 {
     platform_id platforms[16];
     unsigned n_platforms = 0;
     const char *wanted = getenv("KAGARI_OPENCL_DEVICE");
-    long best = -1;
+    long best_score = -1;
+    *n = 0;
+    *best = -1;
     int code = c->clGetPlatformIDs(16, platforms, &n_platforms);
     for (unsigned p = 0; code == 0 && p < MIN(n_platforms, 16u); p++) {
-        device_id devices[16];
-        unsigned n = 0;
-        if (c->clGetDeviceIDs(platforms[p], TYPE_ALL, 16, devices, &n) != 0) continue;
-        for (unsigned i = 0; i < MIN(n, 16u); i++) {
-            char name[128];
-            uint64_t type = 0;
+        device_id found[16];
+        unsigned n_found = 0;
+        if (c->clGetDeviceIDs(platforms[p], TYPE_ALL, 16, found, &n_found) != 0) continue;
+        for (unsigned i = 0; i < MIN(n_found, 16u) && *n < most; i++) {
             unsigned units = 0;
-            device_name(c, devices[i], name, sizeof name);
-            c->clGetDeviceInfo(devices[i], DEVICE_TYPE, sizeof type, &type, NULL);
-            c->clGetDeviceInfo(devices[i], COMPUTE_UNITS, sizeof units, &units, NULL);
-            long score = (long)units + (type & TYPE_GPU ? 1000000 : 0);
-            if ((wanted && *wanted && !strstr(name, wanted)) || score <= best) continue;
-            best = score;
-            c->device = devices[i];
+            struct backend_device *d = &out[*n];
+            describe(c, found[i], d);
+            c->clGetDeviceInfo(found[i], COMPUTE_UNITS, sizeof units, &units, NULL);
+            long score = (long)units + (d->is_gpu ? 1000000 : 0) + (d->why[0] ? 0 : 10000000);
+            ids[*n] = found[i];
+            if (!(wanted && *wanted && !strstr(d->name, wanted)) && score > best_score) {
+                best_score = score;
+                *best = *n;
+            }
+            ++*n;
         }
     }
-    if (best < 0) return status_set(KG_ERR_DEVICE, "opencl: no device%s%s", wanted && *wanted ? " whose name contains " : "", wanted ? wanted : "");
+    if (*n == 0) return status_set(KG_ERR_DEVICE, "opencl: the OpenCL loader knows no device: its driver is missing");
+    if (*best < 0) return status_set(KG_ERR_DEVICE, "opencl: no device whose name contains %s", wanted);
+    out[*best].chosen = true;
     return KG_OK;
+}
+
+enum { DEVICES_MOST = 32 };
+
+static kg_status cl_devices(struct backend_device *out, int most, int *n)
+{
+    struct cl c = {0};
+    device_id ids[DEVICES_MOST];
+    int best;
+    *n = 0;
+    KG_TRY(load_library(&c));
+    return list_devices(&c, ids, out, MIN(most, (int)DEVICES_MOST), n, &best);
 }
 
 static void cl_close(void *dev)
@@ -148,29 +188,23 @@ static void cl_close(void *dev)
 static kg_status open_device(struct cl *c, struct gpu_info *info)
 {
     KG_TRY(load_library(c));
-    KG_TRY(choose_device(c));
-    char name[96] = "", driver[48] = "";
+    struct backend_device list[DEVICES_MOST];
+    device_id ids[DEVICES_MOST];
+    int n = 0, best = -1;
     unsigned units = 1;
-    uint64_t memory = 0, local = 0, type = 0;
-    size_t group = 0;
-    device_name(c, c->device, name, sizeof name);
-    c->clGetDeviceInfo(c->device, DRIVER_VERSION, sizeof driver - 1, driver, NULL);
+    KG_TRY(list_devices(c, ids, list, DEVICES_MOST, &n, &best));
+    const struct backend_device *d = &list[best];
+    if (d->why[0]) return status_set(KG_ERR_DEVICE, "opencl: %.100s has %.300s", d->name, d->why);
+    c->device = ids[best];
     c->clGetDeviceInfo(c->device, COMPUTE_UNITS, sizeof units, &units, NULL);
-    c->clGetDeviceInfo(c->device, GLOBAL_MEMORY, sizeof memory, &memory, NULL);
-    c->clGetDeviceInfo(c->device, LOCAL_MEMORY, sizeof local, &local, NULL);
-    c->clGetDeviceInfo(c->device, MAX_GROUP, sizeof group, &group, NULL);
-    c->clGetDeviceInfo(c->device, DEVICE_TYPE, sizeof type, &type, NULL);
-    if (group < 256 || local < 32768)
-        return status_set(KG_ERR_DEVICE, "opencl: %s has groups of %zu threads and %llu bytes of local memory: 256 and 32768 are needed", name, group,
-                          (unsigned long long)local);
     int code = 0;
     c->context = c->clCreateContext(NULL, 1, &c->device, NULL, NULL, &code);
     CL_TRY("context", code);
     c->queue = c->clCreateCommandQueue(c->context, c->device, 0, &code);
     CL_TRY("queue", code);
-    bool gpu = type & TYPE_GPU;
-    *info = (struct gpu_info){.memory = (size_t)memory, .n_cores = (int)MAX(units, 1u), .matvec_waves = gpu ? 8 : 1, .attend_waves = gpu ? 8 : 2, .mv_groups = gpu ? 2 : 8};
-    snprintf(info->name, sizeof info->name, "%s, OpenCL driver %s", name, driver);
+    *info = (struct gpu_info){.memory = (size_t)d->memory, .n_cores = (int)MAX(units, 1u), .matvec_waves = d->is_gpu ? 8 : 1, .attend_waves = d->is_gpu ? 8 : 2,
+                              .mv_groups = d->is_gpu ? 2 : 8};
+    snprintf(info->name, sizeof info->name, "%.100s, %.50s", d->name, d->driver);
     return KG_OK;
 }
 
@@ -311,5 +345,6 @@ const struct backend backend_opencl = {
     .name = "opencl",
     .what = "GPUs and other devices with OpenCL 1.2",
     .open = open_opencl,
+    .devices = cl_devices,
     GPU_BACKEND_FUNCTIONS
 };
