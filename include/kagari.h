@@ -53,7 +53,7 @@ typedef struct kg_tensor_info {
     const char *type;   /* "F32", "Q4_K", ... */
     int n_dims;         /* 1..4 */
     int64_t dims[4];    /* unused ones are 1 */
-    uint64_t offset;    /* bytes from the start of the file */
+    uint64_t offset;    /* bytes from the start of the file (of several: of the one that it is in) */
     uint64_t n_bytes;
 } kg_tensor_info;
 

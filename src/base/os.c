@@ -70,6 +70,21 @@ void *os_alloc(size_t n_bytes)
     return p;
 }
 
+void *os_alloc_shared(size_t n_bytes)
+{
+    /* MADV_DONTNEED empties private memory, but only unmaps the pages of shared memory */
+    void *p = mmap(NULL, n_bytes, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (p != MAP_FAILED) return p;
+    status_set(KG_ERR_MEMORY, "out of memory (%zu bytes)", n_bytes);
+    return NULL;
+}
+
+bool os_is_directory(const char *path)
+{
+    struct stat sb;
+    return stat(path, &sb) == 0 && S_ISDIR(sb.st_mode);
+}
+
 void os_free(void *p, size_t n_bytes)
 {
     if (p) munmap(p, n_bytes);

@@ -17,6 +17,10 @@ void os_map_release(const void *p, size_t n_bytes);
 void *os_alloc(size_t n_bytes);
 void os_free(void *p, size_t n_bytes);
 
+/* The same, freed by os_unmap; os_map_release does not lose what is in it. */
+void *os_alloc_shared(size_t n_bytes);
+bool os_is_directory(const char *path);
+
 double os_seconds(void);       /* monotonic clock */
 int os_n_processors(void);     /* that this process may run on */
 size_t os_peak_rss(void);      /* bytes */

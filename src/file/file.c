@@ -1,11 +1,14 @@
 /* Opening of model files, lookup by name, typed getters. Owns struct file; what the bytes of a format mean is its reader's
  * (gguf.c). Names are found by binary search in sorted lists: building them is bounded whatever the names are. */
 #include "file/reader.h"
+#include "file/safetensors.h"
 
 #include <assert.h>
 #include <inttypes.h>
 #include <math.h>
 #include <stdlib.h>
+#include <strings.h>
+#include <unistd.h>
 
 enum {
     SHOWN_NAME_BYTES = 100,
@@ -110,10 +113,47 @@ static kg_status new_file(struct file **out, const char *path)
     return KG_ERR_MEMORY;
 }
 
-/* Reads what f->map holds; on failure f is closed. */
-static kg_status read_file(struct file **out, struct file *f)
+static kg_status add_more(struct file *f, struct os_map map)
 {
-    kg_status st = gguf_recognise(f) ? gguf_read(f) : foreign_refuse(f);
+    struct os_map *more = realloc(f->more, (f->n_more + 1) * sizeof *more);
+    if (!more) {
+        os_unmap(&map);
+        return status_set(KG_ERR_MEMORY, "out of memory");
+    }
+    f->more = more;
+    f->more[f->n_more++] = map;
+    return KG_OK;
+}
+
+kg_status file_map_more(struct file *f, const char *path, struct os_map *out)
+{
+    KG_TRY(os_map_file(out, path));
+    f->n_file_bytes += out->n_bytes;
+    return add_more(f, *out);
+}
+
+kg_status file_alloc_more(struct file *f, size_t n_bytes, void **out)
+{
+    *out = os_alloc_shared(n_bytes);
+    return *out ? add_more(f, (struct os_map){*out, n_bytes}) : KG_ERR_MEMORY;
+}
+
+/* A file of Safetensors alone: its own names, no keys. */
+static kg_status read_safetensors(struct file *f)
+{
+    f->format = "Safetensors";
+    return safetensors_read(f, &f->map);
+}
+
+static bool is_safetensors(const struct file *f)
+{
+    size_t n = strlen(f->path);
+    return (n > 12 && strcasecmp(f->path + n - 12, ".safetensors") == 0) || safetensors_recognise(&f->map);
+}
+
+/* Finishes what a reader began with status st; on failure f is closed. */
+static kg_status finish(struct file **out, struct file *f, kg_status st)
+{
     if (st == KG_OK) st = build_index(f);
     if (st == KG_OK) {
         *out = f;
@@ -124,18 +164,45 @@ static kg_status read_file(struct file **out, struct file *f)
     return st;
 }
 
+/* Reads what f->map holds. */
+static kg_status read_map(struct file *f)
+{
+    f->n_file_bytes = f->map.n_bytes;
+    if (gguf_recognise(f)) return gguf_read(f);
+    if (f->map.n_bytes == 0 || foreign_is_pointer(f)) return foreign_refuse(f);
+    return is_safetensors(f) ? read_safetensors(f) : foreign_refuse(f);
+}
+
+/* The folder of a file of weights that has a config.json beside it; NULL: there is none. The memory is f's. */
+static char *folder_of(struct file *f)
+{
+    const char *slash = strrchr(f->path, '/');
+    size_t n = slash ? (size_t)(slash - f->path) + 1 : 0;
+    char *config = arena_alloc(&f->arena, n + 16);
+    if (!config) return NULL;
+    memcpy(config, f->path, n);
+    memcpy(config + n, "config.json", 12);
+    if (access(config, F_OK) != 0) return NULL;
+    memcpy(config + n, n ? "" : ".", n ? 1 : 2);
+    return config;
+}
+
 kg_status file_open(struct file **out, const char *path)
 {
     struct file *f;
     *out = NULL;
     KG_TRY(new_file(&f, path));
+    if (os_is_directory(path)) return finish(out, f, hf_read(f, path, NULL));
+    char *folder = is_safetensors(f) ? folder_of(f) : NULL;
+    const char *slash = strrchr(path, '/');
+    if (folder && access(path, F_OK) == 0) return finish(out, f, hf_read(f, folder, slash ? slash + 1 : path));
     kg_status st = os_map_file(&f->map, path);
     if (st != KG_OK) {
         file_close(&f);
         return st;
     }
     f->index->mapped = true;
-    return read_file(out, f);
+    return finish(out, f, read_map(f));
 }
 
 kg_status file_open_memory(struct file **out, const void *data, size_t n_bytes, const char *name)
@@ -144,7 +211,7 @@ kg_status file_open_memory(struct file **out, const void *data, size_t n_bytes, 
     *out = NULL;
     KG_TRY(new_file(&f, name));
     f->map = (struct os_map){data, n_bytes};
-    return read_file(out, f);
+    return finish(out, f, read_map(f));
 }
 
 void file_close(struct file **file)
@@ -152,6 +219,8 @@ void file_close(struct file **file)
     struct file *f = *file;
     if (!f) return;
     if (f->index && f->index->mapped) os_unmap(&f->map);
+    for (size_t i = 0; i < f->n_more; i++) os_unmap(&f->more[i]);
+    free(f->more);
     arena_free(&f->arena);
     free(f);
     *file = NULL;

@@ -24,13 +24,17 @@ struct meta {
     enum meta_type item; /* of an array */
     uint64_t n;          /* items of an array, else 1 */
     const uint8_t *data; /* value in file order, unaligned; strings and nested arrays of one: see file_arr_str */
+    size_t n_bytes;            /* of data, with the heads of strings and nested arrays */
     const struct str *strings; /* of META_STR (1) and arrays of strings (n); else NULL */
 };
 
 struct file {
     const char *path;
     const char *format; /* "GGUF v3" */
-    struct os_map map;
+    struct os_map map;    /* the file; of a model in several files the first one */
+    struct os_map *more;  /* [n_more]: its other files, and copies of what cannot be used as it lies in a file; closed with it */
+    size_t n_more, n_file_bytes; /* bytes of all files together */
+    const uint8_t *metas_end;    /* no value reaches past it */
     struct tensor *tensors;
     size_t n_tensors;
     struct meta *metas;

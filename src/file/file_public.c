@@ -32,9 +32,18 @@ void kg_file_close(kg_file **file)
 }
 
 const char *kg_file_format(const kg_file *file) { return file->file->format; }
-uint64_t kg_file_size(const kg_file *file) { return file->file->map.n_bytes; }
+uint64_t kg_file_size(const kg_file *file) { return file->file->n_file_bytes; }
 size_t kg_file_n_tensors(const kg_file *file) { return file->file->n_tensors; }
 size_t kg_file_n_keys(const kg_file *file) { return file->file->n_metas; }
+
+/* Where a tensor begins in the file, or memory, that holds it. */
+static uint64_t offset_of(const struct file *f, const struct tensor *t)
+{
+    uintptr_t p = (uintptr_t)t->data;
+    for (size_t i = 0; i < f->n_more; i++)
+        if (p >= (uintptr_t)f->more[i].data && p - (uintptr_t)f->more[i].data < f->more[i].n_bytes) return p - (uintptr_t)f->more[i].data;
+    return p - (uintptr_t)f->map.data;
+}
 
 kg_status kg_file_tensor(const kg_file *file, size_t i, kg_tensor_info *out)
 {
@@ -47,7 +56,7 @@ kg_status kg_file_tensor(const kg_file *file, size_t i, kg_tensor_info *out)
         .type = type_by_id(t->type)->name,
         .n_dims = t->n_dims,
         .dims = {t->ne[0], t->ne[1], t->ne[2], t->ne[3]},
-        .offset = (uint64_t)((const uint8_t *)t->data - f->map.data),
+        .offset = offset_of(f, t),
         .n_bytes = t->n_bytes,
     };
     return KG_OK;

@@ -49,15 +49,6 @@ static kg_status refuse_lfs(const struct os_map *m)
                       n_bytes);
 }
 
-/* u64 length of a JSON object, then the object; or the name says so. */
-static bool is_safetensors(const struct file *f)
-{
-    const struct os_map *m = &f->map;
-    const char *dot = strrchr(f->path, '.');
-    if (dot && strcasecmp(dot, ".safetensors") == 0) return true;
-    return m->n_bytes > 9 && m->data[8] == '{' && load_u64(m->data) >= 2 && load_u64(m->data) <= m->n_bytes - 8;
-}
-
 /* The oldest ggml files were written without a magic: u32 count, then tokens of u32 length and bytes. */
 static bool is_bare_ggml(const struct os_map *m)
 {
@@ -79,15 +70,16 @@ static bool is_text(const struct os_map *m)
     return true;
 }
 
+bool foreign_is_pointer(const struct file *f) { return starts_with(&f->map, "version https://git-lfs"); }
+
 kg_status foreign_refuse(const struct file *f)
 {
     const struct os_map *m = &f->map;
     if (m->n_bytes == 0) return status_set(KG_ERR_FORMAT, "the file is empty");
-    if (starts_with(m, "version https://git-lfs")) return refuse_lfs(m);
+    if (foreign_is_pointer(f)) return refuse_lfs(m);
     for (size_t i = 0; i < COUNT_OF(kinds); i++)
         if (m->n_bytes >= kinds[i].n && memcmp(m->data, kinds[i].bytes, kinds[i].n) == 0)
             return status_set(KG_ERR_UNSUPPORTED, "is %s: %s", kinds[i].what, convert_again);
-    if (is_safetensors(f)) return status_set(KG_ERR_UNSUPPORTED, "Safetensors files are not supported by this version: %s", convert_again);
     if (starts_with(m, "<!doctype") || starts_with(m, "<html"))
         return status_set(KG_ERR_FORMAT, "is a web page, not a model: the download went wrong");
     if (is_bare_ggml(m))

@@ -135,8 +135,8 @@ static kg_status read_nested(struct reader *r, uint64_t n, bool any_byte)
             continue;
         }
         todo[depth - 1]--;
-        enum meta_type item;
-        uint64_t n_items;
+        enum meta_type item = META_U8;
+        uint64_t n_items = 0;
         KG_TRY(read_array_head(r, &item, &n_items));
         if (item != META_ARR) {
             KG_TRY(read_items(r, item, n_items, any_byte, NULL));
@@ -162,7 +162,9 @@ static kg_status read_value(struct reader *r, struct meta *m)
         any_byte = strncmp(m->key, "tokenizer.", 10) == 0;
     }
     m->data = r->in.p;
-    return m->item == META_ARR ? read_nested(r, m->n, any_byte) : read_items(r, m->item, m->n, any_byte, &m->strings);
+    kg_status st = m->item == META_ARR ? read_nested(r, m->n, any_byte) : read_items(r, m->item, m->n, any_byte, &m->strings);
+    m->n_bytes = (size_t)(r->in.p - m->data);
+    return st;
 }
 
 static kg_status check_alignment(struct reader *r, const struct meta *m)
@@ -296,6 +298,13 @@ static kg_status check_version(struct file *f, uint32_t version)
     return KG_OK;
 }
 
+kg_status gguf_read_metas(struct file *f, const uint8_t *p, size_t n_bytes, uint64_t n)
+{
+    struct reader r = {.file = f, .in = {p, p + n_bytes}, .alignment = DEFAULT_ALIGNMENT};
+    f->metas_end = p + n_bytes;
+    return read_metas(&r, n);
+}
+
 kg_status gguf_read(struct file *f)
 {
     const size_t n_bytes = f->map.n_bytes;
@@ -310,6 +319,7 @@ kg_status gguf_read(struct file *f)
     if (n_tensors > (left - n_metas * MIN_META_BYTES) / MIN_TENSOR_BYTES)
         return status_set(KG_ERR_FORMAT, "%" PRIu64 " tensors do not fit the file (%zu bytes)", n_tensors, n_bytes);
     struct reader r = {.file = f, .in = {p + HEADER_BYTES, p + n_bytes}, .alignment = DEFAULT_ALIGNMENT};
+    f->metas_end = p + n_bytes;
     KG_TRY(read_metas(&r, n_metas));
     return read_tensors(&r, n_tensors);
 }

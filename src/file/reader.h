@@ -18,12 +18,21 @@ struct file_index {
 
 enum { FILE_MAX_ARRAY_DEPTH = 4 };
 
+/* Maps one more file that belongs to f. */
+kg_status file_map_more(struct file *f, const char *path, struct os_map *out);
+/* Memory that lives as long as f, for tensors that are not in its files as they are needed: zeroed, page aligned. Unlike memory of an
+ * arena it survives os_map_release. */
+kg_status file_alloc_more(struct file *f, size_t n_bytes, void **out);
+
 /* Fills format, metas, tensors, data_offset. Messages do not carry the path: file.c puts it before them. */
 kg_status gguf_read(struct file *f);
+/* Fills metas from n of them in the form that GGUF has: for readers of other formats, which write them with meta_out.h. p stays. */
+kg_status gguf_read_metas(struct file *f, const uint8_t *p, size_t n_bytes, uint64_t n);
 bool gguf_recognise(const struct file *f);
 
 /* For a file that no reader takes: the error that says what it is. */
 kg_status foreign_refuse(const struct file *f);
+bool foreign_is_pointer(const struct file *f); /* of Git LFS, whatever the name says */
 
 /* Bytes of the first UTF-8 character of p[0..n), n >= 1; *c is its code point, or FILE_NOT_UTF8 for a sequence that is
  * ill-formed: then the result is the length of its maximal subpart, at least 1. */

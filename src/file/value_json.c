@@ -129,7 +129,7 @@ static void put_items(struct sink *s, struct cursor *c, enum meta_type item, uin
 size_t file_value_json(const struct file *f, const struct meta *m, size_t max_items, char *buf, size_t size)
 {
     struct sink s = {.buf = buf, .size = size > 0 ? size - 1 : 0, .max_items = max_items};
-    struct cursor c = {m->data, f->map.data + f->map.n_bytes};
+    struct cursor c = {m->data, f->metas_end};
     if (m->type == META_ARR)
         put_items(&s, &c, m->item, m->n, 0);
     else if (m->type == META_STR)

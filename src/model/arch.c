@@ -259,10 +259,13 @@ static kg_status rope_scaling(const struct arch_build *b, struct rope *rope)
 
 kg_status arch_rope(const struct arch_build *b, struct rope *rope)
 {
+    /* weights that were not converted keep the order of their rows, whatever the architecture has in GGUF */
+    bool halves = false, found;
+    KG_TRY(file_get_bool(b->file, "kagari.rope_halves", &halves, &found));
+    if (halves) rope->style = ROPE_HALVES;
     rope->base = 10000;
     rope->n_rot = rope->head_dim;
     KG_TRY(positive(b, "rope.freq_base", &rope->base, NULL));
-    bool found;
     KG_TRY(arch_u32(b, "rope.dimension_count", &rope->n_rot, &found));
     if (rope->n_rot < 2 || rope->n_rot % 2 || rope->n_rot > rope->head_dim)
         return status_set(KG_ERR_FORMAT, "%s: key %s is %d: must be even and at most the head's %d", b->file->path,

@@ -1,0 +1,372 @@
+/* Opens a Hugging Face folder as one model file: its weights stay mapped, under the names that GGUF has for them. Copied is only what a
+ * program cannot use as it lies there: see adapt(). Owns the folder; what config.json means is hf_config.c's. */
+#include "file/hf.h"
+
+#include "base/half.h"
+
+#include <dirent.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+enum { MAX_JSON_BYTES = 1 << 28, MAX_TEMPLATE_BYTES = 1 << 20, MAX_EXPERTS = 4096, NAME_BYTES = 160 };
+
+struct folder {
+    struct file *f;
+    const char *path;
+    const struct hf_family *family;
+    json_t *config;
+    struct meta_out out;
+};
+
+static kg_status join(const struct folder *d, const char *name, char **out)
+{
+    size_t n = strlen(d->path) + strlen(name) + 2;
+    *out = arena_alloc(&d->f->arena, n);
+    if (!*out) return KG_ERR_MEMORY;
+    snprintf(*out, n, "%s/%s", d->path, name);
+    return KG_OK;
+}
+
+static bool has(const struct folder *d, const char *name)
+{
+    char *path;
+    return join(d, name, &path) == KG_OK && access(path, F_OK) == 0;
+}
+
+/* *out NULL: the folder has no such file, and needs none. */
+static kg_status load_json(const struct folder *d, const char *name, bool optional, json_t **out)
+{
+    char *path;
+    struct os_map map;
+    *out = NULL;
+    if (optional && !has(d, name)) return KG_OK;
+    KG_TRY(join(d, name, &path));
+    KG_TRY(os_map_file(&map, path));
+    json_error_t error;
+    kg_status st = KG_OK;
+    if (map.n_bytes > MAX_JSON_BYTES) st = status_set(KG_ERR_UNSUPPORTED, "%s has more than %d bytes", name, MAX_JSON_BYTES);
+    if (st == KG_OK && !(*out = json_loadb((const char *)map.data, map.n_bytes, JSON_REJECT_DUPLICATES, &error)))
+        st = status_set(KG_ERR_FORMAT, "%s is not valid JSON: %s (line %d)", name, error.text, error.line);
+    os_unmap(&map);
+    return st;
+}
+
+/* ---- files of weights */
+
+static kg_status load_shard(const struct folder *d, const char *name)
+{
+    char *path;
+    struct os_map map;
+    if (!*name || strchr(name, '/')) return status_set(KG_ERR_FORMAT, "'%.*s' is no name of a file of weights", file_shown(name), name);
+    KG_TRY(join(d, name, &path));
+    KG_TRY(file_map_more(d->f, path, &map));
+    kg_status st = safetensors_read(d->f, &map);
+    return st == KG_OK ? KG_OK : status_prefix(st, "%.*s", file_shown(name), name);
+}
+
+static int by_text(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+
+/* Every file that the index names, each once. */
+static kg_status load_indexed(const struct folder *d, const json_t *map)
+{
+    size_t n = json_object_size(map), k = 0;
+    const char **files = arena_array(&d->f->arena, n + 1, sizeof *files);
+    const char *tensor;
+    json_t *v;
+    if (n == 0) return status_set(KG_ERR_FORMAT, "model.safetensors.index.json has no weight_map");
+    if (!files) return KG_ERR_MEMORY;
+    json_object_foreach((json_t *)(uintptr_t)map, tensor, v) {
+        files[k] = json_string_value(v);
+        if (!files[k++]) return status_set(KG_ERR_FORMAT, "model.safetensors.index.json: the file of '%.*s' is not a string", file_shown(tensor), tensor);
+    }
+    qsort(files, n, sizeof *files, by_text);
+    for (size_t i = 0; i < n; i++)
+        if (i == 0 || strcmp(files[i], files[i - 1]) != 0) KG_TRY(load_shard(d, files[i]));
+    if (d->f->n_tensors == n) return KG_OK;
+    return status_set(KG_ERR_FORMAT, "model.safetensors.index.json lists %zu tensors, the files have %zu", n, d->f->n_tensors);
+}
+
+/* The one *.safetensors of a folder that has neither an index nor a file of the usual name. */
+static kg_status load_only(const struct folder *d)
+{
+    char found[256] = "";
+    int n = 0;
+    DIR *dir = opendir(d->path);
+    for (struct dirent *e; dir && (e = readdir(dir));) {
+        size_t len = strlen(e->d_name);
+        if (len < 13 || len >= sizeof found || strcmp(e->d_name + len - 12, ".safetensors") != 0) continue;
+        memcpy(found, e->d_name, len + 1);
+        n++;
+    }
+    if (dir) closedir(dir);
+    if (n == 1) return load_shard(d, found);
+    return status_set(KG_ERR_FORMAT, n ? "%d files of weights and no model.safetensors.index.json that says what each is" : "the folder has no *.safetensors (%d)", n);
+}
+
+static kg_status load_weights(const struct folder *d, const char *only)
+{
+    json_t *index;
+    KG_TRY(load_json(d, "model.safetensors.index.json", true, &index));
+    const json_t *map = json_object_get(index, "weight_map");
+    bool listed = !only;
+    const char *key;
+    json_t *v;
+    if (only && map) json_object_foreach((json_t *)(uintptr_t)map, key, v) listed |= json_is_string(v) && strcmp(json_string_value(v), only) == 0;
+    kg_status st;
+    if (index && listed)
+        st = load_indexed(d, map);
+    else
+        st = only ? load_shard(d, only) : has(d, "model.safetensors") ? load_shard(d, "model.safetensors") : load_only(d);
+    json_decref(index);
+    return st;
+}
+
+/* ---- tensors that must be copied */
+
+static kg_status copy_of(const struct folder *d, struct tensor *t, size_t n_bytes, uint8_t **out)
+{
+    void *p = NULL;
+    KG_TRY(file_alloc_more(d->f, n_bytes, &p));
+    *out = p;
+    t->data = p;
+    t->n_bytes = n_bytes;
+    return KG_OK;
+}
+
+/* {in, out} -> {out, in}: programs want the elements of an output row side by side. */
+static kg_status transpose(const struct folder *d, struct tensor *t)
+{
+    size_t size = (size_t)type_by_id((uint32_t)t->type)->block_bytes, rows = (size_t)t->ne[1], cols = (size_t)t->ne[0];
+    const uint8_t *from = t->data;
+    uint8_t *to;
+    if (t->n_dims != 2) return status_set(KG_ERR_FORMAT, "tensor %s is not a matrix", t->name);
+    KG_TRY(copy_of(d, t, t->n_bytes, &to));
+    for (size_t r0 = 0; r0 < rows; r0 += 32) /* in squares: a column at a time would miss the cache with each element */
+        for (size_t c = 0; c < cols; c++)
+            for (size_t r = r0; r < MIN(r0 + 32, rows); r++) memcpy(to + (c * rows + r) * size, from + (r * cols + c) * size, size);
+    t->ne[0] = (int64_t)rows;
+    t->ne[1] = (int64_t)cols;
+    return KG_OK;
+}
+
+/* w -> w + 1 as F32, which is how GGUF has them. */
+static kg_status plus_one(const struct folder *d, struct tensor *t)
+{
+    const uint8_t *from = t->data;
+    size_t n = (size_t)(t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3]);
+    uint8_t *to;
+    enum tensor_type type = t->type;
+    if (type != TYPE_F32 && type != TYPE_F16 && type != TYPE_BF16) return status_set(KG_ERR_UNSUPPORTED, "tensor %s: a norm of this type is not supported", t->name);
+    KG_TRY(copy_of(d, t, n * 4, &to));
+    for (size_t i = 0; i < n; i++) {
+        float v = type == TYPE_F32 ? f32_from_bits(load_u32(from + 4 * i)) : type == TYPE_F16 ? f32_from_f16(load_u16(from + 2 * i)) : f32_from_bf16(load_u16(from + 2 * i));
+        v += 1;
+        memcpy(to + 4 * i, &v, 4);
+    }
+    t->type = TYPE_F32;
+    return KG_OK;
+}
+
+/* Rows head by head (q, k, v of head 0, then of head 1 ...) -> all q, all k, all v. */
+static kg_status gather_heads(const struct folder *d, struct tensor *t)
+{
+    size_t heads = (size_t)hf_config_number(d->family, d->config, "attention.head_count");
+    int64_t rows = t->n_dims == 1 ? t->ne[0] : t->ne[1];
+    const uint8_t *from = t->data;
+    uint8_t *to;
+    if (heads == 0 || (size_t)rows % (3 * heads)) return status_set(KG_ERR_FORMAT, "tensor %s: %" PRId64 " rows do not fit %zu heads", t->name, rows, heads);
+    size_t part = t->n_bytes / (3 * heads);
+    KG_TRY(copy_of(d, t, t->n_bytes, &to));
+    for (size_t h = 0; h < heads; h++)
+        for (size_t j = 0; j < 3; j++) memcpy(to + (j * heads + h) * part, from + (h * 3 + j) * part, part);
+    return KG_OK;
+}
+
+static bool ends_with(const char *s, const char *end)
+{
+    size_t n = strlen(s), m = strlen(end);
+    return n >= m && strcmp(s + n - m, end) == 0;
+}
+
+static kg_status adapt(const struct folder *d, struct tensor *t)
+{
+    unsigned flags = d->family->flags;
+    bool block = strncmp(t->name, "blk.", 4) == 0;
+    if (flags & HF_CONV1D && block && t->n_dims == 2) return transpose(d, t);
+    if (flags & HF_PLUS_ONE && ends_with(t->name, "norm.weight")) return plus_one(d, t);
+    if (flags & HF_PER_HEAD && block && strstr(t->name, ".attn_qkv.")) return gather_heads(d, t);
+    return KG_OK;
+}
+
+/* ---- names */
+
+/* The experts of one layer lie apart in the file; programs address them as one tensor {in, out, experts}. */
+static kg_status add_expert(const struct folder *d, struct tensor *t, const struct tensor *part, int expert)
+{
+    int64_t n = hf_config_number(d->family, d->config, "expert_count");
+    if (n < 1 || n > MAX_EXPERTS || expert >= n) return status_set(KG_ERR_FORMAT, "tensor %s: expert %d of %" PRId64, t->name, expert, n);
+    if (!t->data) {
+        uint8_t *to;
+        if (part->n_dims != 2 || part->n_bytes > SIZE_MAX / (size_t)n) return status_set(KG_ERR_FORMAT, "tensor %s is not a matrix", part->name);
+        const char *name = t->name;
+        *t = *part;
+        t->name = name;
+        t->n_dims = 3;
+        t->ne[2] = n;
+        KG_TRY(copy_of(d, t, part->n_bytes * (size_t)n, &to));
+    }
+    if (part->type != t->type || part->ne[0] != t->ne[0] || part->ne[1] != t->ne[1] || part->n_dims != 2)
+        return status_set(KG_ERR_FORMAT, "tensor %s: its type or shape is not that of the other experts", part->name);
+    memcpy((uint8_t *)(uintptr_t)t->data + (size_t)expert * part->n_bytes, part->data, part->n_bytes);
+    return KG_OK;
+}
+
+struct merged {
+    json_t *by_name, *experts;
+};
+
+static kg_status rename_one(const struct folder *d, struct merged *m, struct tensor *list, size_t *n, const struct tensor *t)
+{
+    char name[NAME_BYTES];
+    int expert = -1;
+    if (!hf_tensor_name(d->family, t->name, name, sizeof name, &expert))
+        return status_set(KG_ERR_UNSUPPORTED, "tensor '%.*s' is not known for model_type %s", file_shown(t->name), t->name, d->family->model_type);
+    bool tied = json_is_true(json_object_get(d->config, "tie_word_embeddings"));
+    if (!name[0] || (tied && strcmp(name, "output.weight") == 0)) return KG_OK;
+    const json_t *old = json_object_get(m->by_name, name);
+    if (old && expert < 0) return status_set(KG_ERR_FORMAT, "tensor '%.*s': another one has its place (%s)", file_shown(t->name), t->name, name);
+    struct tensor *to = &list[old ? (size_t)json_integer_value(old) : *n];
+    if (!old) {
+        *to = expert < 0 ? *t : (struct tensor){0};
+        to->name = arena_strndup(&d->f->arena, name, strlen(name));
+        if (!to->name || json_object_set_new(m->by_name, name, json_integer((json_int_t)*n)) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
+        ++*n;
+    }
+    if (expert < 0) return adapt(d, to);
+    char mark[NAME_BYTES + 16];
+    snprintf(mark, sizeof mark, "%s %d", name, expert);
+    if (json_object_get(m->experts, mark)) return status_set(KG_ERR_FORMAT, "tensor %s: expert %d comes twice", name, expert);
+    if (json_object_set_new(m->experts, mark, json_true()) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
+    return add_expert(d, to, t, expert);
+}
+
+/* Llama 3 stretches the rotation by factors: GGUF has them as a tensor. */
+static kg_status add_rope_factors(const struct folder *d, struct tensor *list, size_t *n)
+{
+    int64_t n_factors;
+    KG_TRY(hf_rope_factors(d->family, d->config, NULL, &n_factors));
+    if (n_factors == 0) return KG_OK;
+    float *factors = arena_array(&d->f->arena, (size_t)n_factors, sizeof *factors);
+    if (!factors) return KG_ERR_MEMORY;
+    KG_TRY(hf_rope_factors(d->family, d->config, factors, &n_factors));
+    list[(*n)++] = (struct tensor){"rope_freqs.weight", TYPE_F32, 1, {n_factors, 1, 1, 1}, factors, (size_t)n_factors * 4};
+    return KG_OK;
+}
+
+static kg_status rename_all(const struct folder *d)
+{
+    struct file *f = d->f;
+    size_t n = 0, n_experts = 0;
+    struct merged m = {.by_name = json_object(), .experts = json_object()};
+    struct tensor *list = arena_array(&f->arena, f->n_tensors + 1, sizeof *list);
+    kg_status st = list && m.by_name && m.experts ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory");
+    for (size_t i = 0; i < f->n_tensors && st == KG_OK; i++) st = rename_one(d, &m, list, &n, &f->tensors[i]);
+    for (size_t i = 0; i < n && st == KG_OK; i++) n_experts += list[i].n_dims == 3 ? (size_t)list[i].ne[2] : 0;
+    if (st == KG_OK && n_experts != json_object_size(m.experts)) st = status_set(KG_ERR_FORMAT, "some experts are missing");
+    if (st == KG_OK) st = add_rope_factors(d, list, &n);
+    json_decref(m.by_name);
+    json_decref(m.experts);
+    f->tensors = list;
+    f->n_tensors = n;
+    return st;
+}
+
+/* ---- text */
+
+static kg_status load_template(struct folder *d, const json_t *tokenizer_config)
+{
+    const json_t *t = json_object_get(tokenizer_config, "chat_template");
+    if (has(d, "chat_template.jinja")) {
+        char *path;
+        struct os_map map;
+        KG_TRY(join(d, "chat_template.jinja", &path));
+        KG_TRY(os_map_file(&map, path));
+        kg_status st = map.n_bytes <= MAX_TEMPLATE_BYTES ? KG_OK : status_set(KG_ERR_UNSUPPORTED, "chat_template.jinja is too long");
+        if (st == KG_OK) meta_out_str(&d->out, "tokenizer.chat_template", (const char *)map.data, map.n_bytes);
+        os_unmap(&map);
+        return st;
+    }
+    for (size_t i = 0; json_is_array(t) && i < json_array_size(t); i++) { /* several by name */
+        const char *name = json_string_value(json_object_get(json_array_get(t, i), "name"));
+        if (name && strcmp(name, "default") == 0) t = json_object_get(json_array_get(t, i), "template");
+    }
+    if (json_is_string(t)) meta_out_str(&d->out, "tokenizer.chat_template", json_string_value(t), json_string_length(t));
+    return KG_OK;
+}
+
+static kg_status load_tokenizer(struct folder *d, uint32_t n_vocab)
+{
+    json_t *config, *tokenizer = NULL;
+    KG_TRY(load_json(d, "tokenizer_config.json", true, &config));
+    kg_status st = KG_OK;
+    if (has(d, "tokenizer.model")) {
+        char *path;
+        struct os_map map;
+        st = join(d, "tokenizer.model", &path);
+        if (st == KG_OK) st = os_map_file(&map, path);
+        if (st == KG_OK) {
+            st = sentencepiece_read(&d->out, map.data, map.n_bytes, n_vocab);
+            os_unmap(&map);
+        }
+        if (st != KG_OK) status_prefix(st, "tokenizer.model");
+    } else if ((st = load_json(d, "tokenizer.json", true, &tokenizer)) == KG_OK && tokenizer) {
+        st = hf_tokenizer_json(&d->out, tokenizer, d->config, n_vocab);
+        if (st != KG_OK) status_prefix(st, "tokenizer.json");
+    }
+    if (st == KG_OK) st = load_template(d, config);
+    json_decref(tokenizer);
+    json_decref(config);
+    return st;
+}
+
+static const char *last_part(struct folder *d)
+{
+    size_t n = strlen(d->path);
+    while (n > 1 && d->path[n - 1] == '/') n--;
+    size_t start = n;
+    while (start > 0 && d->path[start - 1] != '/') start--;
+    char *name = arena_strndup(&d->f->arena, d->path + start, n - start);
+    return name ? name : "";
+}
+
+static kg_status read_all(struct folder *d, const char *only)
+{
+    struct file *f = d->f;
+    KG_TRY(load_json(d, "config.json", false, &d->config));
+    KG_TRY(hf_family_of(d->config, &d->family));
+    KG_TRY(hf_config(&d->out, d->family, d->config, last_part(d)));
+    KG_TRY(load_weights(d, only));
+    KG_TRY(rename_all(d));
+    uint32_t n_vocab = 0;
+    for (size_t i = 0; i < f->n_tensors; i++)
+        if (strcmp(f->tensors[i].name, "token_embd.weight") == 0) n_vocab = (uint32_t)MIN(f->tensors[i].ne[1], 1 << 30);
+    KG_TRY(load_tokenizer(d, n_vocab));
+    if (d->family->flags & HF_ROTATED) meta_out_bool(&d->out, "kagari.rope_halves", true);
+    KG_TRY(d->out.status);
+    uint8_t *metas = arena_alloc(&f->arena, d->out.bytes.len);
+    if (!metas) return KG_ERR_MEMORY;
+    memcpy(metas, d->out.bytes.data, d->out.bytes.len);
+    f->format = "Safetensors";
+    return gguf_read_metas(f, metas, d->out.bytes.len, d->out.n);
+}
+
+kg_status hf_read(struct file *f, const char *folder, const char *only)
+{
+    struct folder d = {.f = f, .path = folder};
+    kg_status st = read_all(&d, only);
+    json_decref(d.config);
+    meta_out_free(&d.out);
+    return st;
+}

@@ -1,0 +1,27 @@
+/* The table hf.def in use: families, keys, names; and what hf.c and hf_config.c hand to each other. */
+#ifndef FILE_HF_H
+#define FILE_HF_H
+
+#include "file/safetensors.h"
+
+#include <jansson.h>
+
+enum { HF_ROTATED = 1, HF_CONV1D = 2, HF_PLUS_ONE = 4, HF_PER_HEAD = 8 };
+
+struct hf_family {
+    const char *model_type, *arch, *act;
+    unsigned flags;
+};
+
+/* hf_config.c: config.json -> its family, and the keys of GGUF. */
+kg_status hf_family_of(const json_t *config, const struct hf_family **out);
+kg_status hf_config(struct meta_out *o, const struct hf_family *family, const json_t *config, const char *name);
+/* A number of config.json by its key of GGUF; 0: absent. */
+int64_t hf_config_number(const struct hf_family *family, const json_t *config, const char *gguf_key);
+/* Long-context factors of Llama 3, one for each pair of a head: out NULL: only their number, 0 if the model has none. */
+kg_status hf_rope_factors(const struct hf_family *family, const json_t *config, float *out, int64_t *n);
+
+/* The name in GGUF, written to out; *expert: the number of an expert or -1. False: no row fits. Empty: not to be loaded. */
+bool hf_tensor_name(const struct hf_family *family, const char *name, char *out, size_t size, int *expert);
+
+#endif

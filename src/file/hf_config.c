@@ -1,0 +1,285 @@
+/* config.json of a Hugging Face folder -> keys of GGUF, by the rows of hf.def. Owns the meaning of that file; what it asks for and no key of
+ * GGUF can say is refused. */
+#include "file/hf.h"
+
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+#define TWO_PI 6.283185307179586
+
+static const struct hf_family families[] = {
+#define HF_FAMILY(model_type, arch, act, flags) {model_type, arch, act, flags},
+#include "file/hf.def"
+#undef HF_FAMILY
+};
+
+static const struct {
+    const char *families, *name, *key;
+    enum meta_type type;
+} keys[] = {
+#define HF_KEY(families, name, key, type) {families, name, key, type},
+#include "file/hf.def"
+#undef HF_KEY
+};
+
+static const struct {
+    const char *families, *name, *gguf;
+} names[] = {
+#define HF_TENSOR(families, name, gguf) {families, name, gguf},
+#include "file/hf.def"
+#undef HF_TENSOR
+};
+
+static bool lists(const char *list, const char *word)
+{
+    if (!list) return true;
+    for (size_t n; *list; list += n + strspn(list + n, " ")) {
+        n = strcspn(list, " ");
+        if (strlen(word) == n && memcmp(list, word, n) == 0) return true;
+    }
+    return false;
+}
+
+kg_status hf_family_of(const json_t *config, const struct hf_family **out)
+{
+    const char *type = json_string_value(json_object_get(config, "model_type"));
+    if (!type) return status_set(KG_ERR_FORMAT, "config.json: no model_type");
+    char known[512] = "";
+    size_t len = 0;
+    for (size_t i = 0; i < COUNT_OF(families); i++) {
+        *out = &families[i];
+        if (strcmp(families[i].model_type, type) == 0) return KG_OK;
+        if (len < sizeof known) len += (size_t)snprintf(known + len, sizeof known - len, "%s%s", i ? ", " : "", families[i].model_type);
+    }
+    return status_set(KG_ERR_UNSUPPORTED, "config.json: model_type \"%.*s\" is not known; those known are %s", MIN(file_shown(type), 40), type,
+                      known);
+}
+
+/* ---- numbers */
+
+/* Newer files keep the rotation's parameters in an object of their own. */
+static const json_t *field(const json_t *config, const char *name)
+{
+    const json_t *v = json_object_get(config, name);
+    if (!v || json_is_null(v)) v = json_object_get(json_object_get(config, "rope_parameters"), name);
+    return json_is_null(v) ? NULL : v;
+}
+
+static const json_t *find(const struct hf_family *family, const json_t *config, const char *key)
+{
+    for (size_t i = 0; i < COUNT_OF(keys); i++)
+        if (strcmp(keys[i].key, key) == 0 && lists(keys[i].families, family->model_type) && field(config, keys[i].name))
+            return field(config, keys[i].name);
+    return NULL;
+}
+
+int64_t hf_config_number(const struct hf_family *family, const json_t *config, const char *gguf_key)
+{
+    const json_t *v = find(family, config, gguf_key);
+    return json_is_integer(v) ? json_integer_value(v) : 0;
+}
+
+static int64_t head_dim(const struct hf_family *family, const json_t *config)
+{
+    int64_t n = hf_config_number(family, config, "attention.key_length");
+    int64_t heads = hf_config_number(family, config, "attention.head_count");
+    return n > 0 ? n : heads > 0 ? hf_config_number(family, config, "embedding_length") / heads : 0;
+}
+
+struct out {
+    struct meta_out *o;
+    const struct hf_family *family;
+    const json_t *config;
+};
+
+static const char *full_key(const struct out *w, const char *key, char *buf, size_t size)
+{
+    snprintf(buf, size, "%s.%s", w->family->arch, key);
+    return buf;
+}
+
+static void put_u32(const struct out *w, const char *key, int64_t v)
+{
+    char text[128];
+    meta_out_u32(w->o, full_key(w, key, text, sizeof text), (uint32_t)v);
+}
+
+static void put_f32(const struct out *w, const char *key, double v)
+{
+    char text[128];
+    meta_out_f32(w->o, full_key(w, key, text, sizeof text), (float)v);
+}
+
+static kg_status put_row(const struct out *w, const char *name, const char *key, enum meta_type type, const json_t *v)
+{
+    char text[128];
+    if (type == META_U32) {
+        if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > UINT32_MAX)
+            return status_set(KG_ERR_FORMAT, "config.json: %s is no integer of 32 bits", name);
+        put_u32(w, key, json_integer_value(v));
+    } else if (type == META_F32) {
+        if (!json_is_number(v)) return status_set(KG_ERR_FORMAT, "config.json: %s is not a number", name);
+        put_f32(w, key, json_number_value(v));
+    } else {
+        if (!json_is_boolean(v)) return status_set(KG_ERR_FORMAT, "config.json: %s is neither true nor false", name);
+        meta_out_bool(w->o, full_key(w, key, text, sizeof text), json_is_true(v));
+    }
+    return KG_OK;
+}
+
+static kg_status put_rows(const struct out *w)
+{
+    for (size_t i = 0; i < COUNT_OF(keys); i++) {
+        const json_t *v = field(w->config, keys[i].name);
+        if (!v || !lists(keys[i].families, w->family->model_type)) continue;
+        if (find(w->family, w->config, keys[i].key) != v) continue; /* an earlier name of the same key counts */
+        bool windows_off = json_is_false(json_object_get(w->config, "use_sliding_window"));
+        if (strcmp(keys[i].name, "sliding_window") == 0 && windows_off) continue;
+        KG_TRY(put_row(w, keys[i].name, keys[i].key, keys[i].type, v));
+        if (strcmp(keys[i].name, "head_dim") == 0) put_u32(w, "attention.value_length", json_integer_value(v));
+    }
+    return KG_OK;
+}
+
+/* ---- rotation */
+
+static const json_t *scaling(const json_t *config, const char **type)
+{
+    const json_t *s = json_object_get(config, "rope_scaling");
+    if (!json_is_object(s)) s = json_object_get(config, "rope_parameters");
+    *type = json_string_value(json_object_get(s, "rope_type"));
+    if (!*type) *type = json_string_value(json_object_get(s, "type"));
+    if (!*type) *type = "default";
+    return s;
+}
+
+static kg_status number(const json_t *s, const char *name, double *out)
+{
+    const json_t *v = json_object_get(s, name);
+    *out = json_number_value(v);
+    if (json_is_number(v) && isfinite(*out) && *out > 0) return KG_OK;
+    return status_set(KG_ERR_FORMAT, "config.json: rope_scaling: %s is no number above 0", name);
+}
+
+kg_status hf_rope_factors(const struct hf_family *family, const json_t *config, float *out, int64_t *n)
+{
+    const char *type;
+    const json_t *s = scaling(config, &type);
+    *n = 0;
+    if (strcmp(type, "llama3") != 0) return KG_OK;
+    double factor, low, high, old_ctx;
+    KG_TRY(number(s, "factor", &factor));
+    KG_TRY(number(s, "low_freq_factor", &low));
+    KG_TRY(number(s, "high_freq_factor", &high));
+    KG_TRY(number(s, "original_max_position_embeddings", &old_ctx));
+    int64_t dim = head_dim(family, config);
+    double base = json_number_value(find(family, config, "rope.freq_base"));
+    if (dim < 2 || dim > 65536 || !(high > low)) return status_set(KG_ERR_FORMAT, "config.json: rope_scaling does not fit the model");
+    *n = dim / 2;
+    if (base <= 0) base = 10000;
+    for (int64_t i = 0; out && i < *n; i++) {
+        double wave = TWO_PI * pow(base, 2.0 * (double)i / (double)dim);
+        double smooth = (old_ctx / wave - low) / (high - low);
+        out[i] = (float)(smooth > 1 ? 1 : smooth < 0 ? factor : 1 / ((1 - smooth) / factor + smooth));
+    }
+    return KG_OK;
+}
+
+static kg_status put_rope(const struct out *w)
+{
+    const char *type;
+    const json_t *s = scaling(w->config, &type), *part = field(w->config, "partial_rotary_factor");
+    char key[128];
+    double factor, v;
+    if (!part) part = field(w->config, "rotary_pct");
+    if (w->family->flags & HF_ROTATED || part)
+        put_u32(w, "rope.dimension_count", (int64_t)((part ? json_number_value(part) : 1) * (double)head_dim(w->family, w->config)));
+    if (strcmp(type, "default") == 0 || strcmp(type, "llama3") == 0) return KG_OK; /* llama3 is a tensor of factors */
+    if (strcmp(type, "linear") != 0 && strcmp(type, "yarn") != 0)
+        return status_set(KG_ERR_UNSUPPORTED, "config.json: rope_scaling \"%.20s\" is not supported", type);
+    KG_TRY(number(s, "factor", &factor));
+    meta_out_str(w->o, full_key(w, "rope.scaling.type", key, sizeof key), type, strlen(type));
+    put_f32(w, "rope.scaling.factor", factor);
+    if (strcmp(type, "linear") == 0) return KG_OK;
+    KG_TRY(number(s, "original_max_position_embeddings", &v));
+    put_u32(w, "rope.scaling.original_context_length", (int64_t)v);
+    static const char *const refused[] = {"mscale", "mscale_all_dim", "attention_factor", "beta_fast", "beta_slow", "truncate"};
+    for (size_t i = 0; i < COUNT_OF(refused); i++)
+        if (json_object_get(s, refused[i]))
+            return status_set(KG_ERR_UNSUPPORTED, "config.json: rope_scaling: %s is not supported", refused[i]);
+    return KG_OK;
+}
+
+/* ---- the whole */
+
+static kg_status check_activation(const struct hf_family *family, const json_t *config)
+{
+    static const char *const fields[] = {"hidden_activation", "hidden_act", "activation_function"};
+    for (size_t i = 0; i < COUNT_OF(fields); i++) {
+        const char *act = json_string_value(json_object_get(config, fields[i]));
+        if (!act) continue;
+        /* the same function has several names there; gemma's first files said "gelu" and meant its tanh form */
+        static const char tanh_forms[] = "gelu_new gelu_fast gelu_pytorch_tanh";
+        bool same = strcmp(act, family->act) == 0 || (lists(tanh_forms, act) && lists(tanh_forms, family->act)) ||
+                    (strcmp(act, "gelu") == 0 && strcmp(family->model_type, "gemma") == 0);
+        if (same) return KG_OK;
+        return status_set(KG_ERR_UNSUPPORTED, "config.json: %s \"%.30s\" is not supported for %s", fields[i], act, family->model_type);
+    }
+    return KG_OK;
+}
+
+kg_status hf_config(struct meta_out *o, const struct hf_family *family, const json_t *config, const char *name)
+{
+    struct out w = {o, family, config};
+    KG_TRY(check_activation(family, config));
+    meta_out_str(o, "general.architecture", family->arch, strlen(family->arch));
+    meta_out_str(o, "general.name", name, strlen(name));
+    KG_TRY(put_rows(&w));
+    if (!find(family, config, "feed_forward_length") && strcmp(family->model_type, "gpt2") == 0)
+        put_u32(&w, "feed_forward_length", 4 * hf_config_number(family, config, "embedding_length"));
+    KG_TRY(put_rope(&w));
+    return o->status;
+}
+
+/* pattern with '%' and '#' against name[0..n); the numbers go to layer and expert. */
+static bool matches(const char *pattern, const char *name, size_t n, long *layer, long *expert)
+{
+    const char *end = name + n;
+    for (; *pattern; pattern++) {
+        if (*pattern != '%' && *pattern != '#') {
+            if (name == end || *name++ != *pattern) return false;
+            continue;
+        }
+        long v = 0;
+        const char *start = name;
+        while (name < end && *name >= '0' && *name <= '9' && name - start < 6) v = v * 10 + (*name++ - '0');
+        if (name == start) return false;
+        *(*pattern == '%' ? layer : expert) = v;
+    }
+    return name == end;
+}
+
+bool hf_tensor_name(const struct hf_family *family, const char *name, char *out, size_t size, int *expert)
+{
+    if (strcmp(family->model_type, "gpt2") == 0 && strncmp(name, "transformer.", 12) == 0) name += 12;
+    size_t n = strlen(name);
+    const char *suffix = name + n;
+    if (n > 7 && strcmp(name + n - 7, ".weight") == 0) suffix = name + n - 7;
+    if (n > 5 && strcmp(name + n - 5, ".bias") == 0) suffix = name + n - 5;
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        long layer = -1, e = -1;
+        if (!lists(names[i].families, family->model_type)) continue;
+        if (!matches(names[i].name, name, (size_t)(suffix - name), &layer, &e)) continue;
+        *expert = (int)e;
+        const char *gguf = names[i].gguf, *percent = gguf ? strchr(gguf, '%') : NULL;
+        if (!gguf)
+            out[0] = 0;
+        else if (percent)
+            snprintf(out, size, "%.*s%ld%s%s", (int)(percent - gguf), gguf, layer, percent + 1, suffix);
+        else
+            snprintf(out, size, "%s%s", gguf, suffix);
+        return true;
+    }
+    return false;
+}

@@ -1,0 +1,24 @@
+/* Safetensors files, and Hugging Face folders that consist of them. */
+#ifndef FILE_SAFETENSORS_H
+#define FILE_SAFETENSORS_H
+
+#include "file/meta_out.h"
+#include "file/reader.h"
+
+#include <jansson.h>
+
+bool safetensors_recognise(const struct os_map *m);
+/* Appends the tensors of a file, under the names that they have there, to f->tensors. */
+kg_status safetensors_read(struct file *f, const struct os_map *map);
+
+/* Fills f from a folder: config.json, the weights and the tokenizer, under the names and keys that GGUF has for them.
+ * only: the one file of weights to take, NULL: those that the folder has. */
+kg_status hf_read(struct file *f, const char *folder, const char *only);
+
+/* tokenizer.json -> tokenizer.ggml.* keys. config: config.json.
+ * n_vocab: rows of the embedding; the list of tokens is filled up to it. */
+kg_status hf_tokenizer_json(struct meta_out *o, const json_t *tokenizer, const json_t *config, uint32_t n_vocab);
+/* The same from tokenizer.model, SentencePiece's own format. */
+kg_status sentencepiece_read(struct meta_out *o, const uint8_t *p, size_t n_bytes, uint32_t n_vocab);
+
+#endif

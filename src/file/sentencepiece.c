@@ -1,0 +1,179 @@
+/* tokenizer.model, SentencePiece's own format: a protobuf message of which a few fields matter. Reads those, steps over others. */
+#include "file/safetensors.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { VARINT = 0, FIXED64 = 1, BYTES = 2, FIXED32 = 5, UNUSED = 5, MODEL_UNIGRAM = 1, MODEL_BPE = 2 };
+
+/* One field of a message. */
+struct field {
+    uint32_t number, wire;
+    uint64_t value;      /* of VARINT and FIXED */
+    struct cursor bytes; /* of BYTES */
+};
+
+static bool varint(struct cursor *c, uint64_t *v)
+{
+    *v = 0;
+    for (unsigned shift = 0; shift < 64 && c->p < c->end; shift += 7) {
+        uint8_t b = *c->p++;
+        *v |= (uint64_t)(b & 0x7f) << shift;
+        if (!(b & 0x80)) return true;
+    }
+    return false;
+}
+
+/* *more false: the message has ended. */
+static kg_status next(struct cursor *c, struct field *f, bool *more)
+{
+    uint64_t key;
+    uint32_t word;
+    *more = c->p < c->end;
+    if (!*more) return KG_OK;
+    bool ok = varint(c, &key) && key >> 3 <= UINT32_MAX;
+    f->number = (uint32_t)(key >> 3);
+    f->wire = (uint32_t)(key & 7);
+    if (ok && f->wire == VARINT) {
+        ok = varint(c, &f->value);
+    } else if (ok && f->wire == FIXED64) {
+        ok = cursor_u64(c, &f->value);
+    } else if (ok && f->wire == FIXED32) {
+        ok = cursor_u32(c, &word);
+        f->value = ok ? word : 0;
+    } else if (ok && f->wire == BYTES) {
+        ok = varint(c, &f->value) && f->value <= cursor_left(c);
+        f->bytes = (struct cursor){c->p, ok ? c->p + f->value : c->p};
+        if (ok) c->p += f->value;
+    } else {
+        ok = false;
+    }
+    return ok ? KG_OK : status_set(KG_ERR_FORMAT, "is not a SentencePiece model, or damaged");
+}
+
+struct piece {
+    struct str text;
+    float score;
+    int32_t type;
+};
+
+struct spm {
+    struct piece *pieces; /* [n] */
+    size_t n, cap;
+    uint64_t model;
+    int64_t unk, bos, eos;
+    bool add_space_prefix, remove_spaces;
+};
+
+static kg_status read_piece(struct spm *m, struct cursor c)
+{
+    struct field f;
+    struct piece p = {.type = 1};
+    bool more;
+    for (;;) {
+        KG_TRY(next(&c, &f, &more));
+        if (!more) break;
+        if (f.number == 1 && f.wire == BYTES) p.text = (struct str){(const char *)f.bytes.p, cursor_left(&f.bytes)};
+        if (f.number == 2 && f.wire == FIXED32) p.score = f32_from_bits((uint32_t)f.value);
+        if (f.number == 3 && f.wire == VARINT) p.type = (int32_t)MIN(f.value, 99u);
+    }
+    if (p.type < 1 || p.type > 6) return status_set(KG_ERR_FORMAT, "piece %zu has an unknown type", m->n);
+    if (m->n == m->cap) {
+        size_t cap = m->cap * 2 + 1024;
+        struct piece *grown = realloc(m->pieces, cap * sizeof *grown);
+        if (!grown) return status_set(KG_ERR_MEMORY, "out of memory for a vocabulary");
+        m->pieces = grown;
+        m->cap = cap;
+    }
+    m->pieces[m->n++] = p;
+    return KG_OK;
+}
+
+static kg_status read_trainer(struct spm *m, struct cursor c)
+{
+    struct field f;
+    bool more;
+    for (;;) {
+        KG_TRY(next(&c, &f, &more));
+        if (!more) return KG_OK;
+        if (f.wire != VARINT) continue;
+        if (f.number == 3) m->model = f.value;
+        if (f.number == 40) m->unk = (int32_t)f.value; /* negative ones come as 64 bits */
+        if (f.number == 41) m->bos = (int32_t)f.value;
+        if (f.number == 42) m->eos = (int32_t)f.value;
+    }
+}
+
+static kg_status read_normalizer(struct spm *m, struct cursor c)
+{
+    struct field f;
+    bool more;
+    for (;;) {
+        KG_TRY(next(&c, &f, &more));
+        if (!more) return KG_OK;
+        if (f.number == 2 && f.wire == BYTES && cursor_left(&f.bytes) > 0)
+            return status_set(KG_ERR_UNSUPPORTED, "its normalizer changes characters (precompiled_charsmap), which is not supported");
+        if (f.number == 3 && f.wire == VARINT) m->add_space_prefix = f.value != 0;
+        if (f.number == 4 && f.wire == VARINT) m->remove_spaces = f.value != 0;
+        if (f.number == 5 && f.wire == VARINT && !f.value)
+            return status_set(KG_ERR_UNSUPPORTED, "spaces that are not escaped are not supported");
+    }
+}
+
+static kg_status read_model(struct spm *m, struct cursor c)
+{
+    struct field f;
+    bool more;
+    for (;;) {
+        KG_TRY(next(&c, &f, &more));
+        if (!more) break;
+        if (f.wire != BYTES) continue;
+        if (f.number == 1) KG_TRY(read_piece(m, f.bytes));
+        if (f.number == 2) KG_TRY(read_trainer(m, f.bytes));
+        if (f.number == 3) KG_TRY(read_normalizer(m, f.bytes));
+    }
+    if (m->n == 0) return status_set(KG_ERR_FORMAT, "has no pieces");
+    if (m->model == MODEL_BPE) return KG_OK;
+    return status_set(KG_ERR_UNSUPPORTED, m->model == MODEL_UNIGRAM ? "Unigram models are not supported, BPE is" : "only BPE models are supported");
+}
+
+static void put_id(struct meta_out *o, const char *key, int64_t id, size_t n)
+{
+    if (id >= 0 && (uint64_t)id < n) meta_out_u32(o, key, (uint32_t)id);
+}
+
+static void put(struct meta_out *o, const struct spm *m, size_t n)
+{
+    meta_out_str(o, "tokenizer.ggml.model", "llama", 5);
+    meta_out_str(o, "tokenizer.ggml.pre", "default", 7);
+    meta_out_array(o, "tokenizer.ggml.tokens", META_STR, n);
+    for (size_t i = 0; i < n; i++) {
+        char pad[32];
+        if (i < m->n) meta_out_item(o, m->pieces[i].text.ptr, m->pieces[i].text.len);
+        else meta_out_item(o, pad, (size_t)snprintf(pad, sizeof pad, "[PAD%zu]", i));
+    }
+    meta_out_array(o, "tokenizer.ggml.scores", META_F32, n);
+    for (size_t i = 0; i < n; i++) meta_out_bytes(o, &(float){i < m->n ? m->pieces[i].score : -10000.0f}, 4);
+    meta_out_array(o, "tokenizer.ggml.token_type", META_I32, n);
+    for (size_t i = 0; i < n; i++) meta_out_bytes(o, &(int32_t){i < m->n ? m->pieces[i].type : UNUSED}, 4);
+    put_id(o, "tokenizer.ggml.bos_token_id", m->bos, n);
+    put_id(o, "tokenizer.ggml.eos_token_id", m->eos, n);
+    put_id(o, "tokenizer.ggml.unknown_token_id", m->unk, n);
+    meta_out_bool(o, "tokenizer.ggml.add_bos_token", m->bos >= 0);
+    meta_out_bool(o, "tokenizer.ggml.add_eos_token", false);
+    meta_out_bool(o, "tokenizer.ggml.add_space_prefix", m->add_space_prefix);
+    if (m->remove_spaces) meta_out_bool(o, "tokenizer.ggml.remove_extra_whitespaces", true);
+}
+
+kg_status sentencepiece_read(struct meta_out *o, const uint8_t *p, size_t n_bytes, uint32_t n_vocab)
+{
+    /* what a file that does not say means: from SentencePiece's sentencepiece_model.proto */
+    struct spm m = {.model = MODEL_UNIGRAM, .unk = 0, .bos = 1, .eos = 2, .add_space_prefix = true, .remove_spaces = true};
+    kg_status st = read_model(&m, (struct cursor){p, p + n_bytes});
+    if (st == KG_OK && n_vocab > 0 && m.n > n_vocab) st = status_set(KG_ERR_FORMAT, "has %zu pieces, the model %" PRIu32 " tokens", m.n, n_vocab);
+    if (st == KG_OK) put(o, &m, MAX(m.n, (size_t)n_vocab));
+    if (st == KG_OK) st = o->status;
+    free(m.pieces);
+    return st;
+}

@@ -1,0 +1,167 @@
+/* layers: file */
+/* Safetensors and Hugging Face folders: broken files are refused; a folder shows the tensors and keys that its GGUF has. */
+#include "file/safetensors.h"
+
+#include "base/half.h"
+
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define HOSTILE SHARED_DIR "/hostile/safetensors/"
+#define MODELS SHARED_DIR "/models/"
+
+/* A file in memory: header text and n bytes of zeros as data. */
+static kg_status open_text(struct file **out, const char *header, size_t n_data)
+{
+    size_t n = strlen(header);
+    uint8_t *bytes = calloc(1, 8 + n + n_data);
+    assert_non_null(bytes);
+    memcpy(bytes, &(uint64_t){n}, 8);
+    memcpy(bytes + 8, header, n);
+    kg_status st = file_open_memory(out, bytes, 8 + n + n_data, "t.safetensors");
+    if (st != KG_OK) {
+        free(bytes);
+        return st;
+    }
+    return KG_OK;
+}
+
+static void refuses(const char *header, size_t n_data, const char *why)
+{
+    struct file *f;
+    assert_int_not_equal(open_text(&f, header, n_data), KG_OK);
+    assert_null(f);
+    if (!strstr(kg_error_message(), why)) fail_msg("'%s' lacks '%s'", kg_error_message(), why);
+}
+
+static void test_headers(void **state)
+{
+    (void)state;
+    struct file *f;
+    assert_int_equal(open_text(&f, "{\"a\":{\"dtype\":\"F16\",\"shape\":[2,3],\"data_offsets\":[0,12]}}", 12), KG_OK);
+    const struct tensor *t = file_tensor(f, "a");
+    assert_non_null(t);
+    assert_int_equal(t->type, TYPE_F16);
+    assert_int_equal(t->ne[0], 3);
+    assert_int_equal(t->ne[1], 2);
+    uint8_t *bytes = (uint8_t *)(uintptr_t)f->map.data;
+    file_close(&f);
+    free(bytes);
+    refuses("{\"a\":{\"dtype\":\"F16\",\"shape\":[2,3],\"data_offsets\":[0,12]}}", 11, "its data end at 12");
+    refuses("{\"a\":{\"dtype\":\"F16\",\"shape\":[2,3],\"data_offsets\":[0,12]}}", 13, "belong to no tensor");
+    refuses("{\"a\":{\"dtype\":\"F16\",\"shape\":[2,3],\"data_offsets\":[0,10]}}", 10, "its shape takes 12");
+    refuses("{\"a\":{\"dtype\":\"F4\",\"shape\":[2],\"data_offsets\":[0,1]}}", 1, "dtype F4");
+    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904],\"data_offsets\":[0,1]}}", 1, "64 bits");
+    refuses("{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4],\"x\":1}}", 4, "nothing else");
+}
+
+static void test_hostile(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"seven_bytes", "hlen_max", "hlen_100mb1", "bad_start", "top_array", "offsets_neg", "offsets_oob", "offsets_huge", "gap",
+                                        "overlap_10k", "shape_overflow2", "shape_neg", "dup_keys", "metadata_notstr", "deep_json", "json_trunc"};
+    if (access(HOSTILE "gap.safetensors", F_OK) != 0) {
+        print_message("skipped: no " HOSTILE "\n");
+        skip();
+    }
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        char path[512];
+        struct file *f;
+        snprintf(path, sizeof path, HOSTILE "%s.safetensors", names[i]);
+        if (file_open(&f, path) == KG_OK) fail_msg("%s was accepted", names[i]);
+        assert_null(f);
+        assert_non_null(strstr(kg_error_message(), names[i]));
+    }
+}
+
+static double element(const struct tensor *t, size_t i)
+{
+    const uint8_t *p = t->data;
+    return t->type == TYPE_F32 ? (double)f32_from_bits(load_u32(p + 4 * i)) : (double)f32_from_f16(load_u16(p + 2 * i));
+}
+
+/* The folder and the GGUF that another program made of it: the same tensors, the same keys. */
+static void test_folder(void **state)
+{
+    (void)state;
+    struct file *hf, *gguf;
+    if (access(MODELS "gpt2-hf/config.json", F_OK) != 0) {
+        print_message("skipped: no " MODELS "gpt2-hf\n");
+        skip();
+    }
+    assert_int_equal(file_open(&hf, MODELS "gpt2-hf"), KG_OK);
+    assert_int_equal(file_open(&gguf, MODELS "gpt2-f16.gguf"), KG_OK);
+    assert_int_equal(hf->n_tensors, gguf->n_tensors);
+    for (size_t i = 0; i < gguf->n_tensors; i++) {
+        const struct tensor *a = &gguf->tensors[i], *b = file_tensor(hf, a->name);
+        if (!b) fail_msg("%s is missing", a->name);
+        assert_int_equal(a->n_dims, b->n_dims);
+        assert_memory_equal(a->ne, b->ne, sizeof a->ne);
+        for (size_t k = 0; k < (size_t)(a->ne[0] * a->ne[1]); k++)
+            if (element(a, k) != element(b, k)) fail_msg("%s: element %zu differs", a->name, k);
+    }
+    for (size_t i = 0; i < gguf->n_metas; i++) {
+        const struct meta *a = &gguf->metas[i], *b = file_meta(hf, a->key);
+        static const char *const theirs[] = {"general.name", "general.license", "general.file_type", "general.quantization_version"};
+        bool skip_it = false;
+        for (size_t k = 0; k < COUNT_OF(theirs); k++) skip_it |= strcmp(a->key, theirs[k]) == 0;
+        if (skip_it) continue;
+        if (!b) fail_msg("key %s is missing", a->key);
+        assert_int_equal(a->type, b->type);
+        assert_int_equal(a->n_bytes, b->n_bytes);
+        assert_memory_equal(a->data, b->data, a->n_bytes);
+    }
+    file_close(&gguf);
+    file_close(&hf);
+}
+
+/* tokenizer.model against the vocabulary of the GGUF that was made from it. */
+static void test_sentencepiece(void **state)
+{
+    (void)state;
+    struct os_map map;
+    struct file *gguf;
+    struct meta_out o = {0};
+    if (access(MODELS "stories.spm.model", F_OK) != 0) {
+        print_message("skipped: no " MODELS "stories.spm.model\n");
+        skip();
+    }
+    assert_int_equal(os_map_file(&map, MODELS "stories.spm.model"), KG_OK);
+    assert_int_equal(file_open(&gguf, MODELS "stories-f16.gguf"), KG_OK);
+    assert_int_equal(sentencepiece_read(&o, map.data, map.n_bytes, 8192), KG_OK);
+    struct file f = {.path = "spm"};
+    assert_int_equal(gguf_read_metas(&f, (const uint8_t *)o.bytes.data, o.bytes.len, o.n), KG_OK);
+    for (size_t i = 0; i < f.n_metas; i++) {
+        const struct meta *a = &f.metas[i], *b = file_meta(gguf, a->key);
+        if (!b) fail_msg("key %s is not in the GGUF", a->key);
+        if (a->type != b->type || a->n_bytes != b->n_bytes || memcmp(a->data, b->data, a->n_bytes) != 0) fail_msg("key %s differs", a->key);
+    }
+    for (size_t cut = 0; cut < map.n_bytes; cut += 997) { /* cut anywhere: refused or read, never beyond the end */
+        struct meta_out part = {0};
+        uint8_t *copy = malloc(cut + 1);
+        assert_non_null(copy);
+        memcpy(copy, map.data, cut);
+        (void)sentencepiece_read(&part, copy, cut, 8192);
+        meta_out_free(&part);
+        free(copy);
+    }
+    arena_free(&f.arena);
+    meta_out_free(&o);
+    file_close(&gguf);
+    os_unmap(&map);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_headers),
+        cmocka_unit_test(test_hostile),
+        cmocka_unit_test(test_folder),
+        cmocka_unit_test(test_sentencepiece),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
