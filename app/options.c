@@ -225,6 +225,13 @@ static int check_used(const struct settings *s)
     return 0;
 }
 
+static int most_args(const struct command *c)
+{
+    int n = c->arg != NULL;
+    for (const char *p = c->arg; p && (p = strchr(p, ' ')); p++) n++;
+    return n < MOST_ARGS ? n : MOST_ARGS;
+}
+
 int options_parse(struct settings *s, int argc, char **argv)
 {
     memset(s, 0, sizeof *s);
@@ -246,10 +253,11 @@ int options_parse(struct settings *s, int argc, char **argv)
             const struct command *c = *word ? options_command(word) : NULL;
             if (!c) return print_error(EXIT_USAGE, "unknown command '%s'; the nearest is '%s'; a prompt needs -p", word, options_nearest_command(word));
             s->command = c;
-        } else if (!s->command->arg || s->arg) {
+        } else if (s->n_args == most_args(s->command)) {
             return print_error(EXIT_USAGE, "'kagari %s': unexpected argument '%s'", s->command->name, word);
         } else {
-            s->arg = word;
+            if (s->n_args == 0) s->arg = word;
+            s->args[s->n_args++] = word;
         }
     }
     return s->help || s->version ? 0 : check_used(s);

@@ -22,7 +22,12 @@ enum {
     HELP = 64,
     BENCH = 128,
     DEVICES = 256,
-    EVERYTHING = 511,
+    QUANTIZE = 512,
+    SPLIT = 1024,
+    MERGE = 2048,
+    IMATRIX = 4096,
+    EMBED = 8192,
+    EVERYTHING = 16383,
     USES_BACKEND = GENERATE | LOGITS | VERIFY,
     USES_MODEL = USES_BACKEND | INFO | TOKENIZE | BENCH,
 };
@@ -31,7 +36,7 @@ struct settings;
 struct command {
     const char *name; /* "" is the command without a name: generate text */
     unsigned bit;
-    const char *arg; /* its one positional argument, for help; NULL: takes none */
+    const char *arg; /* its positional arguments, a word each, for help; NULL: takes none */
     const char *help;
     int (*run)(const struct settings *s); /* returns the exit code */
 };
@@ -62,13 +67,16 @@ struct texts {
 #define FIELD_TEXTS struct texts
 #define FIELD_IDS struct ids
 #define FIELD_CHOICE int
+enum { MOST_ARGS = 3 };
 struct settings {
 #define OPTION(kind, field, ...) FIELD_##kind field;
 #include "options.def"
 #undef OPTION
     bool given[OPT_N]; /* on the command line, not by default */
     const struct command *command;
-    const char *arg; /* the positional argument; NULL: none */
+    const char *arg; /* the first positional argument; NULL: none */
+    const char *args[MOST_ARGS];
+    int n_args;
 };
 
 /* Fills *s; its texts point into argv. Returns 0, or EXIT_USAGE after one line about the mistake on standard error.

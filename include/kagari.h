@@ -252,6 +252,47 @@ KG_API kg_status kg_meter_open(kg_meter **out, const char *backend, int n_thread
 KG_API void kg_meter_close(kg_meter **meter);
 KG_API kg_status kg_meter_run(kg_meter *meter, double seconds, kg_limits *out); /* takes about so long, above 0 and up to 60; one thread at a time */
 
+/* ---- making files --------------------------------------------------------------------------------------- */
+
+typedef struct kg_quantize_step {
+    size_t i, n;        /* tensor i of n is done */
+    const char *tensor, *from, *to; /* its name and types */
+    double error;       /* ||quantized - original|| / ||original||; 0 where the type stays */
+    uint64_t n_bytes;   /* it takes now */
+    double done;        /* share of the file's bytes, 0..1 */
+} kg_quantize_step;
+
+typedef struct kg_quantize_params {
+    const char *type;           /* a mixture, "Q4_K_M": see kg_quantize_type */
+    const char *imatrix;        /* file with the importance of columns; NULL: all alike */
+    const char *output_type;    /* tensor type of output.weight, of token_embd.weight; NULL: as the mixture says */
+    const char *embedding_type;
+    bool pure;                  /* the mixture's main type for all that is quantized */
+    bool allow_requantize;      /* of tensors that are quantized already */
+    int n_threads;              /* 0: one per processor; changes speed, not the file */
+    bool (*progress)(void *ctx, const kg_quantize_step *step); /* after each tensor; false: stop (KG_ERR_ABORTED). NULL: none */
+    void *progress_ctx;
+} kg_quantize_params;
+
+typedef struct kg_quantize_report {
+    uint64_t bytes_before, bytes_after; /* of all tensors */
+    size_t n_weighted;                  /* tensors that the importance matrix knew */
+} kg_quantize_report;
+
+/* Writes a GGUF file with the tensors of `in` in other types. `out` appears, or is replaced, only when it is complete. report may be NULL. */
+KG_API kg_status kg_quantize(const char *in, const char *out, const kg_quantize_params *params, kg_quantize_report *report);
+KG_API const char *kg_quantize_type(size_t i); /* names of the mixtures; NULL at the end */
+
+typedef struct kg_split_params {
+    uint64_t max_bytes;   /* of tensors in one file (but always at least one tensor); 0: no limit */
+    uint64_t max_tensors; /* in one file; 0: no limit */
+} kg_split_params;
+
+/* Cuts a GGUF file into prefix-00001-of-0000N.gguf and so on; *n_files may be NULL. */
+KG_API kg_status kg_split(const char *in, const char *prefix, const kg_split_params *params, size_t *n_files);
+/* The reverse: first is the path of the first of them. */
+KG_API kg_status kg_merge(const char *first, const char *out);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# quantize, split and merge from outside: every type, what is refused, and files that open and run.
+#   tests/test_quantize.sh KAGARI SOURCE_DIR
+set -u
+kagari=$1
+source=$2
+dir=$(mktemp -d)
+trap 'rm -rf "$dir"' EXIT
+passed=0 failed=0
+ok() { passed=$((passed + 1)); }
+bad() { failed=$((failed + 1)); printf 'quantize: %s\n' "$*" >&2; }
+check() { local what=$1; shift; if "$@"; then ok; else bad "$what"; fi; }
+refused() { # code, words of the message, command
+    local code=$1 words=$2
+    shift 2
+    "$@" >"$dir/out" 2>"$dir/err"
+    if [ $? -eq "$code" ] && grep -q -- "$words" "$dir/err"; then ok; else bad "$*: $(cat "$dir/err")"; fi
+}
+
+# A model of noise with whole numbers of blocks of every size, in F16.
+"$kagari" bench --shape tiny --type f16 -o "$dir/in.gguf" >/dev/null || bad "no model"
+size() { stat -c %s "$1"; }
+
+for type in $("$kagari" quantize a b no-such-type 2>&1 | sed 's/.*must be one of //; s/,//g'); do
+    if "$kagari" quantize "$dir/in.gguf" "$dir/out.gguf" "$type" --threads 2 >"$dir/list"; then ok; else bad "$type"; fi
+    check "$type does not run" "$kagari" -m "$dir/out.gguf" --tokens 1,5,9 -n 2 --print-ids >/dev/null
+    "$kagari" info --json "$dir/out.gguf" | grep -q '"general.quantization_version": {"type": "u32", "value": 2}' || bad "$type: no version key"
+done
+[ "$passed" -ge 40 ] || bad "only $passed checks: the list of types is not read"
+
+# One thread or two: the same file. A mixture has several types, a pure one has one.
+"$kagari" quantize "$dir/in.gguf" "$dir/a.gguf" Q4_K_M -t 1 >/dev/null
+"$kagari" quantize "$dir/in.gguf" "$dir/b.gguf" q4_k_m -t 3 >/dev/null
+check "threads change the file" cmp -s "$dir/a.gguf" "$dir/b.gguf"
+check "no Q6_K in Q4_K_M" grep -q 'Q6_K' <("$kagari" info "$dir/a.gguf")
+"$kagari" quantize "$dir/in.gguf" "$dir/b.gguf" Q4_K_M --pure --output-type Q8_0 --embedding-type F16 >"$dir/list"
+check "--output-type" grep -q 'output.weight .*-> Q8_0' "$dir/list"
+check "--pure" grep -qv 'Q6_K' "$dir/list"
+
+# In place, and what is refused. A file that could not be made leaves nothing behind.
+cp "$dir/in.gguf" "$dir/same.gguf"
+check "in place" "$kagari" quantize "$dir/same.gguf" "$dir/same.gguf" Q8_0 >/dev/null
+check "not smaller" [ "$(size "$dir/same.gguf")" -lt "$(size "$dir/in.gguf")" ]
+refused 1 "already" "$kagari" quantize "$dir/a.gguf" "$dir/c.gguf" Q8_0
+check "left behind" [ ! -e "$dir/c.gguf" ]
+check "requantize" "$kagari" quantize "$dir/a.gguf" "$dir/c.gguf" Q8_0 --allow-requantize >/dev/null
+refused 1 "must be one of" "$kagari" quantize "$dir/in.gguf" "$dir/c.gguf" Q9
+refused 1 "no quantizer" "$kagari" quantize "$dir/in.gguf" "$dir/c.gguf" Q8_0 --output-type IQ1_S
+refused 2 "three arguments" "$kagari" quantize "$dir/in.gguf" "$dir/c.gguf"
+refused 1 "cannot create" "$kagari" quantize "$dir/in.gguf" "$dir/no/c.gguf" Q8_0
+check "partial files" [ -z "$(find "$dir" -name '*partial*')" ]
+
+# Split and merge give the same tensors back.
+"$kagari" split "$dir/a.gguf" "$dir/s" --max-tensors 5 >/dev/null
+check "shards" [ -e "$dir/s-00001-of-"*.gguf ]
+check "merge" "$kagari" merge "$dir"/s-00001-of-*.gguf "$dir/m.gguf"
+check "merged differs" cmp -s <("$kagari" info "$dir/a.gguf" | grep -v '^file\|^size' | sort) <("$kagari" info "$dir/m.gguf" | grep -v '^file\|^size' | sort)
+check "merged bytes differ" cmp -s <("$kagari" logits -m "$dir/a.gguf" --tokens 1,7 -o "$dir/l1" && cat "$dir/l1") <("$kagari" logits -m "$dir/m.gguf" --tokens 1,7 -o "$dir/l2" && cat "$dir/l2")
+refused 1 "shard" "$kagari" merge "$dir/a.gguf" "$dir/m.gguf"
+rm "$dir"/s-00002-of-*.gguf
+refused 1 "No such file" "$kagari" merge "$dir"/s-00001-of-*.gguf "$dir/m.gguf"
+refused 2 "max-size" "$kagari" split "$dir/a.gguf" "$dir/s"
+refused 2 "must be bytes" "$kagari" split "$dir/a.gguf" "$dir/s" --max-size 3X
+
+printf 'quantize: %d passed, %d failed\n' "$passed" "$failed"
+[ "$failed" -eq 0 ]
