@@ -59,12 +59,27 @@ static const char *find_backend(const struct settings *s)
     return NULL;
 }
 
+static int gpu_layers(const struct settings *s, const char *backend, int *n)
+{
+    char *end = NULL;
+    *n = -1;
+    if (!s->gpu_layers) return 0;
+    if (strncmp(backend, "hybrid", 6) != 0) return print_error(EXIT_USAGE, "--gpu-layers goes with -b hybrid or hybrid-f32, not with %s", backend);
+    if (strcmp(s->gpu_layers, "auto") == 0) return 0;
+    long v = strtol(s->gpu_layers, &end, 10);
+    if (*end || end == s->gpu_layers || v < 0 || v > 100000) return print_error(EXIT_USAGE, "--gpu-layers '%s': must be auto or a whole number from 0", s->gpu_layers);
+    *n = (int)v;
+    return 0;
+}
+
 int input_model_params(const struct settings *s, kg_model_params *params)
 {
     const char *backend = find_backend(s);
     if (!backend) return EXIT_RUNTIME;
     *params = kg_model_default_params();
     params->backend = backend;
+    int code = gpu_layers(s, backend, &params->gpu_layers);
+    if (code) return code;
     params->n_threads = (int)s->threads;
     params->kv_type = (kg_kv_type)s->kv_type;
     params->activations = (kg_activations)s->activations;
@@ -81,6 +96,12 @@ int input_open_model(const struct settings *s, kg_model **model, const char **pa
     if (!code) code = input_model_path(s, path);
     if (code) return code;
     kg_status status = kg_model_open(model, *path, &params);
+    bool device = status == KG_ERR_DEVICE || status == KG_ERR_MEMORY || status == KG_ERR_UNSUPPORTED;
+    if (device && !s->backend && strcmp(params.backend, "cpu") != 0) { /* it was our choice, not the user's */
+        print_error(0, "%s", kg_error_message());
+        params.backend = "cpu";
+        status = kg_model_open(model, *path, &params);
+    }
     return status ? print_status(status) : 0;
 }
 

@@ -110,6 +110,7 @@ typedef struct kg_model_params {
     int n_threads;        /* 0: one per processor that the process may use */
     kg_kv_type kv_type;
     kg_activations activations;
+    int gpu_layers;       /* of the hybrid backends: layers on the device; -1 (default): as many as fit */
 } kg_model_params;
 
 KG_API kg_model_params kg_model_default_params(void);

@@ -71,6 +71,12 @@ fails 2 'No prompt' -m "$model"
 fails 1 'Model file not found: /nowhere/x.gguf' -m /nowhere/x.gguf -p x
 for b in coreml metal vulkan; do fails 1 "Backend '$b' is not available" -b "$b" -p x; done
 run 0 devices; out_has 'cuda'; out_has 'opencl'; out_has 'without -b'; err_empty
+fails 2 '--gpu-layers goes with -b hybrid' -b cpu --gpu-layers 1 -p x
+fails 2 "must be auto or a whole number" -b hybrid --gpu-layers some -p x
+for n in 2 5; do # the float64 reference plays the device: the first layers are then exact, the cut must not show
+    KAGARI_HYBRID=reference run 0 verify -m "$model" -b hybrid --gpu-layers $n; out_has '  ok'
+    check "the first $n layers are exact" [ "$(awk '$1 ~ /^[0-9]+$/ && $1 < '$n' && $2 < 1e-7' "$tmp/out" | wc -l)" = $n ]
+done
 if grep -q '^cuda *none' "$tmp/out"; then fails 1 "Backend 'cuda' is not available: cuda: " -b cuda -p x; fi
 fails 1 "$2" info "$2"
 printf 'not a model' >"$tmp/bad.gguf"

@@ -13,6 +13,7 @@ struct backend_params {
     kg_kv_type kv_type;
     kg_activations activations;
     int max_batch; /* most tokens per run, >= 1 */
+    int gpu_layers; /* of hybrid; -1: as many as fit. Others ignore it */
 };
 
 /* One token of a batch. Tokens of one sequence come in order of position and without gaps; a token sees all earlier

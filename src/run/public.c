@@ -37,7 +37,7 @@ const char *kg_backend_best(char *why, size_t size) { return backend_best(why, s
 
 kg_model_params kg_model_default_params(void)
 {
-    return (kg_model_params){.backend = "cpu", .n_threads = 0, .kv_type = KG_KV_F16, .activations = KG_ACT_INT8};
+    return (kg_model_params){.backend = "cpu", .n_threads = 0, .kv_type = KG_KV_F16, .activations = KG_ACT_INT8, .gpu_layers = -1};
 }
 
 static kg_status check_params(const kg_model_params *p)
@@ -56,6 +56,7 @@ static kg_status open_backend(kg_model *m, const kg_model_params *params)
         .kv_type = params->kv_type,
         .activations = params->activations,
         .max_batch = MAX_BATCH,
+        .gpu_layers = params->gpu_layers,
     };
     KG_TRY(backend_open(m->backend, &m->ctx, &m->model.program, &bp));
     kv_pool_init(&m->kv, m->backend, m->ctx);
