@@ -257,7 +257,7 @@ static void check_int8_token(const struct cpu_kernels *k, const float *x, int in
     for (int g = 0; g < in / ACT_GROUP; g++, x += ACT_GROUP) {
         const struct act_group *a = &r.group[g * r.T];
         const struct act_halves *h = &r.halves[g * r.T];
-        double top = 0, scale = (double)a->scale;
+        double top = 0, scale = (double)a->scale, part = scale / (double)a->super;
         int sum[2] = {0};
         for (int i = 0; i < ACT_GROUP; i++) {
             int q = r.q[(g * ACT_GROUP + i) / 4 * r.T * 4 + i % 4];
@@ -268,14 +268,20 @@ static void check_int8_token(const struct cpu_kernels *k, const float *x, int in
             if (top == 0) assert_int_equal(q, 0);
         }
         assert_int_equal(f32_bits(a->scale) & 15, 0); /* at most 20 significant bits */
-        if (!(scale * 127 >= top * (1 - 2 * U) - 0x1p-118 && scale * 127 <= top * (1 + 0x1p-18) + 0x1p-118))
+        /* as small as can be, or with a power of two below `super` the smallest of those */
+        const double most = a->super == 1 ? top : fmax(2 * top, 127 * (double)a->super * ldexp(1, -ACT_MAX_SHIFT));
+        const bool whole = a->super != 1 && a->scale == a->super;
+        if (!(scale * 127 >= top * (1 - 2 * U) - 0x1p-118 && (whole || scale * 127 <= most * (1 + 0x1p-18) + 0x1p-118)))
             fail_msg("tier %s: scale %.9g for a group with top %.9g", k->tier, scale, top);
-        assert_true((double)a->neg_magic == -(double)ACT_MAGIC * scale);
-        assert_int_equal(a->init, ACT_MAGIC_BITS - 128 * (sum[0] + sum[1]));
-        assert_true(a->sum_scaled == (float)(scale * (sum[0] + sum[1])));
+        if (a->super == 0) continue;
+        assert_true((double)a->neg_magic == -(double)ACT_MAGIC * part);
+        if (a->super == 1) assert_int_equal(a->start, ACT_MAGIC_BITS);
+        else assert_true((double)f32_from_bits((uint32_t)a->start) == (double)ACT_MAGIC * part);
+        assert_int_equal(a->init, a->start - 128 * (sum[0] + sum[1]));
+        assert_true(a->sum_scaled == (float)(part * (sum[0] + sum[1])));
         for (int i = 0; i < 2; i++) {
-            assert_int_equal(h->init[i], ACT_MAGIC_BITS - 128 * sum[i]);
-            assert_true(h->sum_scaled[i] == (float)(scale * sum[i]));
+            assert_int_equal(h->init[i], a->start - 128 * sum[i]);
+            assert_true(h->sum_scaled[i] == (float)(part * sum[i]));
         }
     }
 }

@@ -36,11 +36,17 @@ struct cpu_acts {
 };
 #define ACT_MAGIC 12582912.0f /* 1.5 * 2^23: the float whose bits, plus a small integer i, are those of 1.5 * 2^23 + i */
 #define ACT_MAGIC_BITS 0x4b400000
+/* scale = super * part. A tier either has super = 1, or one super per ACT_SUPER elements and parts that are powers of two, 2^-k: then its
+ * sums start k exponents lower, which scales them by part for nothing, and one multiplication by super serves the whole stretch. */
+#define ACT_SUPER 256
+#define ACT_MAX_SHIFT 16 /* k at most */
 struct act_group {
-    float scale;      /* at most 20 significant bits, so that ACT_MAGIC * scale is exact */
-    float neg_magic;  /* -ACT_MAGIC * scale */
-    float sum_scaled; /* scale * sum of q */
-    int32_t init;     /* ACT_MAGIC_BITS - 128 * sum of q: cancels the offset of values stored as q + 128 */
+    float scale;      /* at most 20 significant bits, so that ACT_MAGIC * part is exact */
+    float super;
+    float neg_magic;  /* -ACT_MAGIC * part */
+    float sum_scaled; /* part * sum of q */
+    int32_t start;    /* where an integer sum starts: ACT_MAGIC_BITS, less k exponents */
+    int32_t init;     /* start - 128 * sum of q: cancels the offset of values stored as q + 128 */
 };
 struct act_halves { /* the same for the two halves of 16 */
     float sum_scaled[2];
@@ -52,8 +58,26 @@ static inline float act_scale(float top) { return f32_from_bits((f32_bits(top / 
 
 static inline void act_put_sums(struct act_group *g, struct act_halves *h, float scale, int sum0, int sum1)
 {
-    *g = (struct act_group){scale, -ACT_MAGIC * scale, scale * (float)(sum0 + sum1), ACT_MAGIC_BITS - 128 * (sum0 + sum1)};
+    *g = (struct act_group){scale, 1, -ACT_MAGIC * scale, scale * (float)(sum0 + sum1), ACT_MAGIC_BITS, ACT_MAGIC_BITS - 128 * (sum0 + sum1)};
     *h = (struct act_halves){{scale * (float)sum0, scale * (float)sum1}, {ACT_MAGIC_BITS - 128 * sum0, ACT_MAGIC_BITS - 128 * sum1}};
+}
+
+/* How many exponents below super a group with this largest magnitude may go: the most with top <= 127 * super * 2^-k. */
+static inline int act_shift(float super, float top)
+{
+    const float ratio = top / 127.0f / super; /* NaN and numbers near the end of the range: no shift */
+    if (!(super > 0x1p-100f) || !(ratio <= 1)) return 0;
+    const uint32_t bits = f32_bits(ratio);
+    return MIN(127 - (int)((bits + 0x7fffffu) >> 23), ACT_MAX_SHIFT);
+}
+
+/* As act_put_sums, for scale = super * 2^-k. */
+static inline void act_put_shifted(struct act_group *g, struct act_halves *h, float super, int k, int sum0, int sum1)
+{
+    const float part = f32_from_bits((uint32_t)(127 - k) << 23);
+    const int32_t start = ACT_MAGIC_BITS - (k << 23);
+    *g = (struct act_group){super * part, super, -ACT_MAGIC * part, part * (float)(sum0 + sum1), start, start - 128 * (sum0 + sum1)};
+    *h = (struct act_halves){{part * (float)sum0, part * (float)sum1}, {start - 128 * sum0, start - 128 * sum1}};
 }
 
 /* Where token t of n lies: element 4 i + b at q[i * T * 4 + b], group g at group[g * T]. */

@@ -27,35 +27,40 @@ static void NAME(unpack_)(const uint8_t *const base[PACK_PLANES], const struct p
 static void NAME(gemv_)(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1)
 {
     const int n_super = m->in / pk->superblock, units = pk->superblock / 32;
+    const struct stream_ahead ahead = plan_stream(pk);
     _Alignas(64) float ws[16 * 16], wm[16 * 16];
     for (int panel = panel0; panel < panel1; panel++) {
         const uint8_t *p[PACK_PLANES];
         panel_planes(m, pk, panel, p);
-        __m512 c = _mm512_setzero_ps();
+        __m512 c = _mm512_setzero_ps(), sum = _mm512_setzero_ps();
         const int8_t *a = m->acts.q;
         const struct act_group *ag = m->acts.group;
         const struct act_halves *ah = m->acts.halves;
         for (int s = 0; s < n_super; s++) {
             NAME(scales_)(p, ws, wm, 16);
             for (int u = 0; u < units; u++, a += 32, ag++, ah++) {
-                const __m512 scale = _mm512_set1_ps(ag->scale), magic = _mm512_set1_ps(ag->neg_magic);
+                const __m512 magic = _mm512_set1_ps(ag->neg_magic);
+                fetch_stream(&ahead, p, u);
 #pragma GCC unroll 2
                 for (int half = 0; half < 32 / GROUP; half++) {
-                    __m512i acc = _mm512_set1_epi32(HAS_MIN ? ACT_MAGIC_BITS : GROUP == 32 ? ag->init : ah->init[half]);
+                    __m512i acc = _mm512_set1_epi32(HAS_MIN ? ag->start : GROUP == 32 ? ag->init : ah->init[half]);
 #pragma GCC unroll 8
                     for (int j = 0; j < GROUP / 4; j++)
                         acc = _mm512_dpbusd_epi32(acc, NAME(w_)(p, u, half * 4 + j), _mm512_set1_epi32(load_i32(a + half * 16 + 4 * j)));
                     const int g = u * (32 / GROUP) + half;
-                    __m512 f = _mm512_fmadd_ps(_mm512_castsi512_ps(acc), scale, magic);
-                    c = _mm512_fmadd_ps(f, _mm512_load_ps(ws + 16 * g), c);
+                    sum = _mm512_fmadd_ps(_mm512_add_ps(_mm512_castsi512_ps(acc), magic), _mm512_load_ps(ws + 16 * g), sum);
                     if (HAS_MIN) {
-                        const __m512 sum = _mm512_set1_ps(GROUP == 32 ? ag->sum_scaled : ah->sum_scaled[half]);
-                        c = _mm512_fnmadd_ps(sum, _mm512_load_ps(wm + 16 * g), c);
+                        const __m512 all = _mm512_set1_ps(GROUP == 32 ? ag->sum_scaled : ah->sum_scaled[half]);
+                        sum = _mm512_fnmadd_ps(all, _mm512_load_ps(wm + 16 * g), sum);
                     }
                 }
+                if ((ag - m->acts.group) % (ACT_SUPER / 32) != ACT_SUPER / 32 - 1) continue;
+                c = _mm512_fmadd_ps(sum, _mm512_set1_ps(ag->super), c);
+                sum = _mm512_setzero_ps();
             }
             for (int i = 0; i < PACK_PLANES; i++) p[i] += pk->plane[i];
         }
+        if (m->in % ACT_SUPER) c = _mm512_fmadd_ps(sum, _mm512_set1_ps(ag[-1].super), c);
         avx512_store_row(m, 0, panel * PANEL, c);
     }
 }

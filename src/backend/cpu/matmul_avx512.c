@@ -1,9 +1,12 @@
 /* Matmul with int8 activations for AVX-512 VNNI: weights are unpacked to bytes in cache, 32 rows at a time, and multiplied with
  * tiles of up to six tokens; a single token reads the packed planes directly.
  *
- * One output is, in this order, over the groups g of its row:   c = fma(isum_g * a_g, w_g, c), c = fma(-sum_g, min_g, c)
- * where isum is the exact integer sum of the group. isum is accumulated on top of ACT_MAGIC_BITS, so that the accumulator read as a
- * float is ACT_MAGIC + isum; one fma with the activation scale a_g takes ACT_MAGIC off again and scales: RN(isum * a_g). */
+ * One output is, in this order, for each stretch of ACT_SUPER elements of its row, over the groups g in it:
+ *   s = fma(isum_g * 2^-k_g, w_g, s), s = fma(-sum_g * 2^-k_g, min_g, s);   then   c = fma(s, super, c)
+ * where isum is the exact integer sum of the group and the scale of its activations is super * 2^-k_g. isum is accumulated on top of the
+ * bits of ACT_MAGIC * 2^-k_g, so that the accumulator read as a float is (ACT_MAGIC + isum) * 2^-k_g; one subtraction, exact, leaves the
+ * product. Processors that multiply and add in different units (AMD's) have half of them free for subtractions: only one fma of
+ * the two or three that scaling would take waits for the unit that multiplies integers. */
 #include "backend/cpu/avx512.h"
 
 #include "backend/cpu/pack.h"
@@ -32,58 +35,69 @@ struct tile {
     bool first;                      /* start from zero */
 };
 
-static inline __attribute__((always_inline)) void tile(const struct tile *x, const int T, const int GROUP, const bool HAS_MIN)
+/* The sums of one group on top of s. */
+static inline __attribute__((always_inline)) void scale_group(const struct tile *x, __m512 s[2][TILE], __m512i acc[2][TILE], const struct act_group *ag,
+                                                              const struct act_halves *ah, int group, int half, const int T, const int GROUP,
+                                                              const bool HAS_MIN)
 {
-    __m512 c[2][TILE];
+    const float *ws = x->ws + group * 32, *wm = x->wm + group * 32;
+    const __m512 ws0 = _mm512_load_ps(ws), ws1 = _mm512_load_ps(ws + 16);
 #pragma GCC unroll 6
     for (int t = 0; t < T; t++) {
-        c[0][t] = x->first ? _mm512_setzero_ps() : _mm512_load_ps(x->c + t * 32);
-        c[1][t] = x->first ? _mm512_setzero_ps() : _mm512_load_ps(x->c + t * 32 + 16);
+        const __m512 magic = _mm512_set1_ps(ag[t].neg_magic);
+        s[0][t] = _mm512_fmadd_ps(_mm512_add_ps(_mm512_castsi512_ps(acc[0][t]), magic), ws0, s[0][t]);
+        s[1][t] = _mm512_fmadd_ps(_mm512_add_ps(_mm512_castsi512_ps(acc[1][t]), magic), ws1, s[1][t]);
+        if (!HAS_MIN) continue;
+        const __m512 sum = _mm512_set1_ps(GROUP == 32 ? ag[t].sum_scaled : ah[t].sum_scaled[half]);
+        s[0][t] = _mm512_fnmadd_ps(sum, _mm512_load_ps(wm), s[0][t]);
+        s[1][t] = _mm512_fnmadd_ps(sum, _mm512_load_ps(wm + 16), s[1][t]);
     }
+}
+
+static inline __attribute__((always_inline)) void tile(const struct tile *x, const int T, const int GROUP, const bool HAS_MIN)
+{
     const uint8_t *w = x->w;
-    const float *ws = x->ws, *wm = x->wm;
     const int8_t *a = x->a;
     const struct act_group *ag = x->group;
     const struct act_halves *ah = x->halves;
-    for (int u = 0; u < x->n_units; u++, ag += T, ah += T) {
+    for (int u = 0, group = 0; u < x->n_units;) {
+        __m512 s[2][TILE];
+#pragma GCC unroll 6
+        for (int t = 0; t < T; t++) s[0][t] = s[1][t] = _mm512_setzero_ps();
+        const int first_unit = u, end = MIN(u + ACT_SUPER / 32, x->n_units);
+        for (; u < end; u++, ag += T, ah += T) {
 #pragma GCC unroll 3
-        for (int i = 0; i < T * 32; i += 64) __builtin_prefetch(a + x->next_a + i);
+            for (int i = 0; i < T * 32; i += 64) __builtin_prefetch(a + x->next_a + i);
+#pragma GCC unroll 3
+            for (int i = 0; i < T * (int)sizeof *ag; i += 64) __builtin_prefetch((const char *)ag + x->next_group + i);
 #pragma GCC unroll 2
-        for (int i = 0; i < T * (int)sizeof *ag; i += 64) __builtin_prefetch((const char *)ag + x->next_group + i);
-#pragma GCC unroll 2
-        for (int half = 0; half < 32 / GROUP; half++, ws += 32, wm += 32) {
-            __m512i acc[2][TILE];
+            for (int half = 0; half < 32 / GROUP; half++, group++) {
+                __m512i acc[2][TILE];
 #pragma GCC unroll 6
-            for (int t = 0; t < T; t++)
-                acc[0][t] = acc[1][t] = _mm512_set1_epi32(HAS_MIN ? ACT_MAGIC_BITS : GROUP == 32 ? ag[t].init : ah[t].init[half]);
+                for (int t = 0; t < T; t++)
+                    acc[0][t] = acc[1][t] = _mm512_set1_epi32(HAS_MIN ? ag[t].start : GROUP == 32 ? ag[t].init : ah[t].init[half]);
 #pragma GCC unroll 8
-            for (int j = 0; j < GROUP / 4; j++, w += 128, a += 4 * T) {
-                const __m512i w0 = _mm512_load_si512(w), w1 = _mm512_load_si512(w + 64);
+                for (int j = 0; j < GROUP / 4; j++, w += 128, a += 4 * T) {
+                    const __m512i w0 = _mm512_load_si512(w), w1 = _mm512_load_si512(w + 64);
 #pragma GCC unroll 6
-                for (int t = 0; t < T; t++) {
-                    const __m512i b = _mm512_set1_epi32(load_i32(a + 4 * t));
-                    acc[0][t] = _mm512_dpbusd_epi32(acc[0][t], w0, b);
-                    acc[1][t] = _mm512_dpbusd_epi32(acc[1][t], w1, b);
+                    for (int t = 0; t < T; t++) {
+                        const __m512i b = _mm512_set1_epi32(load_i32(a + 4 * t));
+                        acc[0][t] = _mm512_dpbusd_epi32(acc[0][t], w0, b);
+                        acc[1][t] = _mm512_dpbusd_epi32(acc[1][t], w1, b);
+                    }
                 }
-            }
-            const __m512 ws0 = _mm512_load_ps(ws), ws1 = _mm512_load_ps(ws + 16);
-#pragma GCC unroll 6
-            for (int t = 0; t < T; t++) {
-                const __m512 d = _mm512_set1_ps(ag[t].scale), magic = _mm512_set1_ps(ag[t].neg_magic);
-                c[0][t] = _mm512_fmadd_ps(_mm512_fmadd_ps(_mm512_castsi512_ps(acc[0][t]), d, magic), ws0, c[0][t]);
-                c[1][t] = _mm512_fmadd_ps(_mm512_fmadd_ps(_mm512_castsi512_ps(acc[1][t]), d, magic), ws1, c[1][t]);
-                if (HAS_MIN) {
-                    const __m512 sum = _mm512_set1_ps(GROUP == 32 ? ag[t].sum_scaled : ah[t].sum_scaled[half]);
-                    c[0][t] = _mm512_fnmadd_ps(sum, _mm512_load_ps(wm), c[0][t]);
-                    c[1][t] = _mm512_fnmadd_ps(sum, _mm512_load_ps(wm + 16), c[1][t]);
-                }
+                scale_group(x, s, acc, ag, ah, group, half, T, GROUP, HAS_MIN);
             }
         }
-    }
+        const bool first = x->first && first_unit == 0;
 #pragma GCC unroll 6
-    for (int t = 0; t < T; t++) {
-        _mm512_store_ps(x->c + t * 32, c[0][t]);
-        _mm512_store_ps(x->c + t * 32 + 16, c[1][t]);
+        for (int t = 0; t < T; t++) {
+            const __m512 super = _mm512_set1_ps(ag[t - T].super);
+            const __m512 c0 = first ? _mm512_setzero_ps() : _mm512_load_ps(x->c + t * 32);
+            const __m512 c1 = first ? _mm512_setzero_ps() : _mm512_load_ps(x->c + t * 32 + 16);
+            _mm512_store_ps(x->c + t * 32, _mm512_fmadd_ps(s[0][t], super, c0));
+            _mm512_store_ps(x->c + t * 32 + 16, _mm512_fmadd_ps(s[1][t], super, c1));
+        }
     }
 }
 

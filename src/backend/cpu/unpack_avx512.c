@@ -6,6 +6,10 @@
 #include "tensor/codebooks.h"
 #include "tensor/decode.h"
 
+#ifndef STREAM_AHEAD
+#define STREAM_AHEAD 6144 /* bytes */
+#endif
+
 static inline int32_t load_i32(const void *p)
 {
     int32_t v;
@@ -177,6 +181,25 @@ static inline __m512i w_q6_k(const uint8_t *const *p, int u, int j) { return plu
 static inline __m512i w_iq4_nl(const uint8_t *const *p, int u, int j) { return lookup(kvalues_iq4nl, nibble(p[1], u, j)); }
 static inline __m512i w_iq4_xs(const uint8_t *const *p, int u, int j) { return lookup(kvalues_iq4nl, nibble(p[2], u, j)); }
 static inline __m512i w_mxfp4(const uint8_t *const *p, int u, int j) { return lookup(kvalues_fp4, nibble(p[1], u, j)); }
+
+/* What a single token's product fetches ahead of itself: on AMD's cores a stream of loads alone leaves a seventh of the bandwidth of
+ * memory unused, and lines asked for a few KiB ahead fill it. Intel's were 10 to 25 % slower with it. */
+struct stream_ahead {
+    int lines[PACK_PLANES]; /* per 32 elements, of the planes that have so much */
+    size_t distance;        /* bytes */
+};
+static struct stream_ahead plan_stream(const struct pack *pk)
+{
+    struct stream_ahead a = {.distance = STREAM_AHEAD};
+    if (__builtin_cpu_is("amd"))
+        for (int i = 0; i < PACK_PLANES; i++) a.lines[i] = pk->plane[i] / (pk->superblock / 32) / 64;
+    return a;
+}
+static inline void fetch_stream(const struct stream_ahead *a, const uint8_t *const p[PACK_PLANES], int u)
+{
+    for (int i = 0; i < PACK_PLANES; i++)
+        for (int j = 0; j < a->lines[i]; j++) __builtin_prefetch(p[i] + a->distance + (u * a->lines[i] + j) * 64);
+}
 
 /* X(ENUM, name, group, has_min) */
 #define INT_TYPES(X)                                                                                                              \
@@ -366,7 +389,7 @@ static void gemv_rows(const struct cpu_matmul *m, int row0, int row1)
     memset(sums, 0, sizeof sums);
     memset(scale, 0, sizeof scale);
     for (int row = row0; row < row1; row += PANEL) {
-        __m512 c = _mm512_setzero_ps();
+        __m512 c = _mm512_setzero_ps(), s = _mm512_setzero_ps();
         for (int k0 = 0; k0 < m->in; k0 += AVX512_CHUNK) {
             const int n = MIN(AVX512_CHUNK, m->in - k0);
             for (int r = 0; r < MIN(PANEL, m->out - row); r++) {
@@ -382,8 +405,12 @@ static void gemv_rows(const struct cpu_matmul *m, int row0, int row1)
                 __m512i acc = _mm512_i32gather_epi32(rows, at, 4);
                 if (group == 32) acc = _mm512_add_epi32(acc, _mm512_i32gather_epi32(rows, at + 1, 4));
                 acc = _mm512_add_epi32(acc, _mm512_set1_epi32(group == 32 ? ag->init : m->acts.halves[u].init[h]));
-                const __m512 x = _mm512_fmadd_ps(_mm512_castsi512_ps(acc), _mm512_set1_ps(ag->scale), _mm512_set1_ps(ag->neg_magic));
-                c = _mm512_fmadd_ps(x, _mm512_i32gather_ps(rows, &scale[0][g * group / f.group], 4), c);
+                const __m512 x = _mm512_add_ps(_mm512_castsi512_ps(acc), _mm512_set1_ps(ag->neg_magic));
+                s = _mm512_fmadd_ps(x, _mm512_i32gather_ps(rows, &scale[0][g * group / f.group], 4), s);
+                const int end = k0 + (g + 1) * group;
+                if (end % ACT_SUPER && end < m->in) continue;
+                c = _mm512_fmadd_ps(s, _mm512_set1_ps(ag->super), c);
+                s = _mm512_setzero_ps();
             }
         }
         avx512_store_row(m, 0, row, c);
