@@ -229,15 +229,15 @@ static kg_status cpu_open(void **out, const struct program *p, const struct back
 }
 
 /* Relative error of a matmul's output in the Euclidean norm.
- * int8: one scale per 32 elements; an element's error is uniform within half a step of top / 127, and the norm of the group is at least
- * top: at most sqrt(32 / 12) / 127. BF16: half an ulp of each element.
+ * int8: one scale per 32 elements; an element's error is uniform within half a step of excess * top / 127, and the norm of the group is
+ * at least top: at most excess * sqrt(32 / 12) / 127. BF16: half an ulp of each element.
  * f32: a chain of `in` fma, each off by half an ulp of the sum so far; independent roundings add up to 2^-24 sqrt(in) of the largest
  * partial sum, for which cancellation is given a factor of 2. Sums over 16 lanes are chains of a sixteenth of the length. */
-static double matmul_error(const struct cpu_matmul *m)
+static double matmul_error(const struct cpu_matmul *m, int excess)
 {
     const double chain = 2 * 0x1p-24 * sqrt(m->in);
     switch (m->format->acts) {
-    case ACTS_INT8: return sqrt(ACT_GROUP / 12.0) / 127;
+    case ACTS_INT8: return excess * sqrt(ACT_GROUP / 12.0) / 127;
     case ACTS_BF16_TILES: return 0x1p-9 + chain;
     case ACTS_ROWS: return chain / 4;
     default: return chain;
@@ -255,7 +255,7 @@ static double cpu_error_bound(const void *ctx)
         const struct step *s = &c->steps[i];
         double e = 0;
         if (s->code == STEP_ATTEND) e = kv[c->params.kv_type];
-        if (s->code == STEP_OP && s->op->code == OP_MATMUL) e = matmul_error(&s->matmul);
+        if (s->code == STEP_OP && s->op->code == OP_MATMUL) e = matmul_error(&s->matmul, c->kernels.act_excess);
         squares += e * e;
     }
     return sqrt(squares);

@@ -147,6 +147,7 @@ struct cpu_attend {
 
 struct cpu_kernels {
     const char *tier;
+    int act_excess; /* how many times larger than its largest magnitude asks for the scale of an int8 group may be: 1 or 2 */
     void (*rms_norm)(float *dst, const float *x, const float *w, const float *b, int n, float eps); /* b may be NULL */
     void (*layer_norm)(float *dst, const float *x, const float *w, const float *b, int n, float eps);
     void (*rope)(float *x, const float *cos_sin, const struct rope *r); /* one token; cos_sin [n_rot/2][2] */

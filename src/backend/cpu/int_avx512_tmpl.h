@@ -27,10 +27,11 @@ static void NAME(unpack_)(const uint8_t *const base[PACK_PLANES], const struct p
 static void NAME(gemv_)(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1)
 {
     const int n_super = m->in / pk->superblock, units = pk->superblock / 32;
-    const struct stream_ahead ahead = plan_stream(pk);
+    const size_t panel_bytes = pack_plane(pk, m->in, PACK_PLANES), unit_bytes = panel_bytes / (size_t)(m->in / 32);
+    struct stream stream = stream_from((const uint8_t *)m->packed + (size_t)panel0 * panel_bytes);
     _Alignas(64) float ws[16 * 16], wm[16 * 16];
     for (int panel = panel0; panel < panel1; panel++) {
-        const uint8_t *p[PACK_PLANES];
+        const uint8_t *p[PACK_PLANES], *used = (const uint8_t *)m->packed + (size_t)panel * panel_bytes;
         panel_planes(m, pk, panel, p);
         __m512 c = _mm512_setzero_ps(), sum = _mm512_setzero_ps();
         const int8_t *a = m->acts.q;
@@ -40,7 +41,7 @@ static void NAME(gemv_)(const struct cpu_matmul *m, const struct pack *pk, int p
             NAME(scales_)(p, ws, wm, 16);
             for (int u = 0; u < units; u++, a += 32, ag++, ah++) {
                 const __m512 magic = _mm512_set1_ps(ag->neg_magic);
-                fetch_stream(&ahead, p, u);
+                stream_fetch(&stream, used += unit_bytes);
 #pragma GCC unroll 2
                 for (int half = 0; half < 32 / GROUP; half++) {
                     __m512i acc = _mm512_set1_epi32(HAS_MIN ? ag->start : GROUP == 32 ? ag->init : ah->init[half]);

@@ -69,6 +69,7 @@ void cpu_kernels_avx512(struct cpu_kernels *k)
 {
     fill_kernels(k);
     k->format = format_avx512;
+    k->act_excess = 2; /* scales go down in powers of two */
     k->quantize = quantize_avx512;
     k->glu = glu_avx512;
     k->attend = avx512_attend;

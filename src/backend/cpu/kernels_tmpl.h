@@ -374,6 +374,7 @@ static const struct cpu_format *format(enum tensor_type type, kg_activations act
 static void fill_kernels(struct cpu_kernels *k)
 {
     *k = (struct cpu_kernels){
+        .act_excess = 1,
         .rms_norm = rms_norm,
         .layer_norm = layer_norm,
         .rope = rope,

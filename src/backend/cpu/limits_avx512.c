@@ -56,6 +56,18 @@ static uint32_t bf16_avx512(int64_t rounds)
     return f32_bits(_mm512_reduce_add_ps(_mm512_add_ps(a, _mm512_add_ps(e, i))));
 }
 
+/* One stream that asks for lines 8 KiB ahead: the fastest on Zen 5. The prefetch at the end of a stretch runs into the next one. */
+static uint32_t read_ahead(const uint8_t *p, size_t n_bytes)
+{
+    __m512i a = _mm512_setzero_si512(), b = a, c = a, d = a;
+    for (const uint8_t *end = p + n_bytes; p < end; p += 256) {
+        for (int i = 0; i < 256; i += 64) __builtin_prefetch(p + 8192 + i);
+        a = _mm512_xor_si512(a, _mm512_load_si512(p)), b = _mm512_xor_si512(b, _mm512_load_si512(p + 64));
+        c = _mm512_xor_si512(c, _mm512_load_si512(p + 128)), d = _mm512_xor_si512(d, _mm512_load_si512(p + 192));
+    }
+    return (uint32_t)_mm512_reduce_add_epi32(_mm512_xor_si512(_mm512_xor_si512(a, b), _mm512_xor_si512(c, d)));
+}
+
 /* With 256-bit loads and two streams, for memory feeds a Sapphire Rapids core a fifth slower through one stream of 512-bit loads. */
 static uint32_t read_avx512(const uint8_t *p, size_t n_bytes)
 {
@@ -79,6 +91,6 @@ void limits_avx512(struct limit_kernels *k)
         .f32_ops = 12 * 16 * 2,
         .bf16 = bf16_avx512,
         .bf16_ops = 12 * 32 * 2,
-        .read = read_avx512,
+        .read = __builtin_cpu_is("amd") ? read_ahead : read_avx512,
     };
 }
