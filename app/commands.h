@@ -13,6 +13,7 @@ int command_bench(const struct settings *s);
 int command_quantize(const struct settings *s);
 int command_split(const struct settings *s);
 int command_merge(const struct settings *s);
+int command_convert(const struct settings *s);
 int command_backends(const struct settings *s);
 int command_devices(const struct settings *s);
 int command_help(const struct settings *s);

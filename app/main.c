@@ -21,6 +21,7 @@ const struct command commands[] = {
     {"quantize", QUANTIZE, "IN OUT TYPE", "writes a model file with smaller tensor types: Q4_K_M, Q8_0, ... (any other word lists them)", command_quantize},
     {"split", SPLIT, "IN PREFIX", "cuts a model file into PREFIX-00001-of-0000N.gguf and so on", command_split},
     {"merge", MERGE, "FIRST OUT", "makes one model file of those that split made", command_merge},
+    {"convert", CONVERT, "IN OUT", "makes a GGUF of a Hugging Face folder: names, keys and order of rows as llama.cpp has them", command_convert},
     {"backends", BACKENDS, NULL, "lists what can compute in this build", command_backends},
     {"devices", DEVICES, NULL, "lists the GPUs and other devices of this machine, with memory, and why one cannot be used", command_devices},
     {"help", HELP, "[COMMAND]", "this text, or the options of a command", command_help},

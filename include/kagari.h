@@ -235,6 +235,12 @@ typedef struct kg_verify_report {
 KG_API kg_status kg_verify(const char *path, const kg_model_params *params, const int32_t *tokens, size_t n, kg_verify_report *out);
 KG_API void kg_verify_report_free(kg_verify_report *report);
 
+/* ---- conversion ----------------------------------------------------------------------------------------- */
+
+/* Writes a GGUF of a Hugging Face folder (or any other model file): tensor names, keys and order of rows as llama.cpp's conversion has them.
+ * type: "f32", "f16", "bf16" of the matrices; "auto" or NULL: as they are. The file appears when it is complete. */
+KG_API kg_status kg_convert(const char *in, const char *out, const char *type);
+
 /* ---- limits ------------------------------------------------------------------------------------------ */
 
 /* What the machine does at most, measured with loops that only read or only multiply, in the instructions that the backend uses. */

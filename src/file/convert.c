@@ -1,0 +1,182 @@
+/* kg_convert: a Hugging Face folder, or any other model file, to a GGUF as llama.cpp's conversion would write it. Names and keys are those
+ * that the reader gave; here is what that conversion does to the numbers: which type each tensor gets, and the order of rows in Q and K. */
+#include "base/half.h"
+#include "file/gguf_write.h"
+#include "file/reader.h"
+#include "tensor/decode.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+struct convert {
+    struct file *in;
+    struct gguf_out *out;
+    enum tensor_type to; /* of matrices; unless keep */
+    bool keep;
+    bool unrotate; /* Q and K: halves of a head become pairs */
+    int64_t heads, kv_heads;
+    float *x;      /* one row */
+    uint8_t *y;
+};
+
+static const struct {
+    const char *name;
+    enum tensor_type type;
+    uint32_t file_type; /* general.file_type */
+} types[] = {{"f32", TYPE_F32, 0}, {"f16", TYPE_F16, 1}, {"bf16", TYPE_BF16, 32}};
+
+static bool ends_with(const char *s, const char *end)
+{
+    size_t n = strlen(s), m = strlen(end);
+    return n >= m && strcmp(s + n - m, end) == 0;
+}
+
+/* Vectors, positions and routers stay exact. */
+static enum tensor_type type_for(const struct convert *c, const struct tensor *t)
+{
+    if (t->type != TYPE_F32 && t->type != TYPE_F16 && t->type != TYPE_BF16 && t->type != TYPE_F64) return t->type;
+    if (t->n_dims == 1 || ends_with(t->name, "norm.weight") || strcmp(t->name, "position_embd.weight") == 0 ||
+        ends_with(t->name, ".ffn_gate_inp.weight"))
+        return TYPE_F32;
+    if (!c->keep) return c->to;
+    return t->type == TYPE_F64 ? TYPE_F32 : t->type;
+}
+
+/* What comes at row r of the output. The file has a head's rows as all first halves of pairs, then all second ones. */
+static int64_t source_row(const struct convert *c, const struct tensor *t, int64_t r, int64_t n_rows)
+{
+    bool q = ends_with(t->name, ".attn_q.weight") || ends_with(t->name, ".attn_q.bias");
+    bool k = ends_with(t->name, ".attn_k.weight") || ends_with(t->name, ".attn_k.bias");
+    if (!c->unrotate || (!q && !k)) return r;
+    int64_t dim = n_rows / (q ? c->heads : c->kv_heads);
+    return r / dim * dim + r % dim % 2 * (dim / 2) + r % dim / 2;
+}
+
+/* n elements of t, at p, in the type that they get; *too_large: an infinity that was none. */
+static void put_elements(const struct convert *c, const struct tensor *t, const uint8_t *p, enum tensor_type to, int64_t n, bool *too_large)
+{
+    if (to == t->type) {
+        memcpy(c->y, p, (size_t)n * (size_t)type_by_id((uint32_t)to)->block_bytes);
+        return;
+    }
+    decode_f32(t->type)(p, c->x, n);
+    for (int64_t i = 0; i < n; i++) {
+        uint16_t h = to == TYPE_F16 ? f16_from_f32(c->x[i]) : to == TYPE_BF16 ? bf16_from_f32(c->x[i]) : 0;
+        if (to == TYPE_F16 && isfinite(c->x[i]) && (h & 0x7c00) == 0x7c00) *too_large = true;
+        if (to == TYPE_F32) memcpy(c->y + 4 * i, &c->x[i], 4);
+        else memcpy(c->y + 2 * i, &h, 2);
+    }
+}
+
+static kg_status write_tensor(const struct convert *c, const struct tensor *t)
+{
+    enum tensor_type to = type_for(c, t);
+    const struct type_info *from = type_by_id((uint32_t)t->type);
+    if (from->block > 1 || (to == t->type && !c->unrotate)) return gguf_out_data(c->out, t->data, t->n_bytes);
+    bool vector = t->n_dims == 1, too_large = false;
+    int64_t n_rows = vector ? t->ne[0] : tensor_n_rows(t), n = vector ? 1 : t->ne[0];
+    size_t row_bytes = (size_t)n * (size_t)from->block_bytes, out_bytes = (size_t)n * (size_t)type_by_id((uint32_t)to)->block_bytes;
+    for (int64_t r = 0; r < n_rows; r++) {
+        put_elements(c, t, (const uint8_t *)t->data + (size_t)source_row(c, t, r, n_rows) * row_bytes, to, n, &too_large);
+        KG_TRY(gguf_out_data(c->out, c->y, out_bytes));
+    }
+    if (too_large) return status_set(KG_ERR_UNSUPPORTED, "tensor %s has values beyond the range of F16: choose bf16 or f32", t->name);
+    return KG_OK;
+}
+
+static kg_status write_keys(const struct convert *c, int type_index)
+{
+    const struct file *f = c->in;
+    for (size_t i = 0; i < f->n_metas; i++) {
+        const char *key = f->metas[i].key;
+        bool ours = strncmp(key, "kagari.", 7) == 0 || strcmp(key, "general.file_type") == 0 || strcmp(key, "general.quantization_version") == 0 || strcmp(key, "general.alignment") == 0;
+        if (!ours) KG_TRY(gguf_out_meta(c->out, &f->metas[i]));
+    }
+    KG_TRY(gguf_out_u32(c->out, "general.quantization_version", 2));
+    return gguf_out_u32(c->out, "general.file_type", types[type_index].file_type);
+}
+
+/* The heads, where rows of Q and K must move. */
+static kg_status read_heads(struct convert *c)
+{
+    const struct file *f = c->in;
+    struct str arch;
+    char key[128];
+    bool found;
+    KG_TRY(file_get_bool(f, "kagari.rope_halves", &c->unrotate, &found));
+    if (!c->unrotate) return KG_OK;
+    uint32_t heads = 0, kv_heads = 0;
+    KG_TRY(file_get_str(f, "general.architecture", &arch, NULL));
+    snprintf(key, sizeof key, "%.*s.attention.head_count", (int)MIN(arch.len, 60), arch.ptr);
+    KG_TRY(file_get_u32(f, key, &heads, NULL));
+    kv_heads = heads;
+    snprintf(key, sizeof key, "%.*s.attention.head_count_kv", (int)MIN(arch.len, 60), arch.ptr);
+    KG_TRY(file_get_u32(f, key, &kv_heads, &found));
+    if (heads == 0 || kv_heads == 0) return status_set(KG_ERR_FORMAT, "%s: the model has no heads", f->path);
+    c->heads = heads;
+    c->kv_heads = kv_heads;
+    return KG_OK;
+}
+
+static kg_status check_heads(const struct convert *c, const struct tensor *t)
+{
+    if (!c->unrotate) return KG_OK;
+    int64_t rows = t->n_dims == 1 ? t->ne[0] : tensor_n_rows(t), heads = strstr(t->name, ".attn_q.") ? c->heads : strstr(t->name, ".attn_k.") ? c->kv_heads : 0;
+    if (heads == 0 || rows % (2 * heads) == 0) return KG_OK;
+    return status_set(KG_ERR_FORMAT, "tensor %s: %lld rows do not fit %lld heads", t->name, (long long)rows, (long long)heads);
+}
+
+/* The most frequent float type of the matrices names the file. */
+static int main_type(const struct convert *c)
+{
+    size_t bytes[COUNT_OF(types)] = {0};
+    int best = 0;
+    for (size_t i = 0; i < c->in->n_tensors; i++)
+        for (size_t k = 0; k < COUNT_OF(types); k++)
+            if (type_for(c, &c->in->tensors[i]) == types[k].type) bytes[k] += c->in->tensors[i].n_bytes;
+    for (int k = 1; k < (int)COUNT_OF(types); k++)
+        if (bytes[k] > bytes[best]) best = k;
+    return best;
+}
+
+static kg_status run(struct convert *c)
+{
+    const struct file *f = c->in;
+    int64_t widest = 1;
+    if (f->n_metas == 0) return status_set(KG_ERR_UNSUPPORTED, "%s: is a file of tensors alone: a model is a folder with config.json", f->path);
+    KG_TRY(read_heads(c));
+    KG_TRY(write_keys(c, main_type(c)));
+    for (size_t i = 0; i < f->n_tensors; i++) {
+        const struct tensor *t = &f->tensors[i];
+        widest = MAX(widest, t->ne[0]);
+        KG_TRY(check_heads(c, t));
+        KG_TRY(gguf_out_tensor(c->out, t->name, type_for(c, t), t->n_dims, t->ne));
+    }
+    c->x = malloc((size_t)widest * sizeof *c->x);
+    c->y = malloc((size_t)widest * 8);
+    if (!c->x || !c->y) return status_set(KG_ERR_MEMORY, "out of memory");
+    for (size_t i = 0; i < f->n_tensors; i++) {
+        KG_TRY(write_tensor(c, &f->tensors[i]));
+        os_map_release(f->tensors[i].data, f->tensors[i].n_bytes);
+    }
+    return gguf_out_finish(c->out);
+}
+
+kg_status kg_convert(const char *in, const char *out, const char *type)
+{
+    struct convert c = {.keep = !type || strcmp(type, "auto") == 0};
+    if (!in || !out) return status_set(KG_ERR_ARGUMENT, "kg_convert: a path is NULL");
+    size_t k = 0;
+    while (!c.keep && k < COUNT_OF(types) && strcmp(types[k].name, type) != 0) k++;
+    if (k == COUNT_OF(types)) return status_set(KG_ERR_ARGUMENT, "kg_convert: type '%.20s' is none of auto, f32, f16, bf16", type);
+    if (!c.keep) c.to = types[k].type;
+    KG_TRY(file_open(&c.in, in));
+    kg_status st = gguf_out_open(&c.out, out);
+    if (st == KG_OK) st = run(&c);
+    gguf_out_close(&c.out);
+    file_close(&c.in);
+    free(c.x);
+    free(c.y);
+    return st;
+}
