@@ -155,6 +155,79 @@ static void test_sentencepiece(void **state)
     os_unmap(&map);
 }
 
+/* What kg_convert writes has the tensors of the other program's GGUF, bit for bit. */
+static void test_convert(void **state)
+{
+    (void)state;
+    struct file *ours, *theirs;
+    char path[] = "/tmp/kagari-convert-XXXXXX";
+    if (access(MODELS "gpt2-hf/config.json", F_OK) != 0) {
+        print_message("skipped: no " MODELS "gpt2-hf\n");
+        skip();
+    }
+    int fd = mkstemp(path);
+    assert_true(fd >= 0);
+    close(fd);
+    assert_int_equal(kg_convert(MODELS "gpt2-hf", path, NULL), KG_OK);
+    assert_int_equal(file_open(&ours, path), KG_OK);
+    assert_int_equal(file_open(&theirs, MODELS "gpt2-f16.gguf"), KG_OK);
+    assert_int_equal(ours->n_tensors, theirs->n_tensors);
+    for (size_t i = 0; i < theirs->n_tensors; i++) {
+        const struct tensor *a = &theirs->tensors[i], *b = file_tensor(ours, a->name);
+        if (!b || a->type != b->type || a->n_dims != b->n_dims || memcmp(a->ne, b->ne, sizeof a->ne) != 0 || a->n_bytes != b->n_bytes ||
+            memcmp(a->data, b->data, a->n_bytes) != 0)
+            fail_msg("%s differs", a->name);
+    }
+    uint32_t file_type;
+    assert_int_equal(file_get_u32(ours, "general.file_type", &file_type, NULL), KG_OK);
+    assert_int_equal(file_type, 1);
+    file_close(&ours);
+    file_close(&theirs);
+    assert_int_equal(kg_convert(MODELS "gpt2-hf", path, "q4_0"), KG_ERR_ARGUMENT);
+    remove(path);
+}
+
+/* A folder of family llama: the rows of Q come as halves, and convert makes pairs of them. */
+static void test_rotated(void **state)
+{
+    (void)state;
+    static const char config[] = "{\"model_type\":\"llama\",\"hidden_size\":4,\"num_attention_heads\":1,\"num_hidden_layers\":1}";
+    static const char header[] = "{\"model.layers.0.self_attn.q_proj.weight\":{\"dtype\":\"F32\",\"shape\":[4,1],\"data_offsets\":[0,16]}}";
+    char dir[] = "/tmp/kagari-folder-XXXXXX", config_path[64], weights[64], out[64];
+    assert_non_null(mkdtemp(dir));
+    snprintf(config_path, sizeof config_path, "%s/config.json", dir);
+    snprintf(weights, sizeof weights, "%s/model.safetensors", dir);
+    snprintf(out, sizeof out, "%s/out.gguf", dir);
+    FILE *w = fopen(config_path, "wb");
+    assert_non_null(w);
+    fputs(config, w);
+    fclose(w);
+    w = fopen(weights, "wb");
+    assert_non_null(w);
+    fwrite(&(uint64_t){sizeof header - 1}, 8, 1, w);
+    fputs(header, w);
+    fwrite((float[]){0, 1, 2, 3}, 4, 4, w);
+    fclose(w);
+    struct file *f;
+    bool halves = false, found;
+    if (file_open(&f, weights) != KG_OK) fail_msg("%s", kg_error_message());
+    assert_int_equal(file_get_bool(f, "kagari.rope_halves", &halves, &found), KG_OK);
+    assert_true(halves);
+    const float *q = file_tensor(f, "blk.0.attn_q.weight")->data;
+    assert_true(q[1] == 1);
+    file_close(&f);
+    if (kg_convert(dir, out, "f32") != KG_OK) fail_msg("%s", kg_error_message());
+    assert_int_equal(file_open(&f, out), KG_OK);
+    q = file_tensor(f, "blk.0.attn_q.weight")->data;
+    assert_true(q[0] == 0 && q[1] == 2 && q[2] == 1 && q[3] == 3);
+    assert_null(file_meta(f, "kagari.rope_halves"));
+    file_close(&f);
+    remove(out);
+    remove(weights);
+    remove(config_path);
+    remove(dir);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -162,6 +235,8 @@ int main(void)
         cmocka_unit_test(test_hostile),
         cmocka_unit_test(test_folder),
         cmocka_unit_test(test_sentencepiece),
+        cmocka_unit_test(test_convert),
+        cmocka_unit_test(test_rotated),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
