@@ -6,7 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { NORMAL = 1, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5, MAX_VOCAB = 1 << 24 };
+#define SPACE_MARK "\xe2\x96\x81"
+
+enum { UNKNOWN = 2, BYTE = 6, NORMAL = 1, CONTROL = 3, USER_DEFINED = 4, UNUSED = 5, MAX_VOCAB = 1 << 24 };
 
 #define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 #define CL100K(digits) CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
@@ -120,8 +122,14 @@ static kg_status load_vocab(struct vocab *v, const json_t *tokenizer)
     return load_added(v, get(tokenizer, "added_tokens"));
 }
 
-/* Tokens, then types; embeddings may have more rows than there are tokens. */
-static void put_vocab(struct meta_out *o, const struct vocab *v)
+static void put_types(struct meta_out *o, const struct vocab *v)
+{
+    meta_out_array(o, "tokenizer.ggml.token_type", META_I32, v->n);
+    for (size_t i = 0; i < v->n; i++) meta_out_bytes(o, &(int32_t){v->words[i].text ? v->words[i].type : UNUSED}, 4);
+}
+
+/* Embeddings may have more rows than there are tokens. */
+static void put_tokens(struct meta_out *o, const struct vocab *v)
 {
     meta_out_array(o, "tokenizer.ggml.tokens", META_STR, v->n);
     for (size_t i = 0; i < v->n; i++) {
@@ -130,16 +138,14 @@ static void put_vocab(struct meta_out *o, const struct vocab *v)
         if (w->text) meta_out_item(o, w->text, w->len);
         else meta_out_item(o, pad, (size_t)snprintf(pad, sizeof pad, "[PAD%zu]", i));
     }
-    meta_out_array(o, "tokenizer.ggml.token_type", META_I32, v->n);
-    for (size_t i = 0; i < v->n; i++) meta_out_bytes(o, &(int32_t){v->words[i].text ? v->words[i].type : UNUSED}, 4);
 }
 
 /* "a b", or since 2024 ["a", "b"]. */
-static kg_status put_merges(struct meta_out *o, const json_t *merges)
+static kg_status put_merges(struct meta_out *o, const char *key, const json_t *merges)
 {
     struct buf b = {0};
     kg_status st = json_is_array(merges) ? KG_OK : status_set(KG_ERR_FORMAT, "model.merges is not an array");
-    meta_out_array(o, "tokenizer.ggml.merges", META_STR, json_array_size(merges));
+    meta_out_array(o, key, META_STR, json_array_size(merges));
     for (size_t i = 0; i < json_array_size(merges) && st == KG_OK; i++) {
         const json_t *m = json_array_get(merges, i), *l = json_array_get(m, 0), *r = json_array_get(m, 1);
         b.len = 0;
@@ -190,9 +196,8 @@ static kg_status check_bpe(const json_t *tokenizer, const json_t *model)
     const json_t *normalizer = get(tokenizer, "normalizer");
     static const char *const unset[] = {"continuing_subword_prefix", "end_of_word_suffix", "dropout"};
     if (!is(get(model, "type"), "BPE")) return refuse("a model of type", model);
-    if (json_is_true(get(model, "byte_fallback")))
-        return status_set(KG_ERR_UNSUPPORTED, "BPE over characters (byte_fallback) is read from tokenizer.model only, which is not there");
-    if (normalizer && !json_is_null(normalizer) && !is(get(normalizer, "type"), "NFC")) return refuse("normalizer", normalizer);
+    bool characters = json_is_true(get(model, "byte_fallback"));
+    if (!characters && normalizer && !json_is_null(normalizer) && !is(get(normalizer, "type"), "NFC")) return refuse("normalizer", normalizer);
     for (size_t i = 0; i < COUNT_OF(unset); i++) {
         const json_t *v = get(model, unset[i]);
         if (v && !json_is_null(v) && !is(v, "")) return status_set(KG_ERR_UNSUPPORTED, "model.%s is not supported", unset[i]);
@@ -200,22 +205,112 @@ static kg_status check_bpe(const json_t *tokenizer, const json_t *model)
     return KG_OK;
 }
 
+/* ---- BPE over characters, as SentencePiece has it */
+
+/* The steps that stand for SentencePiece's: a mark before the text, marks for spaces. */
+static kg_status read_spaces(const json_t *step, bool *prefix, bool *marks, bool *unless)
+{
+    const json_t *type = get(step, "type"), *list = get(step, is(type, "Sequence") ? "normalizers" : "pretokenizers");
+    if (!step || json_is_null(step)) return KG_OK;
+    for (size_t i = 0; is(type, "Sequence") && i < json_array_size(list); i++) {
+        if (is(get(json_array_get(list, i), "type"), "Sequence")) return refuse("a step", step);
+        KG_TRY(read_spaces(json_array_get(list, i), prefix, marks, unless));
+    }
+    if (is(type, "Sequence")) return KG_OK;
+    bool space = is(get(get(step, "pattern"), "String"), " ");
+    if (is(type, "Prepend") && is(get(step, "prepend"), SPACE_MARK)) {
+        *prefix = true;
+    } else if (is(type, "Replace") && space && is(get(step, "content"), SPACE_MARK)) {
+        *marks = true;
+    } else if (is(type, "Metaspace") && is(get(step, "replacement"), SPACE_MARK) && json_is_false(get(step, "split"))) {
+        *marks = true;
+        *unless = !*prefix;
+        *prefix |= !is(get(step, "prepend_scheme"), "never");
+    } else if (!(is(type, "Split") && space && *marks)) { /* there are no spaces left to split at */
+        return refuse("a step", step);
+    }
+    return KG_OK;
+}
+
+/* SentencePiece's score of a token, as its models have it: the earlier it is merged, the higher. */
+static kg_status put_scores(struct meta_out *o, const struct vocab *v, const json_t *model)
+{
+    const json_t *merges = get(model, "merges"), *vocab = get(model, "vocab");
+    float *scores = calloc(v->n, sizeof *scores);
+    struct buf b = {0};
+    kg_status st = scores ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory for a vocabulary");
+    for (size_t i = 0; i < json_array_size(merges) && st == KG_OK; i++) {
+        const json_t *m = json_array_get(merges, i), *l = json_array_get(m, 0), *r = json_array_get(m, 1);
+        const char *text = json_string_value(m), *space = text ? strchr(text, ' ') : NULL;
+        b.len = 0;
+        if (space) st = buf_printf(&b, "%.*s%s", (int)(space - text), text, space + 1);
+        else if (l && r && json_is_string(l) && json_is_string(r)) st = buf_printf(&b, "%s%s", json_string_value(l), json_string_value(r));
+        if (st == KG_OK) st = buf_append(&b, "", 1);
+        if (st != KG_OK) break;
+        const json_t *id = get(vocab, b.data);
+        int64_t k = json_is_integer(id) ? json_integer_value(id) : -1;
+        if (k >= 0 && (size_t)k < v->n && scores[k] == 0) scores[k] = -1 - (float)i;
+    }
+    if (st == KG_OK) meta_out_array(o, "tokenizer.ggml.scores", META_F32, v->n);
+    if (st == KG_OK) meta_out_bytes(o, scores, v->n * sizeof *scores);
+    buf_free(&b);
+    free(scores);
+    return st;
+}
+
+static bool is_byte(const struct word *w)
+{
+    return w->len == 6 && memcmp(w->text, "<0x", 3) == 0 && w->text[5] == '>' && strspn(w->text + 3, "0123456789ABCDEFabcdef") == 2;
+}
+
+static kg_status put_characters(struct meta_out *o, struct vocab *v, const json_t *tokenizer, const json_t *model)
+{
+    bool prefix = false, marks = false, unless = false;
+    KG_TRY(read_spaces(get(tokenizer, "normalizer"), &prefix, &marks, &unless));
+    KG_TRY(read_spaces(get(tokenizer, "pre_tokenizer"), &prefix, &marks, &unless));
+    if (!marks || json_is_true(get(model, "ignore_merges")))
+        return status_set(KG_ERR_UNSUPPORTED, "BPE over characters needs marks for spaces, and no ignore_merges");
+    const char *unk = json_string_value(get(model, "unk_token"));
+    for (size_t i = 0; i < v->n; i++) {
+        struct word *w = &v->words[i];
+        if (!w->text) continue;
+        if (unk && strlen(unk) == w->len && memcmp(unk, w->text, w->len) == 0) {
+            w->type = UNKNOWN;
+            meta_out_u32(o, "tokenizer.ggml.unknown_token_id", (uint32_t)i);
+        } else if (is_byte(w)) {
+            w->type = BYTE;
+        }
+    }
+    meta_out_str(o, "tokenizer.ggml.model", "llama", 5);
+    meta_out_str(o, "tokenizer.ggml.pre", "default", 7);
+    put_tokens(o, v);
+    KG_TRY(put_scores(o, v, model));
+    put_types(o, v);
+    meta_out_bool(o, "tokenizer.ggml.add_space_prefix", prefix);
+    if (prefix && unless) meta_out_bool(o, "kagari.prefix_unless_space", true);
+    return put_merges(o, "kagari.bpe_merges", get(model, "merges")); /* scores do not say which pairs merge */
+}
+
+static kg_status put_bytes(struct meta_out *o, const struct vocab *v, const json_t *tokenizer, const json_t *model)
+{
+    const char *pre;
+    KG_TRY(pre_name(get(tokenizer, "pre_tokenizer"), json_is_true(get(model, "ignore_merges")), &pre));
+    meta_out_str(o, "tokenizer.ggml.model", "gpt2", 4);
+    meta_out_str(o, "tokenizer.ggml.pre", pre, strlen(pre));
+    put_tokens(o, v);
+    put_types(o, v);
+    return put_merges(o, "tokenizer.ggml.merges", get(model, "merges"));
+}
+
 kg_status hf_tokenizer_json(struct meta_out *o, const json_t *tokenizer, const json_t *config, uint32_t n_vocab)
 {
     const json_t *model = get(tokenizer, "model");
-    const char *pre;
     KG_TRY(check_bpe(tokenizer, model));
-    KG_TRY(pre_name(get(tokenizer, "pre_tokenizer"), json_is_true(get(model, "ignore_merges")), &pre));
     struct vocab v = {.n = n_vocab};
     if (n_vocab == 0 || n_vocab > MAX_VOCAB) return status_set(KG_ERR_FORMAT, "the model has %" PRIu32 " tokens", n_vocab);
     v.words = calloc(n_vocab, sizeof *v.words);
     kg_status st = v.words ? load_vocab(&v, tokenizer) : status_set(KG_ERR_MEMORY, "out of memory for a vocabulary");
-    if (st == KG_OK) {
-        meta_out_str(o, "tokenizer.ggml.model", "gpt2", 4);
-        meta_out_str(o, "tokenizer.ggml.pre", pre, strlen(pre));
-        put_vocab(o, &v);
-        st = put_merges(o, get(model, "merges"));
-    }
+    if (st == KG_OK) st = json_is_true(get(model, "byte_fallback")) ? put_characters(o, &v, tokenizer, model) : put_bytes(o, &v, tokenizer, model);
     if (st == KG_OK) {
         put_id(o, "tokenizer.ggml.bos_token_id", get(config, "bos_token_id"), n_vocab);
         put_id(o, "tokenizer.ggml.eos_token_id", get(config, "eos_token_id"), n_vocab);

@@ -98,11 +98,12 @@ static kg_status push_symbol(struct encoder *e, const char *word, const struct s
 /* a and b are neighbours. */
 static inline struct bond find_bond(const struct kg_tokenizer *tok, const char *word, const struct symbol *a, const struct symbol *b)
 {
-    if (tok->kind == TOKENIZER_SPM) {
+    if (!tok->merges) {
         uint32_t len = a->len + b->len;
         uint32_t id = len <= tok->max_bytes ? strmap_find(&tok->by_bytes, word + a->start, len) : SYMBOL_NONE;
         return id == SYMBOL_NONE ? (struct bond){RANK_NONE, 0} : (struct bond){tok->tokens[id].rank, id};
     }
+    if (a->id == SYMBOL_NONE || b->id == SYMBOL_NONE) return (struct bond){RANK_NONE, 0}; /* a character without a token */
     size_t i = merge_hash(a->id, b->id) & tok->merge_mask;
     for (;; i = (i + 1) & tok->merge_mask) {
         const struct merge_slot *slot = &tok->merges[i];
@@ -122,6 +123,7 @@ static size_t first_symbols(const struct kg_tokenizer *tok, const char *word, si
             id = tok->byte_symbol[(uint8_t)word[i]];
         else if ((word[i] & 0x80) && (k = utf8_char((const uint8_t *)word + i, n - i)) == 0)
             k = 1;
+        if (tok->merges && tok->kind == TOKENIZER_SPM) id = strmap_find(&tok->by_bytes, word + i, k);
         out[count] = (struct symbol){(uint32_t)i, (uint32_t)k, id, (uint32_t)count - 1, (uint32_t)count + 1};
         i += k;
     }

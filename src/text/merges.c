@@ -88,8 +88,15 @@ static kg_status read_merge(struct loader *l, struct str s, uint32_t rank, struc
     KG_TRY(buf_append(scratch, s.ptr, s.len));
     bool exact = true;
     char *text = scratch->data;
-    size_t left_len = bytelevel_decode(s.ptr, n_left, text, &exact);
-    size_t right_len = bytelevel_decode(space + 1, n_right, text + left_len, &exact);
+    size_t left_len, right_len;
+    if (l->tok->kind == TOKENIZER_SPM) {
+        bool spaces = false;
+        left_len = spm_decode(s.ptr, n_left, text, &spaces);
+        right_len = spm_decode(space + 1, n_right, text + left_len, &spaces);
+    } else {
+        left_len = bytelevel_decode(s.ptr, n_left, text, &exact);
+        right_len = bytelevel_decode(space + 1, n_right, text + left_len, &exact);
+    }
     if (!exact) return KG_OK; /* holds a character that no byte becomes: can never apply */
     struct merge_slot merge = {.rank = rank};
     KG_TRY(symbol_of(l, text, left_len, &merge.left));
@@ -102,7 +109,8 @@ static kg_status read_merge(struct loader *l, struct str s, uint32_t rank, struc
 kg_status merges_load(struct kg_tokenizer *tok, const struct file *f)
 {
     const struct meta *m;
-    KG_TRY(file_get_arr(f, "tokenizer.ggml.merges", META_STR, &m, NULL));
+    bool bytes = tok->kind == TOKENIZER_BPE;
+    KG_TRY(file_get_arr(f, bytes ? "tokenizer.ggml.merges" : "kagari.bpe_merges", META_STR, &m, NULL));
     if (m->n > INT32_MAX) return status_set(KG_ERR_UNSUPPORTED, "tokenizer.ggml.merges has more than %d items", INT32_MAX);
     size_t n_slots = 64;
     while (n_slots * 2 < m->n * 3) n_slots *= 2;
@@ -114,7 +122,7 @@ kg_status merges_load(struct kg_tokenizer *tok, const struct file *f)
     struct loader l = {.tok = tok, .n_symbols = (uint32_t)tok->n_vocab};
     struct buf scratch = {0};
     kg_status status = strmap_init(&l.extra, 256, tok->by_bytes.seed);
-    for (int b = 0; b < 256 && status == KG_OK; b++) status = symbol_of(&l, &(char){(char)b}, 1, &tok->byte_symbol[b]);
+    for (int b = 0; b < 256 && bytes && status == KG_OK; b++) status = symbol_of(&l, &(char){(char)b}, 1, &tok->byte_symbol[b]);
     for (uint32_t i = 0; i < m->n && status == KG_OK; i++) status = read_merge(&l, m->strings[i], i, &scratch);
     strmap_free(&l.extra);
     buf_free(&scratch);

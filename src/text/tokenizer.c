@@ -102,6 +102,8 @@ static size_t normalize_spm(const struct kg_tokenizer *tok, const char *text, si
 
 static kg_status encode_spm(struct encoder *e, const char *text, size_t n, bool prefix)
 {
+    bool spaced = n > 0 && (text[0] == ' ' || (n >= 3 && memcmp(text, "\xe2\x96\x81", 3) == 0));
+    if (e->tok->prefix_unless_space && spaced) prefix = false;
     char *s = malloc(n + 1);
     if (!s) return status_set(KG_ERR_MEMORY, "out of memory for tokenizing");
     size_t len = normalize_spm(e->tok, text, n, prefix, s);

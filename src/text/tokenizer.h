@@ -71,9 +71,10 @@ struct kg_tokenizer {
     struct arena arena;
     /* SPM */
     bool add_space_prefix, remove_extra_whitespaces;
+    bool prefix_unless_space; /* the prefix is left out where a text begins with a space (kagari.prefix_unless_space) */
     bool words_start_with_space; /* no token has a space after another character: words can be merged one by one */
     bool strip_after_special;    /* phi-3: white space after a special token belongs to it ... */
-    /* BPE */
+    /* BPE; SPM only where the file ranks the merges (kagari.bpe_merges: a tokenizer.json that has them), else merges is NULL */
     struct pretokenizer *pre;
     bool ignore_merges;
     struct merge_slot *merges; /* [merge_mask + 1] */
@@ -94,11 +95,14 @@ static inline size_t merge_hash(uint32_t left, uint32_t right)
     return (size_t)(h * 0xd6e8feb86659fd93u >> 20);
 }
 
-/* merges.c: reads tokenizer.ggml.merges into tok->merges; the tokens are there. */
+/* merges.c: reads the merges into tok->merges; the tokens are there. */
 kg_status merges_load(struct kg_tokenizer *tok, const struct file *f);
 /* Writes the bytes that byte-level text stands for, at most n; characters outside of the byte alphabet stay as they are
  * and clear *exact. Returns the number of bytes. */
 size_t bytelevel_decode(const char *text, size_t n, char *out, bool *exact);
+
+/* U+2581 -> space. *spaces: the text has real ones, which no text to tokenize has at that stage. */
+size_t spm_decode(const char *text, size_t n, char *out, bool *spaces);
 
 /* Gathers the ids of one text; zero-initialised but for tok. encoder_free leaves ids to the caller. */
 struct encoder {

@@ -114,8 +114,7 @@ static kg_status load_scores(struct kg_tokenizer *tok, const struct file *f)
     return KG_OK;
 }
 
-/* U+2581 -> space. *spaces: the text has real ones, which no text to tokenize has at that stage. */
-static size_t spm_decode(const char *text, size_t n, char *out, bool *spaces)
+size_t spm_decode(const char *text, size_t n, char *out, bool *spaces)
 {
     size_t len = 0;
     for (size_t i = 0; i < n;) {
@@ -199,6 +198,7 @@ static kg_status load_flags(struct kg_tokenizer *tok, const struct file *f)
     KG_TRY(file_get_bool(f, "tokenizer.ggml.add_bos_token", &tok->add_bos, &found));
     KG_TRY(file_get_bool(f, "tokenizer.ggml.add_eos_token", &tok->add_eos, &found));
     if (!spm) return KG_OK; /* byte-level BPE knows no such thing */
+    KG_TRY(file_get_bool(f, "kagari.prefix_unless_space", &tok->prefix_unless_space, &found));
     KG_TRY(file_get_bool(f, "tokenizer.ggml.add_space_prefix", &tok->add_space_prefix, &found));
     return file_get_bool(f, "tokenizer.ggml.remove_extra_whitespaces", &tok->remove_extra_whitespaces, &found);
 }
@@ -329,7 +329,7 @@ static kg_status load(struct kg_tokenizer *tok, const struct file *f, struct str
     KG_TRY(load_types(tok, f));
     KG_TRY(load_scores(tok, f));
     KG_TRY(load_bytes(tok));
-    if (tok->kind == TOKENIZER_BPE) KG_TRY(merges_load(tok, f));
+    if (tok->kind == TOKENIZER_BPE || file_meta(f, "kagari.bpe_merges")) KG_TRY(merges_load(tok, f));
     KG_TRY(load_flags(tok, f));
     KG_TRY(load_strip(tok, f));
     mark_ends(tok);

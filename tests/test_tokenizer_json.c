@@ -1,0 +1,130 @@
+/* layers: text */
+/* tokenizer.json of Hugging Face folders: the ids of the `tokenizers` package (tools/mktokenizers.py made the files). */
+#include "file/safetensors.h"
+#include "text/text.h"
+
+#include <dirent.h>
+#include <setjmp.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define GOLDEN SOURCE_DIR "/tests/golden/tokenizer_json/"
+
+static void write_file(const char *dir, const char *name, const void *bytes, size_t n)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    fclose(f);
+}
+
+/* A folder with this tokenizer and an embedding of n rows, as a tokenizer; the folder goes away. */
+static kg_status open_json(kg_tokenizer **out, const char *json, size_t n_json, int n_vocab)
+{
+    static const char *const names[] = {"config.json", "model.safetensors", "tokenizer.json"};
+    char dir[] = "/tmp/kagari-tokenizer-XXXXXX", header[200], path[256];
+    uint8_t file[8 + 200 + 4096] = {0};
+    assert_non_null(mkdtemp(dir));
+    write_file(dir, "config.json", "{\"model_type\":\"qwen2\"}", 22);
+    int n = snprintf(header, sizeof header, "{\"model.embed_tokens.weight\":{\"dtype\":\"F16\",\"shape\":[%d,1],\"data_offsets\":[0,%d]}}", n_vocab,
+                     2 * n_vocab);
+    memcpy(file, &(uint64_t){(uint64_t)n}, 8);
+    memcpy(file + 8, header, (size_t)n);
+    write_file(dir, "model.safetensors", file, (size_t)(8 + n + 2 * n_vocab));
+    write_file(dir, "tokenizer.json", json, n_json);
+    kg_status st = kg_tokenizer_open(out, dir);
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        remove(path);
+    }
+    rmdir(dir);
+    return st;
+}
+
+static void check_ids(const kg_tokenizer *tok, const char *name)
+{
+    char path[512], text[512];
+    snprintf(path, sizeof path, "%.*s.ids", (int)strlen(name) - 5, name);
+    char full[1024];
+    snprintf(full, sizeof full, GOLDEN "%s", path);
+    FILE *f = fopen(full, "rb");
+    assert_non_null(f);
+    unsigned n_text, n_ids;
+    int n_texts = 0;
+    while (fscanf(f, "%u %u", &n_text, &n_ids) == 2) {
+        assert_int_equal(fgetc(f), '\n');
+        assert_true(n_text < sizeof text);
+        assert_int_equal(fread(text, 1, n_text, f), n_text);
+        int32_t *ids;
+        size_t n;
+        assert_int_equal(kg_tokenize(tok, text, n_text, 0, &ids, &n), KG_OK);
+        if (n != n_ids) fail_msg("%s, text %d: %zu ids, wanted %u", name, n_texts, n, n_ids);
+        for (size_t i = 0; i < n; i++) {
+            int want;
+            assert_int_equal(fscanf(f, "%d", &want), 1);
+            if (ids[i] != want) fail_msg("%s, text %d: id %zu is %d, wanted %d", name, n_texts, i, ids[i], want);
+        }
+        kg_free(ids);
+        n_texts++;
+    }
+    fclose(f);
+    assert_true(n_texts > 5);
+}
+
+static void test_golden(void **state)
+{
+    (void)state;
+    int n_files = 0;
+    DIR *dir = opendir(GOLDEN);
+    assert_non_null(dir);
+    for (struct dirent *e; (e = readdir(dir));) {
+        size_t len = strlen(e->d_name);
+        if (len < 6 || len > 60 || strcmp(e->d_name + len - 5, ".json") != 0) continue;
+        char path[1024];
+        struct os_map map;
+        kg_tokenizer *tok = NULL;
+        snprintf(path, sizeof path, GOLDEN "%s", e->d_name);
+        assert_int_equal(os_map_file(&map, path), KG_OK);
+        if (open_json(&tok, (const char *)map.data, map.n_bytes, 512) != KG_OK) fail_msg("%s: %s", e->d_name, kg_error_message());
+        os_unmap(&map);
+        check_ids(tok, e->d_name);
+        kg_tokenizer_close(&tok);
+        n_files++;
+    }
+    closedir(dir);
+    assert_true(n_files >= 6);
+}
+
+static void test_refused(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "Unigram"},
+        {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "WordPiece"},
+        {"{\"normalizer\":{\"type\":\"Lowercase\"},\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}}", "Lowercase"},
+        {"{\"pre_tokenizer\":{\"type\":\"Whitespace\"},\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}}", "Whitespace"},
+        {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":600},\"merges\":[]}}", "no id below 512"},
+        {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":1,\"b\":1},\"merges\":[]}}", "two tokens"},
+        {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":1},\"merges\":[1]}}", "not two strings"},
+        {"[", "not valid JSON"},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        kg_tokenizer *tok = NULL;
+        if (open_json(&tok, cases[i][0], strlen(cases[i][0]), 512) == KG_OK) fail_msg("case %zu was accepted", i);
+        if (!strstr(kg_error_message(), cases[i][1])) fail_msg("case %zu: '%s'", i, kg_error_message());
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_refused),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
