@@ -12,6 +12,8 @@ int command_verify(const struct settings *s);
 int command_bench(const struct settings *s);
 int command_quantize(const struct settings *s);
 int command_split(const struct settings *s);
+int command_imatrix(const struct settings *s);
+int command_embed(const struct settings *s);
 int command_merge(const struct settings *s);
 int command_convert(const struct settings *s);
 int command_backends(const struct settings *s);

@@ -19,6 +19,8 @@ const struct command commands[] = {
     {"verify", VERIFY, NULL, "measures a backend against the float64 reference; fails beyond its error bound", command_verify},
     {"bench", BENCH, NULL, "measures prompt and generation speed beside what this machine can do at most", command_bench},
     {"quantize", QUANTIZE, "IN OUT TYPE", "writes a model file with smaller tensor types: Q4_K_M, Q8_0, ... (any other word lists them)", command_quantize},
+    {"imatrix", IMATRIX, NULL, "measures on a text how much each column of each matrix counts, for quantize --imatrix", command_imatrix},
+    {"embed", EMBED, NULL, "prints the embedding of a text, of length 1, as JSON", command_embed},
     {"split", SPLIT, "IN PREFIX", "cuts a model file into PREFIX-00001-of-0000N.gguf and so on", command_split},
     {"merge", MERGE, "FIRST OUT", "makes one model file of those that split made", command_merge},
     {"convert", CONVERT, "IN OUT", "makes a GGUF of a Hugging Face folder: names, keys and order of rows as llama.cpp has them", command_convert},

@@ -1,9 +1,10 @@
-/* The commands that make files from files: quantize, split, merge. */
+/* The commands that make files from files: quantize, imatrix, split, merge; and embed. */
 #include "commands.h"
 
 #include "input.h"
 #include "print.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -53,6 +54,99 @@ int command_quantize(const struct settings *s)
     putchar('\n');
     return 0;
 }
+
+/* ---- imatrix and embed ----------------------------------------------------------------------------------------- */
+
+static int read_text(const char *path, char **text, size_t *len)
+{
+    FILE *f = fopen(path, "rb");
+    if (!f) return print_error(EXIT_RUNTIME, "cannot read %s: %s", path, strerror(errno));
+    size_t cap = 0, n = 0, got = 1;
+    char *all = NULL;
+    while (got > 0) {
+        char *more = realloc(all, cap += 1 << 20);
+        if (!more) break;
+        all = more;
+        got = fread(all + n, 1, cap - n, f);
+        n += got;
+    }
+    int why = ferror(f) ? errno : got > 0 ? ENOMEM : 0;
+    fclose(f);
+    *text = all;
+    *len = n;
+    return why ? print_error(EXIT_RUNTIME, "cannot read %s: %s", path, strerror(why)) : 0;
+}
+
+static bool on_chunk(void *ctx, size_t done, size_t total)
+{
+    (void)ctx;
+    if (isatty(STDERR_FILENO)) fprintf(stderr, "\r%zu of %zu tokens%s", done, total, done == total ? "\n" : "");
+    return true;
+}
+
+static int measure(const struct settings *s, const char *path, const kg_tokenizer *tok, const char *text, size_t len)
+{
+    kg_model_params mp;
+    int32_t *ids = NULL;
+    size_t n = 0;
+    int code = input_model_params(s, &mp);
+    if (code) return code;
+    kg_status status = kg_tokenize(tok, text, len, KG_TOKENIZE_BOS, &ids, &n);
+    if (!status) {
+        int32_t bos = kg_tokenizer_bos(tok);
+        kg_imatrix_params p = {.chunk = (int)s->chunk, .first = n > 0 && bos >= 0 && ids[0] == bos ? bos : -1, .dataset = s->text_file, .progress = on_chunk};
+        size_t most = (size_t)s->most_chunks * (size_t)s->chunk;
+        if (most > 0 && n > most) n = most;
+        status = kg_imatrix(path, &mp, ids, n, &p, s->imatrix_out);
+    }
+    kg_free(ids);
+    return status ? print_status(status) : 0;
+}
+
+int command_imatrix(const struct settings *s)
+{
+    if (!s->text_file || !s->imatrix_out) return print_error(EXIT_USAGE, "kagari imatrix needs --file TEXT and --out FILE");
+    const char *path;
+    char *text = NULL;
+    size_t len = 0;
+    kg_tokenizer *tok = NULL;
+    int code = input_model_path(s, &path);
+    if (!code) code = read_text(s->text_file, &text, &len);
+    if (!code) {
+        kg_status status = kg_tokenizer_open(&tok, path);
+        code = status ? print_status(status) : measure(s, path, tok, text, len);
+    }
+    kg_tokenizer_close(&tok);
+    free(text);
+    return code;
+}
+
+int command_embed(const struct settings *s)
+{
+    const char *path;
+    kg_model *model = NULL;
+    struct prompt prompt = {0};
+    float *out = NULL;
+    int code = input_open_model(s, &model, &path);
+    if (!code) code = input_prompt(s, kg_model_tokenizer(model), NULL, &prompt);
+    int32_t dim = code ? 0 : kg_model_dim(model);
+    if (!code && !(out = malloc((size_t)dim * sizeof *out))) code = print_error(EXIT_RUNTIME, "out of memory");
+    if (!code) {
+        kg_status status = kg_embed(model, prompt.ids, prompt.n, (kg_pooling)s->pooling, out);
+        if (status) code = print_status(status);
+    }
+    if (!code) {
+        printf("{\"tokens\": %zu, \"embedding\": [", prompt.n);
+        for (int32_t i = 0; i < dim; i++) printf("%s%.9g", i ? ", " : "", (double)out[i]);
+        puts("]}");
+    }
+    free(out);
+    input_prompt_free(&prompt);
+    kg_model_close(&model);
+    return code;
+}
+
+/* ---- split and merge -------------------------------------------------------------------------------------------- */
 
 /* "300M", "2G", "4096": bytes. */
 static int parse_size(const char *text, uint64_t *out)

@@ -290,6 +290,27 @@ typedef struct kg_quantize_report {
 KG_API kg_status kg_quantize(const char *in, const char *out, const kg_quantize_params *params, kg_quantize_report *report);
 KG_API const char *kg_quantize_type(size_t i); /* names of the mixtures; NULL at the end */
 
+typedef struct kg_imatrix_params {
+    int chunk;           /* tokens that are run together; 0: 512 */
+    int32_t first;       /* put in place of the first token of each chunk (BOS); -1: none */
+    const char *dataset; /* noted in the file; may be NULL */
+    bool (*progress)(void *ctx, size_t done, size_t total); /* false: stop (KG_ERR_ABORTED). NULL: none */
+    void *progress_ctx;
+} kg_imatrix_params;
+
+/* Runs tokens[0..n) in chunks and writes how large the inputs of each matrix column are: what kg_quantize takes as imatrix, and
+ * llama.cpp too. */
+KG_API kg_status kg_imatrix(const char *path, const kg_model_params *model, const int32_t *tokens, size_t n, const kg_imatrix_params *params,
+                            const char *out);
+
+/* ---- embeddings ------------------------------------------------------------------------------------------ */
+
+typedef enum kg_pooling { KG_POOLING_FILE, KG_POOLING_MEAN, KG_POOLING_CLS, KG_POOLING_LAST } kg_pooling; /* FILE: as it says, else the mean */
+
+KG_API int32_t kg_model_dim(const kg_model *model);
+/* The state after the final norm, pooled over the tokens: out[kg_model_dim], of length 1. */
+KG_API kg_status kg_embed(kg_model *model, const int32_t *tokens, size_t n, kg_pooling pooling, float *out);
+
 typedef struct kg_split_params {
     uint64_t max_bytes;   /* of tensors in one file (but always at least one tensor); 0: no limit */
     uint64_t max_tensors; /* in one file; 0: no limit */

@@ -62,5 +62,26 @@ refused 1 "No such file" "$kagari" merge "$dir"/s-00001-of-*.gguf "$dir/m.gguf"
 refused 2 "max-size" "$kagari" split "$dir/a.gguf" "$dir/s"
 refused 2 "must be bytes" "$kagari" split "$dir/a.gguf" "$dir/s" --max-size 3X
 
+# Importances: the file that imatrix writes is taken by quantize and changes the result.
+story=$source/models/stories-q4_k_m.gguf
+for i in 1 2 3 4 5 6; do echo "Once upon a time there was a fox who wanted the moon, and a crow who had seen it in the well."; done >"$dir/text"
+check "imatrix" "$kagari" imatrix -m "$story" -f "$dir/text" -o "$dir/imatrix.gguf" --chunk 64
+check "imatrix of the reference" "$kagari" imatrix -m "$story" -b reference -f "$dir/text" -o "$dir/exact.gguf" --chunk 64 --chunks 1
+check "imatrix tensors" grep -q 'blk.5.ffn_down.weight.in_sum2' <("$kagari" info "$dir/imatrix.gguf")
+"$kagari" quantize "$story" "$dir/p.gguf" Q3_K_S --allow-requantize >/dev/null
+check "--imatrix" "$kagari" quantize "$story" "$dir/w.gguf" Q3_K_S --allow-requantize --imatrix "$dir/imatrix.gguf" >"$dir/list"
+check "importances not used" grep -q 'by their importance' "$dir/list"
+if cmp -s "$dir/p.gguf" "$dir/w.gguf"; then bad "importances change nothing"; else ok; fi
+refused 1 "do not have the tensor's shape" "$kagari" quantize "$dir/in.gguf" "$dir/c.gguf" Q8_0 --imatrix "$dir/imatrix.gguf"
+
+# Embeddings have length 1, and both backends give the same.
+norm() { tr -d '[]{}",:' | awk '{for (i = 4; i <= NF; i++) s += $i * $i; printf "%.4f", s}'; }
+[ "$("$kagari" embed -m "$story" -p "the fox" | norm)" = 1.0000 ] && ok || bad "length of an embedding"
+for p in mean cls last; do
+    a=$("$kagari" embed -m "$story" -p "the fox" --pooling $p --activations f32 | tr -d '[]{},' | awk '{print $5}')
+    b=$("$kagari" embed -m "$story" -p "the fox" --pooling $p -b reference | tr -d '[]{},' | awk '{print $5}')
+    awk -v a="$a" -v b="$b" 'BEGIN {exit !((a - b) ^ 2 < 1e-6)}' && ok || bad "embedding, $p: $a and $b"
+done
+
 printf 'quantize: %d passed, %d failed\n' "$passed" "$failed"
 [ "$failed" -eq 0 ]

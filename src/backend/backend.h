@@ -40,6 +40,9 @@ struct batch {
     /* If not NULL: called after each op with tap set, rows [n][width] of its dst; exactly one of f32 and f64 is not NULL. */
     void (*tap)(void *ctx, const struct op *op, int n, int width, const float *f32, const double *f64);
     void *tap_ctx;
+    /* If not NULL (only for backends that show inputs): called before each MATMUL, rows [n][width] of its src[0]; as for tap. */
+    void (*input)(void *ctx, const struct op *op, int n, int width, const float *f32, const double *f64);
+    void *input_ctx;
 };
 
 /* Measures what the machine behind a backend can do at most. */
@@ -63,6 +66,7 @@ struct backend {
     const char *name;
     const char *what; /* one line for people */
     bool has_f64;     /* fills logits_f64 */
+    bool shows_inputs; /* calls batch.input */
     /* Prepares weights. Refuses what it cannot run, naming op and tensor. p outlives the context. */
     kg_status (*open)(void **ctx, const struct program *p, const struct backend_params *params);
     void (*close)(void *ctx);

@@ -264,6 +264,7 @@ static double cpu_error_bound(const void *ctx)
 const struct backend backend_cpu = {
     .name = "cpu",
     .what = "f32 on this machine's processors, weights in their file types",
+    .shows_inputs = true,
     .open = cpu_open,
     .close = cpu_close,
     .kv_reserve = cpu_kv_reserve,

@@ -164,6 +164,15 @@ static void show_tap(const struct worker *w, const struct step *s)
     pool_barrier(c->pool);
 }
 
+static void show_input(const struct worker *w, const struct step *s)
+{
+    const struct cpu *c = w->c;
+    int src = s->op->src[0];
+    pool_barrier(c->pool);
+    if (w->i == 0) c->batch->input(c->batch->input_ctx, s->op, n_tokens(c, s), c->program->reg_width[src], c->reg[src], NULL);
+    pool_barrier(c->pool);
+}
+
 static void run_thread(void *ctx, int i, int n)
 {
     struct cpu *c = ctx;
@@ -172,6 +181,7 @@ static void run_thread(void *ctx, int i, int n)
         const struct step *s = &c->steps[at];
         if (s->selected && c->n_selected == 0) break;
         if (s->barrier) pool_barrier(c->pool);
+        if (c->batch->input && s->code == STEP_OP && s->op->code == OP_MATMUL) show_input(&w, s);
         if (s->split == SPLIT_TOKENS) {
             at += run_token_steps(&w, at);
         } else {

@@ -174,6 +174,8 @@ static kg_status ref_run(void *ctx, const struct batch *batch)
             }
             run.n = n;
         } else {
+            if (op->code == OP_MATMUL && batch->input)
+                batch->input(batch->input_ctx, op, run.n, p->reg_width[op->src[0]], NULL, r->reg[op->src[0]]);
             ref_run_op(r, &run, i);
         }
         if (op->tap && batch->tap) batch->tap(batch->tap_ctx, op, run.n, p->reg_width[op->dst], NULL, r->reg[op->dst]);
@@ -191,6 +193,7 @@ const struct backend backend_ref = {
     .name = "reference",
     .what = "float64, one thread, written for exactness: what the other backends are measured against",
     .has_f64 = true,
+    .shows_inputs = true,
     .open = ref_open,
     .close = ref_close,
     .kv_reserve = ref_kv_reserve,

@@ -1,0 +1,242 @@
+/* kg_imatrix and kg_embed: both look at what goes into matrices while a model runs. The importance of a matrix column is the mean
+ * square of the input that it is multiplied with; an embedding is the input of the last matrix, after the final norm. */
+#include "file/gguf_write.h"
+#include "run/run.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+enum { STEP = 32 /* tokens per run: the logits of all are there */ };
+
+static kg_status open_watched(kg_model **m, const char *path, const kg_model_params *params)
+{
+    KG_TRY(kg_model_open(m, path, params));
+    if ((*m)->backend->shows_inputs) return KG_OK;
+    return status_set(KG_ERR_UNSUPPORTED, "backend %s does not show what goes into matrices; cpu and reference do", (*m)->backend->name);
+}
+
+/* tokens[n] as a sequence of their own, from position 0 on. all: the last operations are done for every token, else for the last. */
+static kg_status run_tokens(kg_model *m, struct kv_table *t, const int32_t *tokens, size_t n, bool all, float *logits,
+                            void (*input)(void *, const struct op *, int, int, const float *, const double *), void *ctx)
+{
+    struct batch_token batch_tokens[STEP];
+    kv_table_truncate(&m->kv, t, 0);
+    for (size_t begin = 0; begin < n; begin += STEP) {
+        size_t end = MIN(begin + STEP, n);
+        KG_TRY(kv_table_prepare(&m->kv, t, (int64_t)begin, (int64_t)end));
+        for (size_t i = begin; i < end; i++) batch_tokens[i - begin] = (struct batch_token){tokens[i], (int32_t)i, 0, all || i + 1 == end};
+        struct batch_seq seq = {t->blocks};
+        struct batch batch = {.tokens = batch_tokens, .n = (int)(end - begin), .seqs = &seq, .n_seqs = 1, .logits = logits, .input = input, .input_ctx = ctx};
+        KG_TRY(backend_run(m->backend, m->ctx, &batch));
+    }
+    return KG_OK;
+}
+
+/* ---- importance ------------------------------------------------------------------------------------------------ */
+
+struct column_sums {
+    const struct tensor *t; /* of the file; NULL: a part of a tensor whose beginning counts for all of it, or seen already */
+    double *sums;           /* [ne0] */
+    double count;
+};
+
+struct imatrix {
+    kg_model *model;
+    struct column_sums *ops; /* [n_ops] */
+    float *logits;
+};
+
+static void add_squares(void *ctx, const struct op *op, int n, int width, const float *f32, const double *f64)
+{
+    const struct imatrix *im = ctx;
+    struct column_sums *c = &im->ops[op - im->model->model.program.ops];
+    if (!c->sums) return;
+    for (int t = 0; t < n; t++)
+        for (int i = 0; i < width; i++) {
+            size_t at = (size_t)t * (size_t)width + (size_t)i;
+            double v = f64 ? f64[at] : (double)f32[at];
+            c->sums[i] += v * v;
+        }
+    c->count += n;
+}
+
+/* A part's name is "tensor[part]": all parts have the same input, so the first speaks for the tensor. */
+static const struct tensor *whole_tensor(const struct file *f, const struct tensor *w)
+{
+    char name[512];
+    snprintf(name, sizeof name, "%.*s", (int)strcspn(w->name, "["), w->name);
+    const struct tensor *t = file_tensor(f, name);
+    return t && t->data == w->data ? t : NULL;
+}
+
+static kg_status find_columns(struct imatrix *im)
+{
+    const struct program *p = &im->model->model.program;
+    im->ops = calloc((size_t)p->n_ops, sizeof *im->ops);
+    if (!im->ops) return status_set(KG_ERR_MEMORY, "out of memory");
+    for (int i = 0; i < p->n_ops; i++) {
+        if (p->ops[i].code != OP_MATMUL) continue;
+        const struct tensor *t = whole_tensor(im->model->model.file, p->ops[i].w);
+        for (int k = 0; t && k < i; k++)
+            if (im->ops[k].t == t) t = NULL;
+        if (!t) continue;
+        im->ops[i].t = t;
+        im->ops[i].sums = calloc((size_t)t->ne[0], sizeof *im->ops[i].sums);
+        if (!im->ops[i].sums) return status_set(KG_ERR_MEMORY, "out of memory");
+    }
+    return KG_OK;
+}
+
+/* The names and keys are those of llama.cpp's importance files. */
+static kg_status write_imatrix(const struct imatrix *im, struct gguf_out *o, const char *dataset, uint32_t n_chunks, uint32_t chunk)
+{
+    const int n_ops = im->model->model.program.n_ops;
+    const struct str name = {dataset, strlen(dataset)};
+    char text[512];
+    KG_TRY(gguf_out_str(o, "general.type", "imatrix", 7));
+    KG_TRY(gguf_out_strings(o, "imatrix.datasets", &name, 1));
+    KG_TRY(gguf_out_u32(o, "imatrix.chunk_count", n_chunks));
+    KG_TRY(gguf_out_u32(o, "imatrix.chunk_size", chunk));
+    for (int i = 0; i < n_ops; i++) {
+        const struct column_sums *c = &im->ops[i];
+        if (!c->sums) continue;
+        snprintf(text, sizeof text, "%.400s.in_sum2", c->t->name);
+        KG_TRY(gguf_out_tensor(o, text, TYPE_F32, 2, (int64_t[]){c->t->ne[0], 1}));
+        snprintf(text, sizeof text, "%.400s.counts", c->t->name);
+        KG_TRY(gguf_out_tensor(o, text, TYPE_F32, 2, (int64_t[]){1, 1}));
+    }
+    for (int i = 0; i < n_ops; i++) {
+        const struct column_sums *c = &im->ops[i];
+        for (int64_t k = 0; c->sums && k < c->t->ne[0]; k++) KG_TRY(gguf_out_data(o, &(float){(float)c->sums[k]}, sizeof(float)));
+        if (c->sums) KG_TRY(gguf_out_data(o, &(float){(float)c->count}, sizeof(float)));
+    }
+    return gguf_out_finish(o);
+}
+
+static kg_status collect(struct imatrix *im, const kg_imatrix_params *p, const int32_t *tokens, size_t n, size_t chunk, uint32_t *n_chunks)
+{
+    struct kv_table table = {0};
+    int32_t *part = malloc(chunk * sizeof *part);
+    if (!part) return status_set(KG_ERR_MEMORY, "out of memory");
+    kg_status status = kv_table_open(&im->model->kv, &table, (int64_t)chunk);
+    for (size_t begin = 0; status == KG_OK && begin < n; begin += chunk) {
+        size_t len = MIN(chunk, n - begin);
+        if (len < chunk && begin > 0) break; /* chunks are of one length */
+        memcpy(part, tokens + begin, len * sizeof *part);
+        if (p->first >= 0) part[0] = p->first;
+        status = run_tokens(im->model, &table, part, len, false, im->logits, add_squares, im);
+        ++*n_chunks;
+        if (status == KG_OK && p->progress && !p->progress(p->progress_ctx, begin + len, n)) status = status_set(KG_ERR_ABORTED, "stopped");
+    }
+    kv_table_close(&im->model->kv, &table);
+    free(part);
+    return status;
+}
+
+kg_status kg_imatrix(const char *path, const kg_model_params *params, const int32_t *tokens, size_t n, const kg_imatrix_params *p, const char *out)
+{
+    if (!path || !tokens || n < 1 || !p || !out) return status_set(KG_ERR_ARGUMENT, "an importance matrix needs a model, tokens, parameters and a path");
+    struct imatrix im = {0};
+    struct gguf_out *o = NULL;
+    uint32_t n_chunks = 0;
+    size_t chunk = p->chunk > 0 ? (size_t)p->chunk : 512;
+    kg_status status = open_watched(&im.model, path, params);
+    if (status == KG_OK && (int64_t)chunk > im.model->model.program.n_ctx) chunk = (size_t)im.model->model.program.n_ctx;
+    if (status == KG_OK) status = session_check_tokens(im.model, tokens, n);
+    if (status == KG_OK) status = find_columns(&im);
+    if (status == KG_OK && !(im.logits = malloc((size_t)im.model->model.program.n_vocab * sizeof *im.logits)))
+        status = status_set(KG_ERR_MEMORY, "out of memory");
+    if (status == KG_OK) status = gguf_out_open(&o, out);
+    if (status == KG_OK) status = collect(&im, p, tokens, n, chunk, &n_chunks);
+    if (status == KG_OK) status = write_imatrix(&im, o, p->dataset ? p->dataset : "", n_chunks, (uint32_t)chunk);
+    gguf_out_close(&o);
+    for (int i = 0; im.ops && i < im.model->model.program.n_ops; i++) free(im.ops[i].sums);
+    free(im.ops);
+    free(im.logits);
+    kg_model_close(&im.model);
+    return status;
+}
+
+/* ---- embeddings ------------------------------------------------------------------------------------------------- */
+
+struct pool_state {
+    const struct op *last; /* the matmul whose result is the logits */
+    double *sum;           /* [dim] */
+    int dim;
+    kg_pooling pooling;
+    size_t n_seen;
+};
+
+static void pool_rows(void *ctx, const struct op *op, int n, int width, const float *f32, const double *f64)
+{
+    struct pool_state *s = ctx;
+    if (op != s->last || width != s->dim) return;
+    for (int t = 0; t < n; t++, s->n_seen++) {
+        if (s->pooling == KG_POOLING_CLS && s->n_seen > 0) continue;
+        for (int i = 0; i < width; i++) {
+            size_t at = (size_t)t * (size_t)width + (size_t)i;
+            double v = f64 ? f64[at] : (double)f32[at];
+            s->sum[i] = s->pooling == KG_POOLING_MEAN ? s->sum[i] + v : v; /* CLS: the first; LAST: what remains at the end */
+        }
+    }
+}
+
+/* 0 none, 1 mean, 2 cls, 3 last, 4 rank in the file; a file that does not say gets the mean. */
+static kg_status find_pooling(const kg_model *m, kg_pooling *pooling)
+{
+    char key[160];
+    uint32_t v = 1;
+    bool found;
+    struct str arch;
+    if (*pooling != KG_POOLING_FILE) return KG_OK;
+    KG_TRY(file_get_str(m->model.file, "general.architecture", &arch, NULL));
+    snprintf(key, sizeof key, "%.*s.pooling_type", (int)MIN(arch.len, (size_t)100), arch.ptr);
+    KG_TRY(file_get_u32(m->model.file, key, &v, &found));
+    if (v < 1 || v > 3) return status_set(KG_ERR_UNSUPPORTED, "%s is %u, which is not mean, cls or last; say which is wanted", key, v);
+    *pooling = v == 1 ? KG_POOLING_MEAN : v == 2 ? KG_POOLING_CLS : KG_POOLING_LAST;
+    return KG_OK;
+}
+
+static const struct op *last_matmul(const struct program *p)
+{
+    int reg = p->ops[p->n_ops - 1].src[0];
+    for (int i = p->n_ops - 2; i >= 0; i--)
+        if (p->ops[i].dst == reg) return p->ops[i].code == OP_MATMUL ? &p->ops[i] : NULL;
+    return NULL;
+}
+
+int32_t kg_model_dim(const kg_model *model) { return model->model.program.dim; }
+
+kg_status kg_embed(kg_model *m, const int32_t *tokens, size_t n, kg_pooling pooling, float *out)
+{
+    if (!m || !tokens || n < 1 || !out) return status_set(KG_ERR_ARGUMENT, "an embedding needs a model, tokens and a place for it");
+    if (!m->backend->shows_inputs)
+        return status_set(KG_ERR_UNSUPPORTED, "backend %s does not show the state before the logits; cpu and reference do", m->backend->name);
+    const struct program *p = &m->model.program;
+    struct pool_state s = {.last = last_matmul(p), .dim = p->dim, .pooling = pooling};
+    if (!s.last || s.last->w->ne[0] != p->dim)
+        return status_set(KG_ERR_UNSUPPORTED, "architecture %s ends in something else than a matrix over its state", m->model.arch->name);
+    if (n > INT32_MAX - STEP || (p->ctx_is_hard && n > (size_t)p->n_ctx))
+        return status_set(KG_ERR_CONTEXT, "%zu tokens: this model has %lld positions", n, (long long)p->n_ctx);
+    KG_TRY(session_check_tokens(m, tokens, n));
+    KG_TRY(find_pooling(m, &s.pooling));
+    struct kv_table table = {0};
+    float *logits = malloc((size_t)STEP * (size_t)p->n_vocab * sizeof *logits);
+    s.sum = calloc((size_t)p->dim, sizeof *s.sum);
+    kg_status status = logits && s.sum ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory");
+    pthread_mutex_lock(&m->lock);
+    if (status == KG_OK) status = kv_table_open(&m->kv, &table, (int64_t)n);
+    if (status == KG_OK) {
+        status = run_tokens(m, &table, tokens, n, true, logits, pool_rows, &s);
+        kv_table_close(&m->kv, &table);
+    }
+    pthread_mutex_unlock(&m->lock);
+    double norm = 0;
+    for (int i = 0; status == KG_OK && i < s.dim; i++) norm += s.sum[i] * s.sum[i];
+    if (status == KG_OK && !(norm > 0 && isfinite(norm))) status = status_set(KG_ERR_DEVICE, "the embedding has no direction");
+    for (int i = 0; status == KG_OK && i < s.dim; i++) out[i] = (float)(s.sum[i] / sqrt(norm));
+    free(s.sum);
+    free(logits);
+    return status;
+}
