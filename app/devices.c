@@ -21,16 +21,22 @@ static void print_device(const kg_device *d, const char *backend)
 
 int command_devices(const struct settings *s)
 {
-    (void)s;
     const char *name;
+    int code = 0;
     char why[320];
     for (size_t i = 0; (name = kg_backend_name(i, NULL)); i++) {
         kg_device list[32];
         size_t n;
         if (kg_devices(name, list, sizeof list / sizeof *list, &n) != KG_OK) printf("%-9s none: %s\n", name, kg_error_message());
-        for (size_t k = 0; k < n; k++) print_device(&list[k], name);
+        for (size_t k = 0; k < n; k++) {
+            print_device(&list[k], name);
+            if (!s->check || !list[k].chosen || !list[k].usable) continue;
+            fflush(stdout); /* it may take a while: kernels are compiled */
+            if (kg_device_check(name) == KG_OK) printf("          self-check: ok\n");
+            else code = print_status(KG_ERR_DEVICE);
+        }
     }
     const char *best = kg_backend_best(why, sizeof why);
     printf("without -b: %s\n", why[0] ? why : best);
-    return 0;
+    return code;
 }

@@ -137,6 +137,8 @@ typedef struct kg_device {
 } kg_device;
 /* At most `most` devices of a backend, *n of them; 0 for those that run on the processor. KG_ERR_DEVICE and why if there is none. */
 KG_API kg_status kg_devices(const char *backend, kg_device *out, size_t most, size_t *n);
+/* Runs the self-check of the device that a backend takes, again: KG_ERR_DEVICE and which operation it computes wrong. */
+KG_API kg_status kg_device_check(const char *backend);
 /* The backend for this machine: that of a GPU that can be used, else "cpu". why receives one line about what was found, "" if there
  * was no GPU to choose. */
 KG_API const char *kg_backend_best(char *why, size_t size);

@@ -55,7 +55,13 @@ static kg_status offer_cpu(const struct backend *b, kg_status status)
 
 kg_status backend_open(const struct backend *b, void **ctx, const struct program *p, const struct backend_params *params)
 {
-    return offer_cpu(b, b->open(ctx, p, params));
+    struct backend_device d[16];
+    int n = 0;
+    *ctx = NULL;
+    kg_status status = b->devices ? b->devices(d, COUNT_OF(d), &n) : KG_OK;
+    for (int i = 0; status == KG_OK && i < n; i++)
+        if (d[i].chosen && d[i].is_gpu && !d[i].why[0]) status = backend_check(b, p, params, false);
+    return offer_cpu(b, status == KG_OK ? b->open(ctx, p, params) : status);
 }
 
 kg_status backend_run(const struct backend *b, void *ctx, const struct batch *batch) { return offer_cpu(b, b->run(ctx, batch)); }

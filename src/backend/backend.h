@@ -88,6 +88,9 @@ const struct backend *backend_at(size_t i);           /* NULL past the end */
 /* open and run, with what else the user could do in the message of a device that fails. */
 kg_status backend_open(const struct backend *b, void **ctx, const struct program *p, const struct backend_params *params);
 kg_status backend_run(const struct backend *b, void *ctx, const struct batch *batch);
+/* Computes a small program on the chosen device and in float64: KG_ERR_DEVICE and which operation is wrong. p: what is going to run, NULL: the
+ * usual types of weights. Verdicts are kept; again: without looking at them. backend_open does it for GPUs. */
+kg_status backend_check(const struct backend *b, const struct program *p, const struct backend_params *params, bool again);
 /* The backend for this machine: a GPU if there is one that can be used, else the processor. Fills why: what was found and chosen, one line;
  * "" if there was nothing to choose from. */
 const struct backend *backend_best(char *why, size_t size);

@@ -33,6 +33,14 @@ kg_status kg_devices(const char *backend, kg_device *out, size_t most, size_t *n
     return KG_OK;
 }
 
+kg_status kg_device_check(const char *backend)
+{
+    const struct backend_params params = {.n_threads = os_n_processors(), .max_batch = MAX_BATCH};
+    const struct backend *b = backend ? backend_find(backend) : NULL;
+    if (!b) return backend ? KG_ERR_UNSUPPORTED : status_set(KG_ERR_ARGUMENT, "no backend");
+    return backend_check(b, NULL, &params, true);
+}
+
 const char *kg_backend_best(char *why, size_t size) { return backend_best(why, size)->name; }
 
 kg_model_params kg_model_default_params(void)

@@ -1,0 +1,262 @@
+/* The self-check of a device: drivers miscompute. Before a GPU runs a model for the first time, a small program with every operation, and
+ * one with a matrix of each quantized type of the model, are computed on it and by the float64 reference. The verdict is kept in
+ * $XDG_CACHE_HOME/kagari or ~/.cache/kagari, one file for a device, its driver and this version. A device that fails is not used, and the
+ * error names the operation. */
+#include "backend/backend.h"
+
+#include "tensor/decode.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { DIM = 256, WIDE = 288, HEADS = 8, KV_HEADS = 4, HEAD = 32, VOCAB = 96, TOKENS = 21, MOST = 24 };
+
+/* What a program of the check computes beside an embedding and the logits. */
+enum part { PART_EMBED, PART_RMS_NORM, PART_LAYER_NORM, PART_ACT, PART_GLU, PART_ROPE, PART_ATTENTION, PART_MATMUL, PART_N };
+static const char *const part_names[PART_N] = {"embed", "rms_norm", "layer_norm", "act", "glu", "rope", "attention", "matmul"};
+
+struct net {
+    struct program p;
+    struct arena arena;
+    struct tensor tensors[MOST];
+    int n;
+    uint32_t random;
+};
+
+static uint32_t next(struct net *m) { return m->random = m->random * 1664525u + 1013904223u; }
+static float value(struct net *m) { return (float)(next(m) >> 8) * 0x1p-23f - 1; } /* [-1, 1) */
+
+/* A block of random bits is taken if its values are those of a sane matrix. */
+static void fill_block(struct net *m, const struct type_info *type, uint8_t *block, float *out)
+{
+    for (int tries = 0; tries < 100000; tries++) {
+        float most = 0;
+        for (int i = 0; i < type->block_bytes; i++) block[i] = (uint8_t)(next(m) >> 24);
+        decode_f32(type->type)(block, out, type->block);
+        for (int i = 0; i < type->block; i++) most = fabsf(out[i]) <= most ? most : isfinite(out[i]) ? fabsf(out[i]) : INFINITY;
+        if (most <= 4 && most >= 0x1p-8f) return;
+    }
+    memset(block, 0, (size_t)type->block_bytes);
+}
+
+static const struct tensor *matrix(struct net *m, const struct type_info *type, int in, int out, float middle)
+{
+    struct tensor *t = &m->tensors[m->n++];
+    size_t blocks = (size_t)(in / type->block * out);
+    *t = (struct tensor){.name = type->name, .type = type->type, .n_dims = out > 1 ? 2 : 1, .ne = {in, out, 1, 1}, .n_bytes = blocks * (size_t)type->block_bytes};
+    uint8_t *data = arena_alloc(&m->arena, t->n_bytes);
+    float *out_block = arena_array(&m->arena, (size_t)type->block, sizeof *out_block);
+    t->data = data;
+    for (size_t i = 0; data && out_block && i < blocks; i++) {
+        if (type->type == TYPE_F32) {
+            float v = middle + (out > 1 ? value(m) / 8 : value(m) / 4);
+            memcpy(data + i * sizeof v, &v, sizeof v);
+        } else {
+            fill_block(m, type, data + i * (size_t)type->block_bytes, out_block);
+        }
+    }
+    return t;
+}
+
+/* The parts of the set `parts` behind each other, and a matrix of each type of the list. */
+static kg_status build(struct net *m, unsigned parts, const struct type_info *const *types, int n_types)
+{
+    const struct type_info *f32 = type_by_name("F32");
+    *m = (struct net){.p = {.n_layers = 1, .dim = DIM, .n_vocab = VOCAB, .n_ctx = 64}, .random = 2463534242u};
+    struct program *p = &m->p;
+    int x = program_reg(p, DIM), y = program_reg(p, DIM), wide = program_reg(p, WIDE), up = program_reg(p, WIDE), k = program_reg(p, KV_HEADS * HEAD),
+        v = program_reg(p, KV_HEADS * HEAD), logits = program_reg(p, VOCAB);
+    struct rope rope = {.style = ROPE_HALVES, .n_heads = HEADS, .head_dim = HEAD, .n_rot = HEAD, .base = 10000, .factor = 1, .orig_ctx = 64, .attn_factor = 1};
+    program_embed(p, x, matrix(m, f32, DIM, VOCAB, 0));
+    if (parts >> PART_RMS_NORM & 1) program_rms_norm(p, x, x, matrix(m, f32, DIM, 1, 1), NULL, 1e-5);
+    if (parts >> PART_ROPE & 1) program_rope(p, x, &rope);
+    if (parts >> PART_ATTENTION & 1) {
+        program_matmul(p, k, x, matrix(m, f32, DIM, KV_HEADS * HEAD, 0), NULL);
+        program_matmul(p, v, x, matrix(m, f32, DIM, KV_HEADS * HEAD, 0), NULL);
+        program_attention(p, y, x, k, v, HEADS, KV_HEADS, HEAD, HEAD, 1 / sqrt(HEAD));
+        program_add(p, x, x, y);
+    }
+    if (parts >> PART_LAYER_NORM & 1) program_layer_norm(p, x, x, matrix(m, f32, DIM, 1, 1), matrix(m, f32, DIM, 1, 0), 1e-5);
+    if (parts >> PART_ACT & 1) program_act(p, x, x, ACTIVATION_GELU_TANH);
+    if (parts >> PART_GLU & 1) {
+        program_matmul(p, wide, x, matrix(m, f32, DIM, WIDE, 0), NULL);
+        program_matmul(p, up, x, matrix(m, f32, DIM, WIDE, 0), NULL);
+        program_glu(p, wide, wide, up, ACTIVATION_SILU);
+        program_matmul(p, y, wide, matrix(m, f32, WIDE, DIM, 0), NULL);
+        program_add(p, x, x, y);
+    }
+    for (int i = 0; i < n_types; i++) {
+        program_rms_norm(p, x, x, matrix(m, f32, DIM, 1, 1), NULL, 1e-5);
+        program_matmul(p, y, x, matrix(m, types[i], DIM, DIM, 0), NULL);
+        program_add(p, x, x, y);
+    }
+    program_select(p, y, x);
+    program_matmul(p, logits, y, matrix(m, f32, DIM, VOCAB, 0), NULL);
+    program_logits(p, logits);
+    KG_TRY(program_finish(p));
+    for (int i = 0; i < m->n; i++)
+        if (!m->tensors[i].data) return status_set(KG_ERR_MEMORY, "no memory for the self-check");
+    return KG_OK;
+}
+
+/* TOKENS - 1 tokens at once and one alone. */
+static kg_status compute(const struct backend *b, const struct program *p, const struct backend_params *params, float *logits, double *f64, double *bound)
+{
+    static const int32_t blocks[] = {0};
+    struct batch_seq seq = {blocks};
+    struct batch_token tokens[TOKENS];
+    void *ctx = NULL;
+    KG_TRY(b->open(&ctx, p, params));
+    for (int i = 0; i < TOKENS; i++) tokens[i] = (struct batch_token){i * 37 % VOCAB, i, 0, true};
+    struct batch many = {.tokens = tokens, .n = TOKENS - 1, .seqs = &seq, .n_seqs = 1, .logits = logits, .logits_f64 = f64}, one = many;
+    one.tokens += TOKENS - 1;
+    one.n = 1;
+    one.logits += (TOKENS - 1) * VOCAB;
+    if (f64) one.logits_f64 += (TOKENS - 1) * VOCAB;
+    kg_status status = b->kv_reserve(ctx, 1);
+    if (status == KG_OK) status = b->run(ctx, &many);
+    if (status == KG_OK) status = b->run(ctx, &one);
+    *bound = b->error_bound(ctx);
+    b->close(ctx);
+    return status;
+}
+
+/* *good: the logits of every token are those of the reference, within four times the error that the backend states. */
+static kg_status compare(const struct backend *b, const struct backend_params *params, unsigned parts, const struct type_info *const *types, int n_types, bool *good,
+                         double *error)
+{
+    struct net m;
+    double bound = 0, ignored, *want = malloc(TOKENS * VOCAB * sizeof *want);
+    float *got = malloc(TOKENS * VOCAB * sizeof *got), *rounded = malloc(TOKENS * VOCAB * sizeof *rounded);
+    const struct backend *ref = backend_find("reference");
+    struct backend_params small = *params;
+    small.max_batch = TOKENS;
+    kg_status status = build(&m, parts, types, n_types);
+    if (status == KG_OK && (!want || !got || !rounded)) status = status_set(KG_ERR_MEMORY, "no memory for the self-check");
+    if (status == KG_OK) status = ref ? compute(ref, &m.p, &small, rounded, want, &ignored) : KG_ERR_UNSUPPORTED;
+    if (status == KG_OK) status = compute(b, &m.p, &small, got, NULL, &bound);
+    *error = 0;
+    for (int t = 0; status == KG_OK && t < TOKENS; t++) { /* the worst token counts */
+        double diff = 0, size = 0;
+        for (int i = t * VOCAB; i < (t + 1) * VOCAB; i++) {
+            diff += ((double)got[i] - want[i]) * ((double)got[i] - want[i]);
+            size += want[i] * want[i];
+        }
+        double e = sqrt(diff / size);
+        if (!(e <= *error)) *error = e; /* a NaN sticks */
+    }
+    *good = *error <= 4 * bound + 1e-4;
+    program_free(&m.p);
+    arena_free(&m.arena);
+    free(want);
+    free(got);
+    free(rounded);
+    return status;
+}
+
+/* ---- verdicts ---- */
+
+static bool verdict_path(char *path, size_t size, const char *key)
+{
+    const char *base = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    char folder[400];
+    uint64_t h = 0xcbf29ce484222325u; /* FNV-1a */
+    int n = base && *base == '/' ? snprintf(folder, sizeof folder, "%s", base) : home && *home == '/' ? snprintf(folder, sizeof folder, "%s/.cache", home) : -1;
+    if (n < 0 || n > 300) return false;
+    mkdir(folder, 0700);
+    strcat(folder, "/kagari");
+    mkdir(folder, 0700);
+    for (const char *c = key; *c; c++) h = (h ^ (uint8_t)*c) * 0x100000001b3u;
+    n = snprintf(path, size, "%s/check-%016llx", folder, (unsigned long long)h);
+    return n > 0 && (size_t)n < size;
+}
+
+/* The first line of the file must be the key; the second, if any, says what failed. */
+static bool read_verdict(const char *path, const char *key, char *bad, size_t size)
+{
+    char line[600] = "";
+    FILE *f = fopen(path, "r");
+    bad[0] = 0;
+    if (!f) return false;
+    bool same = fgets(line, sizeof line, f) && strlen(line) == strlen(key) + 1 && strncmp(line, key, strlen(key)) == 0;
+    if (same && fgets(bad, (int)size, f)) bad[strcspn(bad, "\n")] = 0;
+    fclose(f);
+    return same;
+}
+
+static void write_verdict(const char *path, const char *key, const char *bad)
+{
+    char temporary[600];
+    snprintf(temporary, sizeof temporary, "%.560s.%ld", path, (long)getpid());
+    FILE *f = fopen(temporary, "w");
+    if (!f) return;
+    bool written = fwrite(key, 1, strlen(key), f) == strlen(key) && fwrite("\n", 1, 1, f) == 1 && fwrite(bad, 1, strlen(bad), f) == strlen(bad) && fwrite("\n", 1, 1, f) == 1;
+    if (fclose(f) != 0 || !written || rename(temporary, path) != 0) remove(temporary);
+}
+
+/* Fills bad with what fails, "" if nothing does. The failed one is looked for part by part, in the order in which they build on each other. */
+static kg_status check(const struct backend *b, const struct backend_params *params, const struct type_info *const *types, int n_types, char *bad, size_t size)
+{
+    bool good;
+    double error;
+    bad[0] = 0;
+    KG_TRY(compare(b, params, ~0u, types, n_types, &good, &error));
+    if (good) return KG_OK;
+    snprintf(bad, size, "several operations together are off by %.2g", error);
+    for (int part = 0; part < PART_N; part++) {
+        KG_TRY(compare(b, params, 1u << part, NULL, 0, &good, &error));
+        if (good) continue;
+        snprintf(bad, size, "%s is off by %.2g", part_names[part], error);
+        return KG_OK;
+    }
+    for (int i = 0; i < n_types; i++) {
+        KG_TRY(compare(b, params, 0, &types[i], 1, &good, &error));
+        if (good) continue;
+        snprintf(bad, size, "matmul with %s is off by %.2g", types[i]->name, error);
+        return KG_OK;
+    }
+    return KG_OK;
+}
+
+enum { TYPES_MOST = 8 };
+
+/* The quantized types of p, at most TYPES_MOST; without a program the most usual ones. */
+static int types_of(const struct program *p, const struct type_info **types)
+{
+    static const char *const usual[] = {"F16", "Q4_0", "Q8_0", "Q4_K", "Q6_K"};
+    int n = 0;
+    for (size_t i = 0; !p && i < COUNT_OF(usual); i++) types[n++] = type_by_name(usual[i]);
+    for (int i = 0; p && i < p->n_ops && n < TYPES_MOST; i++) {
+        const struct type_info *t = p->ops[i].code == OP_MATMUL ? type_by_id((uint32_t)p->ops[i].w->type) : NULL;
+        bool seen = !t || DIM % t->block || (t->block == 1 && t->type != TYPE_F16 && t->type != TYPE_BF16);
+        for (int k = 0; k < n; k++) seen |= types[k] == t;
+        if (!seen) types[n++] = t;
+    }
+    return n;
+}
+
+kg_status backend_check(const struct backend *b, const struct program *p, const struct backend_params *params, bool again)
+{
+    const struct type_info *types[TYPES_MOST];
+    struct backend_device list[16];
+    const struct backend_device *d = NULL;
+    char key[480], path[500], bad[200];
+    int n = 0, n_types = types_of(p, types);
+    if (!b->devices) return status_set(KG_ERR_ARGUMENT, "the %s backend has no device to check", b->name);
+    KG_TRY(b->devices(list, COUNT_OF(list), &n));
+    for (int i = 0; i < n; i++)
+        if (list[i].chosen) d = &list[i];
+    if (!d) return status_set(KG_ERR_DEVICE, "%s: no device is chosen", b->name);
+    int len = snprintf(key, sizeof key, "kagari %s %s|%s|%s|kv %d, activations %d", KG_VERSION, b->name, d->name, d->driver, (int)params->kv_type, (int)params->activations);
+    for (int i = 0; i < n_types; i++) len += snprintf(key + len, sizeof key - (size_t)len, " %s", types[i]->name);
+    bool cached = verdict_path(path, sizeof path, key);
+    if (again || !cached || !read_verdict(path, key, bad, sizeof bad)) {
+        KG_TRY(check(b, params, types, n_types, bad, sizeof bad));
+        if (cached) write_verdict(path, key, bad);
+    }
+    if (!bad[0]) return KG_OK;
+    return status_set(KG_ERR_DEVICE, "%s: %s (%s) fails the self-check and is not used: %s", b->name, d->name, d->driver, bad);
+}
