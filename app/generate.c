@@ -43,18 +43,32 @@ struct output {
     size_t n_tokens;
     int write_errno; /* 0: all is well */
     bool at_line_start;
+    bool progress; /* show it */
+    bool progress_shown;
     double first, last; /* times of the first and the last token */
 };
 
+/* On the terminal that shows errors: one line, overwritten and then removed. */
+static void clear_progress(struct output *o)
+{
+    if (o->progress_shown) fputs("\r\033[K", stderr);
+    o->progress_shown = false;
+}
+
 static bool on_progress(void *ctx, size_t done, size_t total)
 {
-    (void)ctx, (void)done, (void)total;
+    struct output *o = ctx;
+    if (o->progress && o->n_tokens == 0 && done < total) {
+        fprintf(stderr, "\rprompt: %zu of %zu tokens", done, total);
+        o->progress_shown = true;
+    }
     return !interrupted;
 }
 
 static bool on_text(void *ctx, int32_t token, const char *text, size_t len)
 {
     struct output *o = ctx;
+    clear_progress(o);
     if (token >= 0) {
         o->last = seconds();
         if (o->n_tokens == 0) o->first = o->last;
@@ -145,7 +159,7 @@ static int prepare(struct generation *g)
 {
     const struct settings *s = g->s;
     g->start = seconds();
-    g->output = (struct output){.print_ids = s->print_ids, .at_line_start = true};
+    g->output = (struct output){.print_ids = s->print_ids, .at_line_start = true, .progress = !s->no_progress && isatty(STDERR_FILENO)};
     g->seed = s->seed;
     uint32_t random = 0; /* 32 bits: short enough to be typed again */
     if (!s->given[OPT_seed] && getentropy(&random, sizeof random) == 0) g->seed = random;
@@ -159,7 +173,7 @@ static int prepare(struct generation *g)
     params.n_batch = (int)s->batch;
     kg_status status = kg_session_new(&g->session, g->model, &params);
     if (status) return print_status(status);
-    kg_session_set_progress(g->session, on_progress, NULL);
+    kg_session_set_progress(g->session, on_progress, &g->output);
     return 0;
 }
 
@@ -171,6 +185,7 @@ static int generate(struct generation *g)
     g->loaded = seconds();
     kg_status status = kg_generate(g->session, g->prompt.ids, g->prompt.n, &params, on_text, &g->output, &finish);
     g->end = seconds();
+    clear_progress(&g->output);
     if (g->output.write_errno) return print_error(EXIT_RUNTIME, "cannot write to standard output: %s", strerror(g->output.write_errno));
     end_output(&g->output);
     if (status && status != KG_ERR_ABORTED) return print_status(status);

@@ -105,49 +105,64 @@ int input_open_model(const struct settings *s, kg_model **model, const char **pa
     return status ? print_status(status) : 0;
 }
 
-int input_read_stdin(char **text, size_t *len)
+/* `what` is for messages. */
+static int read_all(FILE *in, const char *what, char **text, size_t *len)
 {
     size_t cap = 0, n = 0;
     *text = NULL;
-    while (!feof(stdin)) {
+    while (!feof(in)) {
         if (cap - n < 4096) {
             cap = cap ? 2 * cap : 8192;
             char *more = cap <= 2 * MOST_PROMPT_BYTES ? realloc(*text, cap) : NULL;
             if (!more) {
                 free(*text);
                 *text = NULL;
-                return print_error(EXIT_RUNTIME, "standard input is longer than %zu bytes", n);
+                return print_error(EXIT_RUNTIME, "%s is longer than %zu bytes", what, n);
             }
             *text = more;
         }
-        n += fread(*text + n, 1, cap - n, stdin);
-        if (ferror(stdin)) {
+        n += fread(*text + n, 1, cap - n, in);
+        if (ferror(in)) {
             free(*text);
             *text = NULL;
-            return print_error(EXIT_RUNTIME, "cannot read standard input: %s", strerror(errno));
+            return print_error(EXIT_RUNTIME, "cannot read %s: %s", what, strerror(errno));
         }
     }
     *len = n;
     return 0;
 }
 
-static int prompt_from_stdin(char **text, size_t *len)
+int input_read_stdin(char **text, size_t *len) { return read_all(stdin, "standard input", text, len); }
+
+/* From the file of --file, or standard input. Free *text. */
+static int read_prompt(const struct settings *s, char **text, size_t *len)
 {
-    if (isatty(STDIN_FILENO))
-        return print_error(EXIT_USAGE, "No prompt: give one with -p TEXT or on standard input, e.g. kagari -p \"Once upon a time\"; see kagari --help");
-    int code = input_read_stdin(text, len);
+    int code;
+    if (s->prompt_file) {
+        FILE *in = fopen(s->prompt_file, "rb");
+        if (!in) return print_error(EXIT_RUNTIME, "cannot open %s: %s", s->prompt_file, strerror(errno));
+        code = read_all(in, s->prompt_file, text, len);
+        fclose(in);
+    } else {
+        if (isatty(STDIN_FILENO))
+            return print_error(EXIT_USAGE, "No prompt: give one with -p TEXT, -f FILE or on standard input, e.g. kagari -p \"Once upon a time\"; see kagari --help");
+        code = input_read_stdin(text, len);
+    }
     if (code) return code;
     if (*len && (*text)[*len - 1] == '\n') --*len;
     if (*len && (*text)[*len - 1] == '\r') --*len;
     if (*len) return 0;
     free(*text);
     *text = NULL;
-    return print_error(EXIT_USAGE, "No prompt: standard input is empty and there is no -p TEXT");
+    if (s->prompt_file) return print_error(EXIT_USAGE, "No prompt: %s is empty", s->prompt_file);
+    return print_error(EXIT_USAGE, "No prompt: standard input is empty and there is no -p TEXT or -f FILE");
 }
 
 int input_prompt(const struct settings *s, const kg_tokenizer *tok, const char *fallback, struct prompt *out)
 {
     *out = (struct prompt){0};
+    if (s->prompt_file && (s->tokens.v || s->prompt))
+        return print_error(EXIT_USAGE, "--file and %s are both given: the prompt can be only one", s->prompt ? "--prompt" : "--tokens");
     if (s->tokens.v && s->prompt) return print_error(EXIT_USAGE, "--tokens and --prompt are both given: the prompt can be only one");
     if (s->tokens.v) {
         if (s->special) return print_error(EXIT_USAGE, "--special is about text, but the prompt is --tokens");
@@ -155,16 +170,16 @@ int input_prompt(const struct settings *s, const kg_tokenizer *tok, const char *
         return 0;
     }
     if (!tok) return print_error(EXIT_RUNTIME, "the model file has no tokenizer: give the prompt with --tokens");
-    char *from_stdin = NULL;
-    const char *text = s->prompt ? s->prompt : fallback;
+    char *loaded = NULL;
+    const char *text = s->prompt || s->prompt_file ? s->prompt : fallback;
     size_t len = text ? strlen(text) : 0;
     if (!text) {
-        int code = prompt_from_stdin(&from_stdin, &len);
+        int code = read_prompt(s, &loaded, &len);
         if (code) return code;
-        text = from_stdin;
+        text = loaded;
     }
     kg_status status = kg_tokenize(tok, text, len, KG_TOKENIZE_BOS | (s->special ? KG_TOKENIZE_SPECIAL : 0), &out->owned, &out->n);
-    free(from_stdin);
+    free(loaded);
     if (status) return print_status(status);
     out->ids = out->owned;
     if (out->n) return 0;

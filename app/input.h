@@ -20,7 +20,7 @@ struct prompt {
     size_t n;
     int32_t *owned; /* NULL if the ids are those of --tokens */
 };
-/* --tokens, or --prompt, or `fallback`, or (fallback NULL) standard input less one line end at its end. tok may be NULL with --tokens. */
+/* --tokens, or --prompt, or --file, or `fallback`, or (fallback NULL) standard input; file and standard input less one line end at the end. tok may be NULL with --tokens. */
 int input_prompt(const struct settings *s, const kg_tokenizer *tok, const char *fallback, struct prompt *out);
 void input_prompt_free(struct prompt *p);
 

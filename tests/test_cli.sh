@@ -66,6 +66,11 @@ fails 2 'unexpected argument' info "$model" more
 fails 2 'given twice' info "$model" -m "$model"
 fails 2 'needs --out' logits -m "$model" --tokens 1
 fails 2 'are both given' -m "$model" --tokens 1 -p x
+fails 2 "are both given" -m "$model" -p x -f x
+fails 2 "are both given" -m "$model" --tokens 1 --file x
+fails 1 "cannot open /nowhere/prompt" -m "$model" -f /nowhere/prompt
+fails 1 "cannot read /:" -m "$model" -f /
+fails 2 "is empty" -m "$model" -f /dev/null
 fails 2 'are both given' tokenize -m "$model" --ids --pieces x
 fails 2 'No prompt' -m "$model"
 fails 1 'Model file not found: /nowhere/x.gguf' -m /nowhere/x.gguf -p x
@@ -91,6 +96,23 @@ ln -s "$model" "$tmp/tree/models/"
 cp "$kagari" "$tmp/tree/build/"; cp "$kagari" "$tmp/alone/"
 built=$kagari
 kagari=$tmp/tree/build/kagari
+# a prompt from a file is the same prompt, also for verify, which has one of its own
+printf "Once upon a time\n" >"$tmp/prompt.txt"
+run 0 -m "$model" -p "Once upon a time" --temperature 0 --max-tokens 5; cp "$tmp/out" "$tmp/want"
+run 0 -m "$model" -f "$tmp/prompt.txt" --temperature 0 --max-tokens 5
+check "the text that -p gives" cmp -s "$tmp/out" "$tmp/want"
+err_empty
+run 0 verify -m "$model" -f "$tmp/prompt.txt"
+out_has ", 5 tokens"
+# progress is for terminals, and only if it is wanted
+for ((i = 0; i < 400; i++)); do echo "Once upon a time"; done >"$tmp/long.txt"
+run 0 -m "$model" -f "$tmp/long.txt" --ctx 2600 --batch 256 --max-tokens 1
+err_empty
+for flag in "" --no-progress; do
+    last="kagari on a terminal $flag"
+    script -qec "$kagari -m $model -f $tmp/long.txt --ctx 2600 --batch 256 --max-tokens 1 $flag" /dev/null </dev/null >"$tmp/out" 2>"$tmp/err"
+    if [ -z "$flag" ]; then out_has "prompt: 256 of "; else check "no progress" sh -c "! grep -q prompt: $tmp/out"; fi
+done
 run 0 -p 'Once upon a time' --max-tokens 1
 kagari=$tmp/alone/kagari
 "$kagari" -p x --max-tokens 1 >"$tmp/out" 2>"$tmp/err"; status=$? last='kagari far from any model'
