@@ -2,6 +2,7 @@
  * the library but kagari.h. */
 #include "commands.h"
 
+#include "describe.h"
 #include "print.h"
 
 #include "kagari.h"
@@ -32,6 +33,11 @@ const size_t n_commands = sizeof commands / sizeof *commands;
 
 int command_help(const struct settings *s)
 {
+    if (s->man && s->given[OPT_completions]) return print_error(EXIT_USAGE, "--man and --completions are both given");
+    if (s->arg && (s->man || s->given[OPT_completions])) return print_error(EXIT_USAGE, "--man and --completions describe all commands, not one");
+    if (s->man) describe_man(stdout);
+    if (s->given[OPT_completions]) describe_bash(stdout);
+    if (s->man || s->given[OPT_completions]) return 0;
     const struct command *c = options_command(s->arg ? s->arg : "");
     if (!c) return print_error(EXIT_USAGE, "unknown command '%s'; the nearest is '%s'", s->arg, options_nearest_command(s->arg));
     options_help(c, stdout);

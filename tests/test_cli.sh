@@ -71,6 +71,19 @@ fails 2 "are both given" -m "$model" --tokens 1 --file x
 fails 1 "cannot open /nowhere/prompt" -m "$model" -f /nowhere/prompt
 fails 1 "cannot read /:" -m "$model" -f /
 fails 2 "is empty" -m "$model" -f /dev/null
+# the manual page and the completions know every option of the table
+run 0 help --man
+"$kagari" --help | grep -oE -- '--[a-z0-9-]+' | sort -u | sed 's/-/\\-/g' >"$tmp/names"
+missing=0; while read -r name; do grep -qF -- "$name" "$tmp/out" || missing=$((missing + 1)); done <"$tmp/names"
+check "every option of --help is in the manual (missing: $missing)" [ -s "$tmp/names" -a $missing = 0 ]
+run 0 help --completions bash
+completed() { bash -c 'source "$0"; shift 0; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _kagari; echo "${COMPREPLY[*]}"' "$tmp/out" "$@"; }
+check "a command is completed" [ "$(completed kagari veri)" = verify ]
+check "a choice is completed" [ "$(completed kagari --kv-type q)" = q8_0 ]
+check "a command's option is completed" [ "$(completed kagari verify --kv)" = --kv-type ]
+check "numbers are not" [ -z "$(completed kagari --top-k 1)" ]
+fails 2 'are both given' help --man --completions bash
+fails 2 'describe all commands' help --man info
 fails 2 'are both given' tokenize -m "$model" --ids --pieces x
 fails 2 'No prompt' -m "$model"
 fails 1 'Model file not found: /nowhere/x.gguf' -m /nowhere/x.gguf -p x
