@@ -243,6 +243,22 @@ KG_API void kg_verify_report_free(kg_verify_report *report);
  * type: "f32", "f16", "bf16" of the matrices; "auto" or NULL: as they are. The file appears when it is complete. */
 KG_API kg_status kg_convert(const char *in, const char *out, const char *type);
 
+/* How well a model predicts a text: means over the tokens that count, each with the standard error of the mean (tokens taken as independent). */
+typedef struct kg_perplexity_report {
+    size_t n_tokens;               /* that count */
+    double nll, nll_error;         /* -log of the probability given to the token that came, natural logarithm */
+    double perplexity, perplexity_error; /* exp(nll) */
+    double kl, kl_error;           /* Kullback-Leibler divergence from base's prediction to model's, natural logarithm; 0 without base */
+    double same_top;               /* share of tokens for which both find the same next token most likely, 0..1 */
+} kg_perplexity_report;
+
+/* Windows of n_ctx tokens (at least 4), one after the other without overlap, the cache emptied in between; what is left at the end is
+ * not used. In each window, positions n_ctx / 2 to n_ctx - 2 count, each for its prediction of the token after it: n_ctx - n_ctx / 2 - 1 of them.
+ * If tokens[0] is BOS, the first token of every window is replaced by it. base may be NULL, must have the same vocabulary size else.
+ * progress (may be NULL): after each window, with windows done and to do; false stops (KG_ERR_ABORTED). */
+KG_API kg_status kg_perplexity(kg_model *model, kg_model *base, const int32_t *tokens, size_t n, size_t n_ctx,
+                               bool (*progress)(void *ctx, size_t done, size_t total), void *ctx, kg_perplexity_report *out);
+
 /* ---- limits ------------------------------------------------------------------------------------------ */
 
 /* What the machine does at most, measured with loops that only read or only multiply, in the instructions that the backend uses. */
