@@ -33,18 +33,18 @@ static const struct type_pack {
     int d_at;
     float d_factor;
 } type_packs[] = {
-    [TYPE_F32] = {PACK_f32}, [TYPE_F16] = {PACK_f16}, [TYPE_BF16] = {PACK_bf16}, [TYPE_F64] = {PACK_f32},
-    [TYPE_I8] = {PACK_f32}, [TYPE_I16] = {PACK_f32}, [TYPE_I32] = {PACK_f32}, [TYPE_I64] = {PACK_f32},
-    [TYPE_Q4_0] = {PACK_n4_h}, [TYPE_Q4_1] = {PACK_n4_hm}, [TYPE_Q5_0] = {PACK_n5_h}, [TYPE_Q5_1] = {PACK_n5_hm},
-    [TYPE_Q8_0] = {PACK_n8_h}, [TYPE_Q8_1] = {PACK_n8_h}, [TYPE_Q8_K] = {PACK_n8_f},
-    [TYPE_Q2_K] = {PACK_n2_kkmm, .d_at = 80}, [TYPE_Q3_K] = {PACK_n3_kk, NULL, 108, 1}, [TYPE_Q4_K] = {PACK_n4_km, .d_at = 0},
-    [TYPE_Q5_K] = {PACK_n5_km, .d_at = 0}, [TYPE_Q6_K] = {PACK_n6_kk, NULL, 208, 1},
+    [TYPE_F32] = {.pack = PACK_f32}, [TYPE_F16] = {.pack = PACK_f16}, [TYPE_BF16] = {.pack = PACK_bf16}, [TYPE_F64] = {.pack = PACK_f32},
+    [TYPE_I8] = {.pack = PACK_f32}, [TYPE_I16] = {.pack = PACK_f32}, [TYPE_I32] = {.pack = PACK_f32}, [TYPE_I64] = {.pack = PACK_f32},
+    [TYPE_Q4_0] = {.pack = PACK_n4_h}, [TYPE_Q4_1] = {.pack = PACK_n4_hm}, [TYPE_Q5_0] = {.pack = PACK_n5_h}, [TYPE_Q5_1] = {.pack = PACK_n5_hm},
+    [TYPE_Q8_0] = {.pack = PACK_n8_h}, [TYPE_Q8_1] = {.pack = PACK_n8_h}, [TYPE_Q8_K] = {.pack = PACK_n8_f},
+    [TYPE_Q2_K] = {.pack = PACK_n2_kkmm, .d_at = 80}, [TYPE_Q3_K] = {PACK_n3_kk, NULL, 108, 1}, [TYPE_Q4_K] = {.pack = PACK_n4_km, .d_at = 0},
+    [TYPE_Q5_K] = {.pack = PACK_n5_km, .d_at = 0}, [TYPE_Q6_K] = {PACK_n6_kk, NULL, 208, 1},
     [TYPE_IQ2_XXS] = {PACK_b3_kk, book_iq2, 0, 0.125f}, [TYPE_IQ2_XS] = {PACK_b3_kk, book_iq2, 0, 0.125f}, [TYPE_IQ2_S] = {PACK_b3_kk, book_iq2, 0, 0.125f},
     [TYPE_IQ3_XXS] = {PACK_b4_kk, book_iq3_xxs, 0, 0.25f}, [TYPE_IQ3_S] = {PACK_b4_kk, book_iq3_s, 0, 1},
     [TYPE_IQ1_S] = {PACK_b3_kk, book_iq1, 0, 0.125f}, [TYPE_IQ1_M] = {PACK_b3_kk, book_iq1, -1, 0.125f},
-    [TYPE_IQ4_NL] = {PACK_b4_h, kvalues_iq4nl}, [TYPE_IQ4_XS] = {PACK_b4_kk, kvalues_iq4nl, 0, 1},
-    [TYPE_MXFP4] = {PACK_b4_f, kvalues_fp4}, [TYPE_NVFP4] = {PACK_b4_hh, kvalues_fp4},
-    [TYPE_TQ1_0] = {PACK_n2_h}, [TYPE_TQ2_0] = {PACK_n2_h}, [TYPE_Q1_0] = {PACK_n1_hm}, [TYPE_Q2_0] = {PACK_n2_h},
+    [TYPE_IQ4_NL] = {.pack = PACK_b4_h, .book = kvalues_iq4nl}, [TYPE_IQ4_XS] = {PACK_b4_kk, kvalues_iq4nl, 0, 1},
+    [TYPE_MXFP4] = {.pack = PACK_b4_f, .book = kvalues_fp4}, [TYPE_NVFP4] = {.pack = PACK_b4_hh, .book = kvalues_fp4},
+    [TYPE_TQ1_0] = {.pack = PACK_n2_h}, [TYPE_TQ2_0] = {.pack = PACK_n2_h}, [TYPE_Q1_0] = {.pack = PACK_n1_hm}, [TYPE_Q2_0] = {.pack = PACK_n2_h},
 };
 
 /* A type of quant.def without a row above would be read as the first pack; this makes each row name its own. */
