@@ -213,12 +213,13 @@ static void test_rotated(void **state)
     if (file_open(&f, weights) != KG_OK) fail_msg("%s", kg_error_message());
     assert_int_equal(file_get_bool(f, "kagari.rope_halves", &halves, &found), KG_OK);
     assert_true(halves);
-    const float *q = file_tensor(f, "blk.0.attn_q.weight")->data;
+    float q[4]; /* data of this format need not be aligned */
+    memcpy(q, file_tensor(f, "blk.0.attn_q.weight")->data, sizeof q);
     assert_true(q[1] == 1);
     file_close(&f);
     if (kg_convert(dir, out, "f32") != KG_OK) fail_msg("%s", kg_error_message());
     assert_int_equal(file_open(&f, out), KG_OK);
-    q = file_tensor(f, "blk.0.attn_q.weight")->data;
+    memcpy(q, file_tensor(f, "blk.0.attn_q.weight")->data, sizeof q);
     assert_true(q[0] == 0 && q[1] == 2 && q[2] == 1 && q[3] == 3);
     assert_null(file_meta(f, "kagari.rope_halves"));
     file_close(&f);

@@ -47,10 +47,11 @@ static inline __attribute__((always_inline)) void scale_group(const struct tile 
         const __m512 magic = _mm512_set1_ps(ag[t].neg_magic);
         s[0][t] = _mm512_fmadd_ps(_mm512_add_ps(_mm512_castsi512_ps(acc[0][t]), magic), ws0, s[0][t]);
         s[1][t] = _mm512_fmadd_ps(_mm512_add_ps(_mm512_castsi512_ps(acc[1][t]), magic), ws1, s[1][t]);
-        if (!HAS_MIN) continue;
-        const __m512 sum = _mm512_set1_ps(GROUP == 32 ? ag[t].sum_scaled : ah[t].sum_scaled[half]);
-        s[0][t] = _mm512_fnmadd_ps(sum, _mm512_load_ps(wm), s[0][t]);
-        s[1][t] = _mm512_fnmadd_ps(sum, _mm512_load_ps(wm + 16), s[1][t]);
+        if (HAS_MIN) {
+            const __m512 sum = _mm512_set1_ps(GROUP == 32 ? ag[t].sum_scaled : ah[t].sum_scaled[half]);
+            s[0][t] = _mm512_fnmadd_ps(sum, _mm512_load_ps(wm), s[0][t]);
+            s[1][t] = _mm512_fnmadd_ps(sum, _mm512_load_ps(wm + 16), s[1][t]);
+        }
     }
 }
 

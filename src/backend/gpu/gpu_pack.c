@@ -205,7 +205,7 @@ static void make_code_table(const struct gpu_pack *p, const int8_t *book, enum t
         code_of[255] = 0;
         code_of[1] = 1;
     } else {
-        for (int i = 0; i < 1 << p->code && p->code < 8; i++) code_of[(uint8_t)(i - p->offset)] = (uint8_t)i;
+        for (int i = 0; p->code < 8 && i < 1 << p->code; i++) code_of[(uint8_t)(i - p->offset)] = (uint8_t)i;
     }
 }
 
