@@ -219,7 +219,8 @@ static kg_status parse_index(struct parser *p, struct jnode **out)
         KG_TRY(parse_expression(p, &parts[colons]));
     }
     *out = parts[0];
-    if (colons == 0) return parts[0] ? KG_OK : parse_unexpected(p, "an index");
+    if (colons == 0 && !parts[0]) return parse_node(p, N_TUPLE, out); /* a[] is a[()] */
+    if (colons == 0) return KG_OK;
     KG_TRY(parse_node(p, N_SLICE, &n));
     n->a = parts[0];
     n->b = parts[1];

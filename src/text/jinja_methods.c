@@ -199,26 +199,7 @@ FN(s_replace)
     KG_TRY(jarg_str(v[1], "replace: new", &by));
     KG_TRY(jarg_int(v[2], "replace: count", -1, &most));
     if (!old || !by) return status_set(KG_ERR_FORMAT, "replace: both arguments must be strings");
-    struct buf b = {0};
-    const char *s = self.u.s->ptr, *at;
-    size_t n = self.u.s->len;
-    kg_status status = jmem_steps(c->m, n / 16);
-    for (bool first = true; most != 0 && status == KG_OK; most--, first = false) {
-        size_t skip = old->len == 0 && !first ? jstr_offset(s, n, 1) : 0; /* an empty one stands before every character and at the end */
-        if (old->len == 0 && !first && n == 0) break;
-        at = old->len ? memmem(s, n, old->ptr, old->len) : s + skip;
-        if (!at) break;
-        status = buf_append(&b, s, (size_t)(at - s));
-        if (status == KG_OK) status = buf_append(&b, by->ptr, by->len);
-        if (status == KG_OK) status = jmem_room(c->m, &b);
-        if (status == KG_OK) status = jmem_steps(c->m, 1);
-        n -= (size_t)(at - s) + old->len;
-        s = at + old->len;
-    }
-    if (status == KG_OK) status = buf_append(&b, s, n);
-    if (status == KG_OK) return jval_str_of(c->m, &b, out);
-    buf_free(&b);
-    return status;
+    return jstr_replace(c->m, self.u.s, old, by, most, out);
 }
 
 /* sub start? end? of find, index and count: the part of the string; *offset: characters before it. */

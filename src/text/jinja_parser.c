@@ -144,41 +144,44 @@ static kg_status parse_if(struct parser *p, struct jnode *n)
     }
 }
 
-/* A name, or several in a tuple, maybe in brackets; or (if allowed) name.name. */
+static kg_status parse_target(struct parser *p, bool attribute, struct jnode **out);
+
+/* A name, name.name (if allowed), or targets in brackets. */
+static kg_status parse_one_target(struct parser *p, bool attribute, struct jnode **out)
+{
+    if (parse_skip(p, "(")) {
+        KG_TRY(parse_enter(p));
+        KG_TRY(parse_target(p, false, out));
+        p->depth--;
+        return parse_expect(p, ")");
+    }
+    struct jnode *of;
+    KG_TRY(parse_node(p, N_NAME, out));
+    KG_TRY(parse_name(p, &(*out)->value));
+    if (!attribute || !parse_is(p, ".")) return KG_OK;
+    of = *out;
+    p->at++;
+    KG_TRY(parse_node(p, N_ATTR, out));
+    (*out)->a = of;
+    return parse_name(p, &(*out)->value);
+}
+
+/* One target, or several with commas between. */
 static kg_status parse_target(struct parser *p, bool attribute, struct jnode **out)
 {
-    KG_TRY(parse_enter(p));
-    bool bracket = parse_skip(p, "(");
-    struct jnode *tuple = NULL;
+    struct jnode *tuple = NULL, *n;
     for (;;) {
-        struct jnode *n;
-        if (parse_is(p, "(")) {
-            KG_TRY(parse_target(p, false, &n));
-        } else {
-            KG_TRY(parse_node(p, N_NAME, &n));
-            KG_TRY(parse_name(p, &n->value));
-        }
-        if (attribute && !tuple && parse_is(p, ".")) {
-            struct jnode *of = n;
-            p->at++;
-            KG_TRY(parse_node(p, N_ATTR, &n));
-            n->a = of;
-            KG_TRY(parse_name(p, &n->value));
-        }
-        *out = n;
-        if (tuple) KG_TRY(parse_add(p, tuple, n));
-        if (!parse_is(p, ",")) break;
+        KG_TRY(parse_one_target(p, attribute && !tuple, &n));
+        if (!tuple) *out = n;
+        else KG_TRY(parse_add(p, tuple, n));
+        if (!parse_skip(p, ",")) return KG_OK;
         if (!tuple) {
             KG_TRY(parse_node(p, N_TUPLE, &tuple));
             KG_TRY(parse_add(p, tuple, n));
+            *out = tuple;
         }
-        p->at++;
-        if (p->at->type != T_NAME && !parse_is(p, "(")) break;
-        if (parse_is_name(p, "in")) break;
+        if ((p->at->type != T_NAME && !parse_is(p, "(")) || parse_is_name(p, "in")) return KG_OK; /* a comma at the end */
     }
-    if (tuple) *out = tuple;
-    p->depth--;
-    return bracket ? parse_expect(p, ")") : KG_OK;
 }
 
 static kg_status parse_for(struct parser *p, struct jnode *n)

@@ -112,6 +112,30 @@ kg_status jstr_repr(struct jmem *m, const struct jstr *s, struct buf *out)
     return status == KG_OK ? buf_append(out, &quote, 1) : status;
 }
 
+kg_status jstr_replace(struct jmem *m, const struct jstr *of, const struct jstr *old, const struct jstr *by, int64_t most, struct jval *out)
+{
+    struct buf b = {0};
+    const char *s = of->ptr, *at;
+    size_t n = of->len;
+    kg_status status = jmem_steps(m, n / 16);
+    for (bool first = true; most != 0 && status == KG_OK; most--, first = false) {
+        size_t skip = old->len == 0 && !first ? jstr_offset(s, n, 1) : 0; /* an empty one stands before every character and at the end */
+        if (old->len == 0 && !first && n == 0) break;
+        at = old->len ? memmem(s, n, old->ptr, old->len) : s + skip;
+        if (!at) break;
+        status = buf_append(&b, s, (size_t)(at - s));
+        if (status == KG_OK) status = buf_append(&b, by->ptr, by->len);
+        if (status == KG_OK) status = jmem_room(m, &b);
+        if (status == KG_OK) status = jmem_steps(m, 1);
+        n -= (size_t)(at - s) + old->len;
+        s = at + old->len;
+    }
+    if (status == KG_OK) status = buf_append(&b, s, n);
+    if (status == KG_OK) return jval_str_of(m, &b, out);
+    buf_free(&b);
+    return status;
+}
+
 /* ---- case ---- */
 
 #define CASED "[\\p{Lu}\\p{Ll}\\p{Lt}]"
@@ -141,6 +165,11 @@ kg_status jstr_case(struct jmem *m, struct jval v, enum jstr_case how, struct jv
             p[i] = (char)(other ? s->ptr[i] ^ 0x20 : s->ptr[i]);
         }
         return jval_str_at(m, p, s->len, out);
+    }
+    if (how == CASE_UPPER && memmem(s->ptr, s->len, "\xc3\x9f", 2)) { /* the one letter in wide use whose upper case is two */
+        static const struct jstr sharp = {"\xc3\x9f", 2, false}, two = {"SS", 2, false};
+        KG_TRY(jstr_replace(m, s, &sharp, &two, -1, &v));
+        s = v.u.s;
     }
     pcre2_code *re;
     KG_TRY(compile(m, cases[how].pattern, &re));

@@ -166,6 +166,7 @@ kg_status jstr_repr(struct jmem *m, const struct jstr *s, struct buf *out);
 /* Upper, lower and title case; of characters beyond ASCII the simple mappings of Unicode. */
 enum jstr_case { CASE_UPPER, CASE_LOWER, CASE_SWAP, CASE_CAPITALIZE, CASE_TITLE, CASE_TITLE_WORDS };
 kg_status jstr_case(struct jmem *m, struct jval v, enum jstr_case how, struct jval *out);
+kg_status jstr_replace(struct jmem *m, const struct jstr *of, const struct jstr *old, const struct jstr *by, int64_t most, struct jval *out); /* most -1: all */
 kg_status jstr_count_words(struct jmem *m, const struct jstr *s, int64_t *out);
 kg_status jstr_escape_html(struct jmem *m, const struct jstr *s, struct jval *out); /* marked safe */
 /* printf as Python has it: format % args. */
