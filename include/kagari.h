@@ -97,6 +97,67 @@ KG_API int32_t kg_tokenizer_eos(const kg_tokenizer *tok);
 KG_API bool kg_token_is_end(const kg_tokenizer *tok, int32_t id); /* EOS, EOT and other ends of generation */
 KG_API void kg_free(void *p);
 
+/* ---- chat: a conversation as the text that a model was trained on ------------------------------- */
+
+/* A Jinja template, parsed; as jinja2 renders it with the settings of transformers. It may be used by many threads at once. */
+typedef struct kg_chat_template kg_chat_template;
+
+/* The template that came with the model file: name NULL is the usual one, others are those that kg_chat_template_name lists (for
+ * example "tool_use"). KG_OK with *out NULL if the file has no such template. Errors name the line of the template. */
+KG_API kg_status kg_chat_template_open(kg_chat_template **out, const kg_tokenizer *tok, const char *name);
+/* A template from its source, len bytes. tok gives the texts of the begin and end tokens; NULL: they are empty. */
+KG_API kg_status kg_chat_template_new(kg_chat_template **out, const char *source, size_t len, const kg_tokenizer *tok);
+KG_API void kg_chat_template_free(kg_chat_template **t);
+/* Named templates of the file, i = 0..; NULL at the end. The usual one has no name. */
+KG_API const char *kg_chat_template_name(const kg_tokenizer *tok, size_t i);
+KG_API const char *kg_chat_template_source(const kg_chat_template *t);
+
+/* One message. Texts are UTF-8; those that are NULL are left out of the message, except content, which is none then. */
+typedef struct kg_chat_message {
+    const char *role; /* "system", "user", "assistant", "tool" ... */
+    const char *content;
+    const char *reasoning;    /* of an answer, apart from its content: reasoning_content */
+    const char *tool_calls;   /* of an answer: a JSON array of {"type": "function", "id": ..., "function": {"name": ..., "arguments": ...}} */
+    const char *tool_call_id; /* of a tool's result */
+    const char *name;
+} kg_chat_message;
+
+typedef struct kg_chat_params {
+    const kg_chat_message *messages; /* [n_messages] */
+    size_t n_messages;
+    const char *messages_json;  /* instead of them: a JSON array of messages, handed to the template as it is */
+    const char *tools_json;     /* a JSON array; NULL: none */
+    const char *documents_json; /* a JSON array; NULL: none */
+    const char *variables_json; /* a JSON object of further variables, e.g. {"enable_thinking": false}; those above, if given, win. NULL: none */
+    bool add_generation_prompt; /* end with the beginning of an answer */
+    int64_t now;                /* what the template takes for the current time, seconds since 1970; 0: the clock. Local time is written */
+} kg_chat_params;
+
+/* Renders the conversation. *text is malloc'ed, NUL-terminated, *len (may be NULL) bytes: free it with kg_free. It is the whole text, with
+ * the begin token if the template writes it: tokenize it with KG_TOKENIZE_SPECIAL, without KG_TOKENIZE_BOS. Templates are not trusted: time,
+ * memory and output are bounded. KG_ERR_ARGUMENT: the template refuses the conversation, or some JSON is not JSON; KG_ERR_FORMAT: the
+ * template fails; KG_ERR_UNSUPPORTED: it uses what this engine does not have, or too much time or memory. */
+KG_API kg_status kg_chat_render(const kg_chat_template *t, const kg_chat_params *params, char **text, size_t *len);
+
+/* The parts of an answer. Which marks begin and end them: src/text/answer.def. */
+typedef enum kg_part { KG_PART_TEXT, KG_PART_REASONING, KG_PART_TOOL_CALL } kg_part;
+/* A piece of a part, without the marks; a section that follows another of the same part begins with `first`. Return false to stop. */
+typedef bool (*kg_part_fn)(void *ctx, kg_part part, bool first, const char *text, size_t len);
+
+/* Cuts an answer into its parts while it arrives; what may be the beginning of a mark is held back until that is clear. White space
+ * between parts is dropped. Marks that are control tokens of the model are only seen if generation writes these (kg_generate_params.special). */
+typedef struct kg_answer kg_answer;
+/* prompt (may be NULL): the text before the answer; if it ends in a reasoning section's begin mark, the answer starts inside of it. */
+KG_API kg_status kg_answer_new(kg_answer **out, const char *prompt, size_t prompt_len);
+KG_API void kg_answer_free(kg_answer **answer);
+/* More of the answer; end: there will be no more. fn may be NULL. KG_ERR_ABORTED if fn returned false. */
+KG_API kg_status kg_answer_push(kg_answer *answer, const char *text, size_t len, bool end, kg_part_fn fn, void *ctx);
+/* All of a part so far, *len bytes, NUL-terminated, valid until the next push; sections of the same part are separated by a line end. */
+KG_API const char *kg_answer_part(const kg_answer *answer, kg_part part, size_t *len);
+/* Tool calls so far, as a JSON array of {"type": "function", "function": {"name": ..., "arguments": {...}}}; malloc'ed, free with kg_free. A call
+ * whose form is not understood is {"type": "unknown", "text": ...}. */
+KG_API kg_status kg_answer_tool_calls(const kg_answer *answer, char **json);
+
 /* ---- model ------------------------------------------------------------------------------------- */
 
 typedef struct kg_model kg_model;
@@ -201,6 +262,7 @@ KG_API kg_status kg_sample(const float *logits, int32_t n_vocab, const kg_sample
 typedef struct kg_generate_params {
     size_t max_tokens;
     bool ignore_end; /* go on after EOS/EOT */
+    bool special;    /* write control tokens as their text too, except the end token */
     const char *const *stop; /* n_stop strings; the text ends before the first that appears */
     size_t n_stop;
     kg_sampler_params sampler;

@@ -108,6 +108,9 @@ OBJECT, TEXT = {"city": "K\u014dbe", "days": 2, "ratio": 1.5, "deep": {"list": [
 TWO = asked("", OBJECT)[:1] + [{"role": "assistant", "content": "", "tool_calls": [call("get_weather", OBJECT), call("add", {"a": 1, "b": -2.0}, 1)]},
     {"role": "tool", "tool_call_id": "abcdef000", "content": "clear"}, {"role": "tool", "tool_call_id": "abcdef001", "content": "-1"},
     {"role": "assistant", "content": "Clear, and -1."}, {"role": "user", "content": "Fine."}]
+SIMPLE = json.loads(json.dumps(TOOLS))  # without lists of types, which one template cannot render
+SIMPLE[0]["function"]["parameters"]["properties"].pop("tags")
+SIMPLE[1]["function"]["parameters"]["properties"]["a"]["type"] = "number"
 PARTS = [{"role": "user", "content": [{"type": "text", "text": "What is "}, {"type": "text", "text": "this?"}]}]
 
 CONVERSATIONS = {
@@ -128,6 +131,11 @@ CONVERSATIONS = {
     "call content": {"messages": asked("Let me look.", OBJECT), "tools": TOOLS},
     "call open": {"messages": [SYSTEM] + asked("", OBJECT, last=False), "tools": TOOLS},
     "two calls": {"messages": TWO, "tools": TOOLS},
+    "simple tools": {"messages": [SYSTEM] + HELLO, "tools": SIMPLE},
+    "simple call": {"messages": [SYSTEM] + asked("", OBJECT), "tools": SIMPLE},
+    "simple call text": {"messages": asked("", TEXT), "tools": SIMPLE},
+    "simple two calls": {"messages": TWO, "tools": SIMPLE},
+    "nothing but none": {"messages": HELLO, "tools": None, "documents": None},
     "no tools given": {"messages": asked("", OBJECT)},
     "parts": {"messages": PARTS},
     "parts system": {"messages": [{"role": "system", "content": [{"type": "text", "text": "Terse."}]}] + PARTS},
@@ -161,7 +169,7 @@ def main():
     templates = {n: open(os.path.join(folder, n), encoding="utf-8").read() for n in sorted(os.listdir(folder)) if n.endswith(".jinja")}
     if len(sys.argv) > 2:
         return diff(templates, sys.argv[3])
-    write("conversations.json", json.dumps(CONVERSATIONS, indent=1, sort_keys=True) + "\n")
+    write("conversations.json", json.dumps(CONVERSATIONS, indent=1) + "\n")
     lines = ["# template\tconversation\tbytes and FNV-1a hash of what jinja2 %s makes, or error" % jinja2.__version__]
     for t, source in templates.items():
         for c, variables in CONVERSATIONS.items():

@@ -52,7 +52,7 @@ static kg_status emit(struct stream *s, int32_t token, size_t n)
 static kg_status push_token(struct stream *s, int32_t token)
 {
     const char *bytes = "";
-    size_t n = s->tok ? kg_token_bytes(s->tok, token, false, &bytes) : 0;
+    size_t n = s->tok ? kg_token_bytes(s->tok, token, s->params->special, &bytes) : 0;
     KG_TRY(utf8_stream_push(&s->utf8, bytes, n, false, &s->text));
     return emit(s, token, safe_length(s, &s->stopped));
 }

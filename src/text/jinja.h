@@ -19,6 +19,7 @@ struct jinja_render {
     int64_t now;  /* what strftime_now tells, seconds since 1970 ... */
     bool now_set; /* ... instead of the clock */
     struct buf out;
+    struct jseq *integers; /* 0, 1, 2 ...: ranges are parts of it */
 };
 kg_status jinja_render_start(struct jinja_render *r, const struct jinja_limits *limits);
 /* JSON text as a value; `what` is for messages. */

@@ -134,10 +134,24 @@ const struct jfunction *jinja_method(struct jval of, const struct jstr *name)
 #define FN(name) static kg_status name(struct jctx *c, struct jval self, const struct jval *v, const struct jargs *args, struct jval *out)
 #define UNUSED (void)c, (void)self, (void)v, (void)args
 
+enum { MOST_RANGE = 100000 }; /* as jinja2's sandbox */
+
+/* start, start + 1 ...: n of them, from the integers that are there already. */
+static kg_status part_of_integers(struct jctx *c, size_t start, size_t n, struct jval *out)
+{
+    struct jseq **all = &c->r->integers, *s;
+    if (!*all) KG_TRY(jseq_new(c->m, SEQ_LIST, 0, all));
+    while ((*all)->n < start + n) KG_TRY(jseq_push(c->m, *all, jval_int((int64_t)(*all)->n)));
+    KG_TRY(jseq_new(c->m, SEQ_RANGE, 0, &s));
+    s->items = (*all)->items + start;
+    s->n = s->cap = n;
+    *out = jval_seq(s);
+    return KG_OK;
+}
+
 FN(fn_range)
 {
     UNUSED;
-    enum { MOST = 100000 }; /* as jinja2's sandbox */
     int64_t start, stop, step;
     struct jseq *s;
     KG_TRY(jarg_int(v[0], "range()", 0, &start));
@@ -147,7 +161,8 @@ FN(fn_range)
     if (step == 0) return status_set(KG_ERR_FORMAT, "range() arg 3 must not be zero");
     uint64_t n = 0, span = step > 0 ? (uint64_t)stop - (uint64_t)start : (uint64_t)start - (uint64_t)stop, stride = step > 0 ? (uint64_t)step : 0 - (uint64_t)step;
     if (step > 0 ? start < stop : start > stop) n = (span - 1) / stride + 1;
-    if (n > MOST) return status_set(KG_ERR_UNSUPPORTED, "range() of more than %d items", MOST);
+    if (n > MOST_RANGE) return status_set(KG_ERR_UNSUPPORTED, "range() of more than %d items", MOST_RANGE);
+    if (step == 1 && start >= 0 && start <= MOST_RANGE) return part_of_integers(c, (size_t)start, (size_t)n, out);
     KG_TRY(jseq_new(c->m, SEQ_RANGE, (size_t)n, &s));
     for (uint64_t i = 0; i < n; i++) KG_TRY(jseq_push(c->m, s, jval_int((int64_t)((uint64_t)start + i * (uint64_t)step))));
     *out = jval_seq(s);

@@ -73,14 +73,24 @@ static kg_status run_scoped(struct jctx *c, struct jnode *body, struct jval *cap
 
 /* ---- loops ---- */
 
+/* The scope of the next iteration: the last one's again, unless a macro keeps it. */
+static kg_status next_scope(struct jctx *c, struct jscope *outer, struct jscope **scope)
+{
+    if (!*scope || (*scope)->kept) return new_scope(c, outer, scope);
+    (*scope)->n = 0;
+    return KG_OK;
+}
+
 /* The items for which the loop's condition holds. */
 static kg_status filter_items(struct jctx *c, const struct jnode *n, struct jscope *outer, struct jseq **items)
 {
     struct jseq *kept;
+    struct jscope *scope = NULL;
     KG_TRY(jseq_new(c->m, SEQ_LIST, 0, &kept));
     for (size_t i = 0; i < (*items)->n; i++) {
         struct jval test;
-        KG_TRY(new_scope(c, outer, &c->scope));
+        KG_TRY(next_scope(c, outer, &scope));
+        c->scope = scope;
         KG_TRY(assign(c, n->a, (*items)->items[i]));
         KG_TRY(jinja_eval(c, n->c, &test));
         if (jval_truth(test)) KG_TRY(jseq_push(c->m, kept, (*items)->items[i]));
@@ -93,10 +103,12 @@ static kg_status loop_over(struct jctx *c, struct jloop *l)
 {
     static const struct jstr loop_name = {"loop", 4, false};
     const struct jnode *n = l->node;
+    struct jscope *scope = NULL;
     if (n->c) KG_TRY(filter_items(c, n, l->outer, &l->items));
     for (l->i = 0; l->i < l->items->n; l->i++) {
         KG_TRY(jmem_steps(c->m, 1));
-        KG_TRY(new_scope(c, l->outer, &c->scope));
+        KG_TRY(next_scope(c, l->outer, &scope));
+        c->scope = scope;
         KG_TRY(set_var(c, c->scope, &loop_name, (struct jval){.type = J_LOOP, .u.loop = l}));
         KG_TRY(assign(c, n->a, l->items->items[l->i]));
         KG_TRY(jinja_exec(c, n->list[0]));
@@ -222,6 +234,7 @@ static kg_status new_macro(struct jctx *c, const struct jnode *n, struct jval *o
     struct jmacro *macro = jmem_alloc(c->m, 1, sizeof *macro);
     if (!macro) return jmem_failed(c->m);
     *macro = (struct jmacro){n, c->scope};
+    for (struct jscope *s = c->scope; s && !s->kept; s = s->parent) s->kept = true;
     *out = (struct jval){.type = J_MACRO, .u.macro = macro};
     return KG_OK;
 }

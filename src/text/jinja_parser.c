@@ -169,7 +169,7 @@ static kg_status parse_one_target(struct parser *p, bool attribute, struct jnode
 /* One target, or several with commas between. */
 static kg_status parse_target(struct parser *p, bool attribute, struct jnode **out)
 {
-    struct jnode *tuple = NULL, *n;
+    struct jnode *tuple = NULL, *n = NULL;
     for (;;) {
         KG_TRY(parse_one_target(p, attribute && !tuple, &n));
         if (!tuple) *out = n;
@@ -365,7 +365,7 @@ static kg_status parse_body(struct parser *p, const char *until, struct jnode **
     KG_TRY(parse_node(p, N_BODY, out));
     const struct jtoken *start = p->at;
     while (!at_block(p, until)) {
-        struct jnode *n;
+        struct jnode *n = NULL;
         if (p->at->type == T_END && !*until) break;
         if (p->at->type == T_END)
             return status_set(KG_ERR_FORMAT, "line %d: the block that begins here has no end (%s)", start[-1].line, strrchr(until, ' ') ? strrchr(until, ' ') + 1 : until);

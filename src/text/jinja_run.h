@@ -11,6 +11,7 @@ struct jscope {
         struct jval value;
     } * vars; /* [n] */
     size_t n, cap;
+    bool kept; /* a macro was defined in it, or further inside */
 };
 
 struct jmacro {

@@ -54,8 +54,6 @@ kg_status jmem_steps(struct jmem *m, uint64_t n)
     return status_set(KG_ERR_UNSUPPORTED, "takes more than %llu steps", (unsigned long long)m->limits->steps);
 }
 
-kg_status jmem_failed(const struct jmem *m) { return m->failed ? KG_ERR_UNSUPPORTED : KG_ERR_MEMORY; }
-
 kg_status jmem_room(const struct jmem *m, const struct buf *b)
 {
     if (b->len <= m->limits->memory) return KG_OK;
@@ -227,7 +225,7 @@ static kg_status find_hashed(struct jmem *m, const struct jdict *d, struct jval 
 
 kg_status jdict_find(struct jmem *m, const struct jdict *d, struct jval key, struct jpair **out)
 {
-    uint64_t hash;
+    uint64_t hash = 0;
     KG_TRY(hash_of(m, key, 0, &hash));
     return find_hashed(m, d, key, hash, out);
 }
@@ -244,7 +242,7 @@ struct jpair *jdict_find_str(const struct jdict *d, const char *s, size_t n)
 
 kg_status jdict_set(struct jmem *m, struct jdict *d, struct jval key, struct jval value)
 {
-    uint64_t hash;
+    uint64_t hash = 0;
     struct jpair *p;
     KG_TRY(hash_of(m, key, 0, &hash));
     KG_TRY(find_hashed(m, d, key, hash, &p));
@@ -485,7 +483,7 @@ void jfloat_text(double v, char *out)
         strcpy(out, isnan(v) ? "nan" : v > 0 ? "inf" : "-inf");
         return;
     }
-    char digits[40], *e;
+    char digits[28], *e;
     double back = 0;
     for (int n = 1; n <= 17; n++) {
         snprintf(digits, sizeof digits, "%.*e", n - 1, v);

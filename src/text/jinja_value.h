@@ -38,7 +38,7 @@ kg_status jmem_steps(struct jmem *m, uint64_t n); /* KG_ERR_UNSUPPORTED beyond t
 /* A text being built must stay within the limit of memory too. */
 kg_status jmem_room(const struct jmem *m, const struct buf *b);
 /* What a NULL of jmem_alloc means: beyond the limit, or the system has no more. The message is set. */
-kg_status jmem_failed(const struct jmem *m);
+static inline kg_status jmem_failed(const struct jmem *m) { return m->failed ? KG_ERR_UNSUPPORTED : KG_ERR_MEMORY; }
 
 enum jtype {
     J_MISSING, /* an argument that was not given; templates never see it */

@@ -69,6 +69,8 @@ struct kg_tokenizer {
     bool add_bos, add_eos;
     struct specials control, user; /* control: all of them; user: only those that are always cut out */
     struct arena arena;
+    struct chat_source *chat; /* [n_chat]: the file's templates */
+    size_t n_chat;
     /* SPM */
     bool add_space_prefix, remove_extra_whitespaces;
     bool prefix_unless_space; /* the prefix is left out where a text begins with a space (kagari.prefix_unless_space) */
@@ -94,6 +96,14 @@ static inline size_t merge_hash(uint32_t left, uint32_t right)
     h ^= h >> 32;
     return (size_t)(h * 0xd6e8feb86659fd93u >> 20);
 }
+
+struct chat_source {
+    const char *name; /* NULL: the usual one */
+    const char *text; /* [len] */
+    size_t len;
+};
+/* chat.c: copies tokenizer.chat_template and tokenizer.chat_template.NAME. */
+kg_status chat_load(struct kg_tokenizer *tok, const struct file *f);
 
 /* merges.c: reads the merges into tok->merges; the tokens are there. */
 kg_status merges_load(struct kg_tokenizer *tok, const struct file *f);

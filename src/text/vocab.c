@@ -334,6 +334,7 @@ static kg_status load(struct kg_tokenizer *tok, const struct file *f, struct str
     KG_TRY(load_strip(tok, f));
     mark_ends(tok);
     load_replacement(tok);
+    KG_TRY(chat_load(tok, f));
     KG_TRY(load_specials(tok, &tok->control, false));
     return load_specials(tok, &tok->user, true);
 }
