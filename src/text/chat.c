@@ -179,9 +179,9 @@ static kg_status build_variables(struct jinja_render *r, const kg_chat_template 
 
 kg_status kg_chat_render(const kg_chat_template *t, const kg_chat_params *params, char **text, size_t *len)
 {
-    if (!t || !params || !text || (!params->messages && params->n_messages > 0)) return status_set(KG_ERR_ARGUMENT, "kg_chat_render: NULL argument");
-    *text = NULL;
+    if (text) *text = NULL;
     if (len) *len = 0;
+    if (!t || !params || !text || (!params->messages && params->n_messages > 0)) return status_set(KG_ERR_ARGUMENT, "kg_chat_render: NULL argument");
     struct jinja_render r;
     kg_status status = jinja_render_start(&r, NULL);
     if (status == KG_OK) status = build_variables(&r, t, params);

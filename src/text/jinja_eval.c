@@ -171,8 +171,8 @@ static kg_status own_item(struct jctx *c, struct jval of, struct jval key, struc
     *found = false;
     if (of.type == J_DICT) {
         struct jpair *p = NULL;
-        bool hashable = key.type != J_DICT && !jval_is_seq(key, SEQ_LIST);
-        if (hashable) KG_TRY(jdict_find(c->m, of.u.dict, key, &p));
+        kg_status status = jdict_find(c->m, of.u.dict, key, &p);
+        if (status != KG_OK && status != KG_ERR_FORMAT) return status; /* a key without a hash is just not there */
         *found = p;
         if (p) *out = p->value;
         return KG_OK;

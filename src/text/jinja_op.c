@@ -202,7 +202,7 @@ kg_status jinja_slice(struct jmem *m, struct jval of, const struct jval part[3],
 {
     if (of.type == J_UNDEFINED) return jinja_undefined_error(of);
     bool text = of.type == J_STR;
-    if (!text && (of.type != J_SEQ || of.u.seq->kind > SEQ_RANGE)) return jval_undefined(m, out, "'%s' object cannot be sliced", jval_type_name(of));
+    if (!text && (of.type != J_SEQ || of.u.seq->kind > SEQ_RANGE)) return status_set(KG_ERR_FORMAT, "'%s' object cannot be sliced", jval_type_name(of));
     struct jseq *items, *s;
     int64_t start, stop, step = 1;
     if (part[2].type == J_INT || part[2].type == J_BOOL) step = as_int(part[2]);

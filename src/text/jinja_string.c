@@ -329,7 +329,8 @@ static kg_status format_into(struct jmem *m, const struct jstr *f, struct jval a
         KG_TRY(read_conversion(f, &i, &c));
         KG_TRY(put_conversion(m, &c, v, out));
     }
-    if (next < n_args && args.type != J_DICT) return status_set(KG_ERR_FORMAT, "not all arguments converted during string formatting");
+    bool subscripted = args.type == J_DICT || args.type == J_UNDEFINED || (args.type == J_SEQ && !many); /* Python takes these for mappings */
+    if (next < n_args && !subscripted) return status_set(KG_ERR_FORMAT, "not all arguments converted during string formatting");
     return KG_OK;
 }
 

@@ -12,6 +12,8 @@ struct text {
 
 static bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
+static bool is_name(char c) { return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || (c && strchr("_-.:/", c)) || (uint8_t)c >= 0x80; }
+
 static struct text trimmed(const char *s, size_t n)
 {
     while (n > 0 && is_space(s[0])) s++, n--;
@@ -119,7 +121,9 @@ static bool read_keys(json_t *calls, struct text t)
 {
     const char *at = find(t, "<arg_key>");
     struct text name = at ? trimmed(t.s, (size_t)(at - t.s)) : t;
-    if (name.n == 0 || memchr(name.s, '\n', name.n) || memchr(name.s, '{', name.n) || memchr(name.s, ' ', name.n)) return false;
+    if (name.n == 0) return false;
+    for (size_t i = 0; i < name.n; i++)
+        if (!is_name(name.s[i])) return false;
     json_t *arguments = json_object();
     for (struct text rest = t; arguments && (at = find(rest, "<arg_key>"));) {
         rest = after(rest, at, "<arg_key>");
