@@ -7,6 +7,7 @@
 int command_generate(const struct settings *s);
 int command_info(const struct settings *s);
 int command_tokenize(const struct settings *s);
+int command_template(const struct settings *s);
 int command_logits(const struct settings *s);
 int command_verify(const struct settings *s);
 int command_bench(const struct settings *s);

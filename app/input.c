@@ -128,8 +128,19 @@ static int read_all(FILE *in, const char *what, char **text, size_t *len)
             return print_error(EXIT_RUNTIME, "cannot read %s: %s", what, strerror(errno));
         }
     }
+    (*text)[n] = 0; /* there is room: the last read was a short one */
     *len = n;
     return 0;
+}
+
+int input_read_file(const char *path, char **text, size_t *len)
+{
+    *text = NULL;
+    FILE *in = fopen(path, "rb");
+    if (!in) return print_error(EXIT_RUNTIME, "cannot open %s: %s", path, strerror(errno));
+    int code = read_all(in, path, text, len);
+    fclose(in);
+    return code;
 }
 
 int input_read_stdin(char **text, size_t *len) { return read_all(stdin, "standard input", text, len); }
@@ -139,10 +150,7 @@ static int read_prompt(const struct settings *s, char **text, size_t *len)
 {
     int code;
     if (s->prompt_file) {
-        FILE *in = fopen(s->prompt_file, "rb");
-        if (!in) return print_error(EXIT_RUNTIME, "cannot open %s: %s", s->prompt_file, strerror(errno));
-        code = read_all(in, s->prompt_file, text, len);
-        fclose(in);
+        code = input_read_file(s->prompt_file, text, len);
     } else {
         if (isatty(STDIN_FILENO))
             return print_error(EXIT_USAGE, "No prompt: give one with -p TEXT, -f FILE or on standard input, e.g. kagari -p \"Once upon a time\"; see kagari --help");

@@ -12,7 +12,8 @@ int input_model_path(const struct settings *s, const char **path);
 int input_open_model(const struct settings *s, kg_model **model, const char **path);
 int input_model_params(const struct settings *s, kg_model_params *params);
 
-/* All of standard input, malloc'ed. */
+/* All of standard input or of a file, malloc'ed, NUL-terminated. */
+int input_read_file(const char *path, char **text, size_t *len);
 int input_read_stdin(char **text, size_t *len);
 /* A prompt as token ids. */
 struct prompt {

@@ -16,6 +16,7 @@ const struct command commands[] = {
     {"", GENERATE, NULL, "continues a prompt: prints the text that follows it", command_generate},
     {"info", INFO, "FILE", "what is in a model file: metadata, tensors, bytes by type", command_info},
     {"tokenize", TOKENIZE, "[TEXT]", "turns text (standard input if not given) into tokens", command_tokenize},
+    {"template", TEMPLATE, NULL, "prints a conversation as the model's chat template renders it", command_template},
     {"logits", LOGITS, NULL, "writes the raw logits after a prompt to a file: float32, of the reference backend float64", command_logits},
     {"verify", VERIFY, NULL, "measures a backend against the float64 reference; fails beyond its error bound", command_verify},
     {"bench", BENCH, NULL, "measures prompt and generation speed beside what this machine can do at most", command_bench},

@@ -192,6 +192,38 @@ check "text before the interruption" [ -s "$tmp/out" ]
 # a background process of a script ignores SIGINT until it asks for it, which kagari does
 kill -INT "$pid"; wait "$pid"; check "exit status 130" [ $? = 130 ]; err_empty
 
+# ---- template
+fails 1 'has no chat template: give one with --template FILE' template -m "$model" -p hi
+fails 1 "has no chat template named 'tool_use'" template -m "$model" --named tool_use -p hi
+printf '{{ bos_token }}{%% for m in messages %%}\n<{{ m.role }}>{{ m.content }}\n{%% endfor %%}\n{%% if add_generation_prompt %%}<assistant>{%% endif %%}{{ x }}{{ tools|length if tools }}' >"$tmp/t.jinja"
+run 0 template --template "$tmp/t.jinja" -p 'hé "x"' --system-prompt Terse.; check "text" [ "$(cat "$tmp/out")" = '<system>Terse.
+<user>hé "x"
+<assistant>' ]; err_empty
+run 0 template -m "$model" --template "$tmp/t.jinja" -p hi --no-generation-prompt --variables '{"x": 5}'; check "text" [ "$(cat "$tmp/out")" = '<s><user>hi
+5' ]
+echo '[{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]' >"$tmp/c.json"
+echo '[{}, {}]' >"$tmp/tools.json"
+run 0 template --template "$tmp/t.jinja" -f "$tmp/c.json" --tools "$tmp/tools.json"; check "text" [ "$(cat "$tmp/out")" = '<user>a
+<assistant>b
+<assistant>2' ]
+echo ' {"messages": [{"role": "user", "content": "a"}], "x": "X", "bos_token": "^"}' | "$kagari" template --template "$tmp/t.jinja" >"$tmp/out"; last='template < stdin'
+check "text" [ "$(cat "$tmp/out")" = '^<user>a
+<assistant>X' ]
+run 0 template --template "$tmp/t.jinja" --source; check "the template" cmp -s "$tmp/out" "$tmp/t.jinja"
+printf '{{ strftime_now("%%Y") }}' >"$tmp/now.jinja"
+run 0 template --template "$tmp/now.jinja" -p x --now 1790000000; check "the year" [ "$(cat "$tmp/out")" = 2026 ]
+printf 'a\n{{ x.y }}' >"$tmp/bad.jinja"
+fails 1 "line 2: 'x' is undefined" template --template "$tmp/bad.jinja" -p hi
+printf 'a\n{%% if %%}' >"$tmp/bad.jinja"
+fails 1 "bad.jinja: chat template: line 2: unexpected '%}'" template --template "$tmp/bad.jinja" -p hi
+fails 2 'not JSON' template --template "$tmp/t.jinja" -p hi --variables '{'
+fails 2 'not JSON' template --template "$tmp/t.jinja"
+printf '{{ raise_exception("no") }}' >"$tmp/no.jinja"
+fails 2 'line 1: the template refuses this conversation: no' template --template "$tmp/no.jinja" -p hi
+fails 1 'cannot open' template --template "$tmp/nowhere" -p hi
+fails 2 'are both given' template --template "$tmp/t.jinja" -p hi -f "$tmp/c.json"
+fails 2 'goes with --prompt' template --template "$tmp/t.jinja" --system-prompt x -f "$tmp/c.json"
+
 # ---- info, tokenize, logits, verify
 run 0 info "$model"; out_has 'general.architecture (str) = "llama"'; out_has 'Q4_K'; out_has 'blk.0.attn_q.weight'
 run 0 info -m "$model" --json; out_has '"blk.0.attn_q.weight"'

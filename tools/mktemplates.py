@@ -197,7 +197,7 @@ def diff(templates, kagari):
             path = os.path.join(tmp, "t.jinja")
             open(path, "w", encoding="utf-8").write(source)
             for c, variables in CONVERSATIONS.items():
-                want = render(source, variables)
+                want = render(source, {"tools": None, "documents": None, **variables})  # as transformers calls it
                 vars_path = os.path.join(tmp, "v.json")
                 json.dump(variables, open(vars_path, "w"))
                 r = subprocess.run([kagari, "template", "--template", path, "-f", vars_path, "--now", "1790000000"], capture_output=True, env={"TZ": "UTC"})

@@ -143,7 +143,7 @@ static kg_status part_of_integers(struct jctx *c, size_t start, size_t n, struct
     if (!*all) KG_TRY(jseq_new(c->m, SEQ_LIST, 0, all));
     while ((*all)->n < start + n) KG_TRY(jseq_push(c->m, *all, jval_int((int64_t)(*all)->n)));
     KG_TRY(jseq_new(c->m, SEQ_RANGE, 0, &s));
-    s->items = (*all)->items + start;
+    if (n > 0) s->items = (*all)->items + start;
     s->n = s->cap = n;
     *out = jval_seq(s);
     return KG_OK;

@@ -459,7 +459,7 @@ kg_status jval_items(struct jmem *m, struct jval v, struct jseq **out)
     *out = v.u.seq;
     if (v.u.seq->kind != SEQ_ITERATOR) return KG_OK;
     KG_TRY(jseq_new(m, SEQ_LIST, 0, out));
-    (*out)->items = v.u.seq->items + v.u.seq->taken;
+    if (v.u.seq->items) (*out)->items = v.u.seq->items + v.u.seq->taken;
     (*out)->n = (*out)->cap = v.u.seq->n - v.u.seq->taken;
     v.u.seq->taken = v.u.seq->n;
     return KG_OK;
