@@ -325,7 +325,12 @@ static void test_small_stack(void **state)
     pthread_attr_t attr;
     pthread_t thread;
     pthread_attr_init(&attr);
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#if defined(__has_feature)
+#define HAS_FEATURE(x) __has_feature(x)
+#else
+#define HAS_FEATURE(x) 0
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || HAS_FEATURE(address_sanitizer) || HAS_FEATURE(thread_sanitizer)
     size_t stack = (size_t)8 << 20; /* their frames are many times as large */
 #else
     size_t stack = (size_t)512 << 10;
