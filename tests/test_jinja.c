@@ -374,7 +374,8 @@ static void mutate(const char *good, struct buf *b)
     b->len = 0;
     assert_int_equal(buf_append(b, good, strlen(good)), KG_OK);
     for (uint32_t n = 1 + random_below(4); n > 0 && b->len > 2; n--) {
-        uint32_t at = random_below((uint32_t)b->len), k = MIN(1 + random_below(12), (uint32_t)b->len - at);
+        uint32_t at = random_below((uint32_t)b->len), k = 1 + random_below(12); /* not within MIN, which would draw twice */
+        k = MIN(k, (uint32_t)b->len - at);
         const char *p = pieces[random_below(COUNT_OF(pieces))];
         struct buf old = *b;
         *b = (struct buf){0};
