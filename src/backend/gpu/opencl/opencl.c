@@ -259,24 +259,55 @@ static kg_status cl_copy(void *dev, void *dst, size_t dst_offset, const void *sr
     return KG_OK;
 }
 
+/* OpenCL C has no macros with "...", which some compilers of it take all the same: every KERNEL(name, threads, P, arguments) is written out, and
+ * the definition of KERNEL left out. */
+static kg_status write_out_kernels(struct buf *out, const char *text)
+{
+    for (const char *line = text, *next; *line; line = next) {
+        const char *end = strchr(line, '\n');
+        next = end ? end + 1 : line + strlen(line);
+        if (!strncmp(line, "#define KERNEL", 14)) continue;
+        if (strncmp(line, "KERNEL(", 7)) {
+            KG_TRY(buf_append(out, line, (size_t)(next - line)));
+            continue;
+        }
+        const char *part[4] = {line + 7}, *c = line + 7;
+        int depth = 1, n = 1;
+        for (; *c && depth; c++) {
+            depth += *c == '(' ? 1 : *c == ')' ? -1 : 0;
+            if (*c == ',' && depth == 1 && n < 4) part[n++] = c + 1;
+        }
+        if (n < 4 || depth) return status_set(KG_ERR_UNSUPPORTED, "a kernel's head is not understood: %.60s", line);
+        KG_TRY(buf_printf(out, "__kernel void %.*s(const %.*s p, %.*s, __local float *wave_tmp)", (int)(part[1] - 1 - part[0]), part[0], (int)(part[3] - 1 - part[2]),
+                          part[2], (int)(c - 1 - part[3]), part[3]));
+        next = c;
+    }
+    return buf_append(out, "", 1);
+}
+
 static kg_status build(struct cl *c, const char *module, program_id *out)
 {
-    struct buf text = {0};
+    struct buf text = {0}, written = {0};
     int code = 0;
     kg_status status = gpu_source(&text, "compat_opencl.h", module);
+    if (status == KG_OK) status = write_out_kernels(&written, text.data);
     if (status == KG_OK) {
-        const char *source = text.data;
+        const char *source = written.data;
         *out = c->clCreateProgramWithSource(c->context, 1, &source, NULL, &code);
         if (code == 0) code = c->clBuildProgram(*out, 1, &c->device, "-cl-std=CL1.2", NULL, NULL);
         if (code != 0) {
-            char log[400] = "";
-            if (*out) c->clGetProgramBuildInfo(*out, c->device, BUILD_LOG, sizeof log - 1, log, NULL);
-            for (char *p = log; *p; p++)
+            size_t n = 0; /* some drivers give all of the log or nothing */
+            if (*out) c->clGetProgramBuildInfo(*out, c->device, BUILD_LOG, 0, NULL, &n);
+            char *log = calloc(1, n + 1);
+            if (log && n) c->clGetProgramBuildInfo(*out, c->device, BUILD_LOG, n, log, NULL);
+            for (char *p = log; p && *p; p++)
                 if (*p == '\n') *p = ' ';
-            status = status_set(KG_ERR_DEVICE, "opencl: module %s does not compile, error %d: %.300s", module, code, log);
+            status = status_set(KG_ERR_DEVICE, "opencl: module %s does not compile, error %d: %.300s", module, code, log ? log : "");
+            free(log);
         }
     }
     buf_free(&text);
+    buf_free(&written);
     return status;
 }
 
