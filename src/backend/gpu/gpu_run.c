@@ -122,7 +122,9 @@ static kg_status run_matmul(const struct run *r, const struct gpu_step *s)
         p.x_stride = np.out_stride;
         return run_matvec(r, s, &p, w->mv4_i8, g->acts, 4, 2, half);
     }
-    if (r->n > GPU_MV_TOKENS && g->params.activations == KG_ACT_INT8 && w->pack->code != 32) {
+    /* Plain numbers with an f32 cache: as halves, activations turn choices between tokens whose logits differ by 2e-5. */
+    const bool exact = g->params.activations == KG_ACT_F32 || w->pack->code == 32 || (w->pack->code > 8 && g->params.kv_type == KG_KV_F32);
+    if (r->n > GPU_MV_TOKENS && !exact) {
         NormP np = norm_params(g, s, units * 32);
         if (!s->same_acts) KG_TRY(LAUNCH(g, g->act_f16, r->n, 1, threads, np, g->regs[s->src].buffer, s->norm_w, s->norm_b, g->acts, g->act_scale));
         p.x_stride = np.out_stride;
