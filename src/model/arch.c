@@ -57,6 +57,11 @@ kg_status arch_f64(const struct arch_build *b, const char *key, double *out, boo
     return file_get_f64(b->file, full_key(b, key).text, out, found);
 }
 
+kg_status arch_bool(const struct arch_build *b, const char *key, bool *out, bool *found)
+{
+    return file_get_bool(b->file, full_key(b, key).text, out, found);
+}
+
 kg_status arch_str(const struct arch_build *b, const char *key, struct str *out, bool *found)
 {
     return file_get_str(b->file, full_key(b, key).text, out, found);
@@ -131,6 +136,22 @@ kg_status arch_sizes(struct arch_build *b)
 
 /* ---- tensors */
 
+static kg_status tensor_by_name(const struct arch_build *b, const struct tensor **out, bool optional, int64_t ne0, int64_t ne1, int64_t ne2, const char *name)
+{
+    *out = NULL;
+    const struct tensor *t = file_tensor(b->file, name);
+    if (!t) return optional ? KG_OK : status_set(KG_ERR_FORMAT, "%s: missing tensor %s", b->file->path, name);
+    if (t->ne[0] != ne0 || t->ne[1] != ne1 || t->ne[2] != ne2 || t->ne[3] != 1) {
+        char third[32] = "";
+        if (ne2 != 1) snprintf(third, sizeof third, ", %lld", (long long)ne2);
+        return status_set(KG_ERR_FORMAT, "%s: tensor %s is {%lld, %lld, %lld, %lld}, wanted {%lld, %lld%s}", b->file->path, name,
+                          (long long)t->ne[0], (long long)t->ne[1], (long long)t->ne[2], (long long)t->ne[3], (long long)ne0,
+                          (long long)ne1, third);
+    }
+    *out = t;
+    return KG_OK;
+}
+
 kg_status arch_tensor(const struct arch_build *b, const struct tensor **out, bool optional, int64_t ne0, int64_t ne1, const char *fmt, ...)
 {
     char name[128];
@@ -138,15 +159,18 @@ kg_status arch_tensor(const struct arch_build *b, const struct tensor **out, boo
     va_start(args, fmt);
     vsnprintf(name, sizeof name, fmt, args);
     va_end(args);
-    *out = NULL;
-    const struct tensor *t = file_tensor(b->file, name);
-    if (!t) return optional ? KG_OK : status_set(KG_ERR_FORMAT, "%s: missing tensor %s", b->file->path, name);
-    if (t->ne[0] != ne0 || t->ne[1] != ne1 || t->ne[2] != 1 || t->ne[3] != 1)
-        return status_set(KG_ERR_FORMAT, "%s: tensor %s is {%lld, %lld, %lld, %lld}, wanted {%lld, %lld}", b->file->path, name,
-                          (long long)t->ne[0], (long long)t->ne[1], (long long)t->ne[2], (long long)t->ne[3], (long long)ne0,
-                          (long long)ne1);
-    *out = t;
-    return KG_OK;
+    return tensor_by_name(b, out, optional, ne0, ne1, 1, name);
+}
+
+kg_status arch_tensor_3d(const struct arch_build *b, const struct tensor **out, bool optional, int64_t ne0, int64_t ne1, int64_t ne2,
+                         const char *fmt, ...)
+{
+    char name[128];
+    va_list args;
+    va_start(args, fmt);
+    vsnprintf(name, sizeof name, fmt, args);
+    va_end(args);
+    return tensor_by_name(b, out, optional, ne0, ne1, ne2, name);
 }
 
 kg_status arch_part(const struct arch_build *b, const struct tensor **out, const struct tensor *t, int64_t first, int64_t n,

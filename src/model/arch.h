@@ -13,6 +13,7 @@ struct arch_build {
     struct program *program;
     void *h;             /* the architecture's own hyper-parameters, zeroed, arch.h_bytes long */
     void *t;             /* its own tensor pointers, zeroed, arch.t_bytes long */
+    const struct arch *arch;
 };
 
 struct arch {
@@ -21,6 +22,7 @@ struct arch {
     kg_status (*hparams)(struct arch_build *b); /* metadata -> h; also program->{dim, n_layers, n_vocab, n_ctx} */
     kg_status (*tensors)(struct arch_build *b); /* tensor names -> t; arrays per layer come from program->arena */
     kg_status (*program)(struct arch_build *b); /* h, t -> operations */
+    const void *style; /* whatever the three want to know of it; see decoder.h */
 };
 
 /* Getters for keys under the file's own prefix: arch_u32(b, "block_count", &n, NULL) reads llama.block_count.
@@ -37,11 +39,15 @@ kg_status arch_sizes(struct arch_build *b);
 /* A key that must be there, finite and above 0. */
 kg_status arch_epsilon(const struct arch_build *b, const char *key, double *out);
 kg_status arch_f64(const struct arch_build *b, const char *key, double *out, bool *found);
+kg_status arch_bool(const struct arch_build *b, const char *key, bool *out, bool *found);
 kg_status arch_str(const struct arch_build *b, const char *key, struct str *out, bool *found);
 /* Finds a tensor by a printf-like name and checks its shape {ne0, ne1} (ne1 = 1 for a vector). Absent: an error that names it,
  * or *out = NULL if optional. */
 kg_status arch_tensor(const struct arch_build *b, const struct tensor **out, bool optional, int64_t ne0, int64_t ne1,
                       const char *fmt, ...) __attribute__((format(printf, 6, 7)));
+/* The same for {ne0, ne1, ne2}. */
+kg_status arch_tensor_3d(const struct arch_build *b, const struct tensor **out, bool optional, int64_t ne0, int64_t ne1, int64_t ne2,
+                         const char *fmt, ...) __attribute__((format(printf, 7, 8)));
 /* A part of t under the name "t[tag]": n rows of a matrix from row `first`, or n elements of a vector from element `first`
  * (whole blocks). It borrows t's bytes; the struct lives in the program's arena. */
 kg_status arch_part(const struct arch_build *b, const struct tensor **out, const struct tensor *t, int64_t first, int64_t n,

@@ -34,6 +34,7 @@ static uintptr_t *used_addresses(const struct program *p, size_t *n)
         const struct op *op = &p->ops[i];
         if (op->w) used[(*n)++] = (uintptr_t)op->w->data;
         if (op->b) used[(*n)++] = (uintptr_t)op->b->data;
+        if (op->code == OP_ATTENTION && op->attention.sinks) used[(*n)++] = (uintptr_t)op->attention.sinks->data;
         if (op->code == OP_ROPE && op->rope.factors) used[(*n)++] = (uintptr_t)op->rope.factors->data;
     }
     qsort(used, *n, sizeof *used, by_address);
@@ -94,6 +95,7 @@ static kg_status build(struct model *m)
 {
     struct arch_build b = {.file = m->file, .program = &m->program};
     KG_TRY(find_arch(m, &b.prefix));
+    b.arch = m->arch;
     b.h = arena_alloc(&m->program.arena, m->arch->h_bytes + 1);
     b.t = arena_alloc(&m->program.arena, m->arch->t_bytes + 1);
     if (!b.h || !b.t) return KG_ERR_MEMORY;

@@ -25,6 +25,9 @@ static const int op_flags[OP_N_CODES] = {
     [OP_MATMUL] = NO_ALIAS,
     [OP_ROPE] = DST_IS_SRC | WHOLE_BATCH,
     [OP_ATTENTION] = NO_ALIAS | WHOLE_BATCH,
+    [OP_ROUTE] = NO_ALIAS,
+    [OP_MATMUL_EXPERTS] = NO_ALIAS,
+    [OP_COMBINE] = NO_ALIAS,
     [OP_SELECT] = NO_ALIAS | WHOLE_BATCH,
 };
 
@@ -94,7 +97,9 @@ static struct op *add(struct program *p, enum op_code code, int dst, int src0, i
     if (p->status != KG_OK) return NULL;
     struct op op = {.code = code, .layer = p->layer_plus_1 - 1, .dst = dst, .src = {src0, src1, src2}};
     static const int n_srcs[OP_N_CODES] = {[OP_POS_EMBED] = 1, [OP_RMS_NORM] = 1, [OP_LAYER_NORM] = 1, [OP_MATMUL] = 1, [OP_ATTENTION] = 3,
-                                           [OP_ACT] = 1,       [OP_GLU] = 2,      [OP_ADD] = 2,        [OP_SELECT] = 1, [OP_LOGITS] = 1};
+                                           [OP_ACT] = 1,       [OP_GLU] = 2,      [OP_ADD] = 2,        [OP_SELECT] = 1, [OP_LOGITS] = 1,
+                                           [OP_GATE] = 2,      [OP_SCALE] = 1,    [OP_SOFTCAP] = 1,    [OP_CLAMP] = 1,  [OP_ROUTE] = 1,
+                                           [OP_MATMUL_EXPERTS] = 2, [OP_COMBINE] = 2};
     if (p->n_ops && p->ops[p->n_ops - 1].code == OP_LOGITS) fail(p, &op, "comes after logits");
     if (code != OP_LOGITS && !reg_ok(p, &op, dst, "the destination")) return NULL;
     for (int i = 0; i < n_srcs[code]; i++) {
@@ -115,21 +120,28 @@ static void check_width(struct program *p, const struct op *op, const char *what
     if (width(p, reg) != want) fail(p, op, "%s has width %d, wanted %lld", what, width(p, reg), (long long)want);
 }
 
-/* Checks that t is {ne0, ne1} (ne1 = 1: a vector) with its bytes in place. */
-static void check_tensor(struct program *p, const struct op *op, const struct tensor *t, int64_t ne0, int64_t ne1)
+/* Checks that t is {ne0, ne1, ne2} (ne1 = 1: a vector) with its bytes in place. */
+static void check_tensor_3d(struct program *p, const struct op *op, const struct tensor *t, int64_t ne0, int64_t ne1, int64_t ne2)
 {
     if (!t) {
         fail(p, op, "a tensor is missing");
-    } else if (t->ne[0] != ne0 || t->ne[1] != ne1 || t->ne[2] != 1 || t->ne[3] != 1) {
-        fail(p, op, "tensor %s is {%lld, %lld, %lld, %lld}, wanted {%lld, %lld}", t->name, (long long)t->ne[0], (long long)t->ne[1],
-             (long long)t->ne[2], (long long)t->ne[3], (long long)ne0, (long long)ne1);
+    } else if (t->ne[0] != ne0 || t->ne[1] != ne1 || t->ne[2] != ne2 || t->ne[3] != 1) {
+        char third[32] = "";
+        if (ne2 != 1) snprintf(third, sizeof third, ", %lld", (long long)ne2);
+        fail(p, op, "tensor %s is {%lld, %lld, %lld, %lld}, wanted {%lld, %lld%s}", t->name, (long long)t->ne[0], (long long)t->ne[1],
+             (long long)t->ne[2], (long long)t->ne[3], (long long)ne0, (long long)ne1, third);
     } else {
         const struct type_info *type = type_by_id((uint32_t)t->type);
         if (!type || ne0 % type->block != 0)
             fail(p, op, "tensor %s: rows of %lld are not whole blocks of its type", t->name, (long long)ne0);
-        else if (!t->data || t->n_bytes != tensor_row_bytes(t) * (size_t)ne1)
-            fail(p, op, "tensor %s has %zu bytes, wanted %zu", t->name, t->n_bytes, tensor_row_bytes(t) * (size_t)ne1);
+        else if (!t->data || t->n_bytes != tensor_row_bytes(t) * (size_t)(ne1 * ne2))
+            fail(p, op, "tensor %s has %zu bytes, wanted %zu", t->name, t->n_bytes, tensor_row_bytes(t) * (size_t)(ne1 * ne2));
     }
+}
+
+static void check_tensor(struct program *p, const struct op *op, const struct tensor *t, int64_t ne0, int64_t ne1)
+{
+    check_tensor_3d(p, op, t, ne0, ne1, 1);
 }
 
 /* What makes no sense in a program, whichever file it came from: not finite, or not above 0. */
@@ -162,9 +174,20 @@ static void add_norm(struct program *p, enum op_code code, int dst, int src, con
     op->w = w;
     op->b = b;
     op->eps = eps;
-    check_width(p, op, "the source", src, width(p, dst));
-    check_tensor(p, op, w, width(p, dst), 1);
-    if (b) check_tensor(p, op, b, width(p, dst), 1);
+    const int n = width(p, dst);
+    check_width(p, op, "the source", src, n);
+    if (w && w->ne[0] > 0 && w->ne[0] < n && n % w->ne[0] == 0 && w->ne[1] == n / w->ne[0]) {
+        check_tensor(p, op, w, w->ne[0], w->ne[1]);
+        if (b) check_tensor(p, op, b, w->ne[0], w->ne[1]);
+    } else if (w && w->ne[0] > 0 && w->ne[0] < n && n % w->ne[0] == 0) {
+        check_tensor(p, op, w, w->ne[0], 1);
+        if (b) check_tensor(p, op, b, w->ne[0], 1);
+    } else if (w) {
+        check_tensor(p, op, w, n, 1);
+        if (b) check_tensor(p, op, b, n, 1);
+    } else if (b) {
+        fail(p, op, "a bias without weights");
+    }
     if (!(isfinite(eps) && eps >= 0)) fail(p, op, "epsilon is %g", eps);
 }
 
@@ -224,9 +247,16 @@ void program_rope(struct program *p, int reg, const struct rope *rope)
 
 void program_attention(struct program *p, int dst, int q, int k, int v, int n_heads, int n_kv_heads, int k_dim, int v_dim, double scale)
 {
+    program_attention_as(p, dst, q, k, v, &(struct attention){.n_heads = n_heads, .n_kv_heads = n_kv_heads, .k_dim = k_dim, .v_dim = v_dim, .scale = scale});
+}
+
+void program_attention_as(struct program *p, int dst, int q, int k, int v, const struct attention *a)
+{
     struct op *op = add(p, OP_ATTENTION, dst, q, k, v);
     if (!op) return;
-    op->attention = (struct attention){p->n_kv, n_heads, n_kv_heads, k_dim, v_dim, scale};
+    const int n_heads = a->n_heads, n_kv_heads = a->n_kv_heads, k_dim = a->k_dim, v_dim = a->v_dim;
+    op->attention = *a;
+    op->attention.kv = p->n_kv;
     if (n_heads < 1 || n_kv_heads < 1 || n_heads % n_kv_heads) {
         fail(p, op, "%d heads are not a multiple of %d key/value heads", n_heads, n_kv_heads);
         return;
@@ -235,7 +265,14 @@ void program_attention(struct program *p, int dst, int q, int k, int v, int n_he
     check_width(p, op, "the key", k, (int64_t)n_kv_heads * k_dim);
     check_width(p, op, "the value", v, (int64_t)n_kv_heads * v_dim);
     check_width(p, op, "the destination", dst, (int64_t)n_heads * v_dim);
-    check_positive(p, op, "the scale", scale);
+    check_positive(p, op, "the scale", a->scale);
+    if (a->softcap != 0) check_positive(p, op, "the cap of scores", a->softcap);
+    if (a->alibi != 0) check_positive(p, op, "the largest slope of positions", a->alibi);
+    if (a->window < 0) fail(p, op, "the window is %d", a->window);
+    if (a->sinks) {
+        check_tensor(p, op, a->sinks, n_heads, 1);
+        if (a->sinks->type != TYPE_F32) fail(p, op, "tensor %s must be F32", a->sinks->name);
+    }
     struct kv_shape *kv = p->status == KG_OK ? grow(p, p->kv, p->n_kv, sizeof *kv) : NULL;
     if (!kv) return;
     p->kv = kv;
@@ -248,7 +285,7 @@ void program_act(struct program *p, int dst, int src, enum activation f)
     if (!op) return;
     op->activation = f;
     check_width(p, op, "the source", src, width(p, dst));
-    if ((unsigned)f >= ACTIVATION_N) fail(p, op, "activation %d is unknown", (int)f);
+    if ((unsigned)f >= ACTIVATION_SWIGLU_OAI) fail(p, op, "activation %d is unknown", (int)f);
 }
 
 void program_glu(struct program *p, int dst, int gate, int up, enum activation f)
@@ -267,6 +304,84 @@ void program_add(struct program *p, int dst, int a, int b)
     if (!op) return;
     check_width(p, op, "the first source", a, width(p, dst));
     check_width(p, op, "the second source", b, width(p, dst));
+}
+
+void program_gate(struct program *p, int dst, int src, int gate, enum activation f)
+{
+    struct op *op = add(p, OP_GATE, dst, src, gate, -1);
+    if (!op) return;
+    op->activation = f;
+    check_width(p, op, "the source", src, width(p, dst));
+    check_width(p, op, "the gate", gate, 1);
+    if (gate == dst) fail(p, op, "register %d is both gate and destination", dst);
+    if ((unsigned)f >= ACTIVATION_SWIGLU_OAI) fail(p, op, "activation %d is unknown", (int)f);
+}
+
+static void add_value(struct program *p, enum op_code code, int dst, int src, const char *what, double value)
+{
+    struct op *op = add(p, code, dst, src, -1, -1);
+    if (!op) return;
+    op->value = value;
+    check_width(p, op, "the source", src, width(p, dst));
+    check_positive(p, op, what, value);
+}
+
+void program_scale(struct program *p, int dst, int src, double factor) { add_value(p, OP_SCALE, dst, src, "the factor", factor); }
+void program_softcap(struct program *p, int dst, int src, double cap) { add_value(p, OP_SOFTCAP, dst, src, "the cap", cap); }
+void program_clamp(struct program *p, int dst, int src, double most) { add_value(p, OP_CLAMP, dst, src, "the largest value", most); }
+
+void program_route(struct program *p, int dst, int src, const struct tensor *bias, const struct route *route)
+{
+    struct op *op = add(p, OP_ROUTE, dst, src, -1, -1);
+    if (!op) return;
+    op->b = bias;
+    op->route = *route;
+    const int n = width(p, src), groups = route->n_groups;
+    if (route->n_used < 1 || route->n_used > n) {
+        fail(p, op, "%d of %d experts", route->n_used, n);
+        return;
+    }
+    check_width(p, op, "the destination", dst, 2 * (int64_t)route->n_used);
+    check_positive(p, op, "the scale", route->scale);
+    if (bias) check_tensor(p, op, bias, n, 1);
+    if (groups < 0 || (groups > 1 && (n % groups || n / groups < 2 || route->n_groups_used < 1 || route->n_groups_used > groups ||
+                                      (int64_t)route->n_groups_used * (n / groups) < route->n_used)))
+        fail(p, op, "%d of %d groups of %d experts, of which %d are used", route->n_groups_used, groups, n, route->n_used);
+}
+
+/* Which ROUTE wrote reg is not known before the end of the program: its width has to be that of one. */
+static int n_used_of(struct program *p, struct op *op, int reg)
+{
+    if (width(p, reg) % 2) fail(p, op, "register %d is no choice of experts", reg);
+    return width(p, reg) / 2;
+}
+
+void program_matmul_experts(struct program *p, int dst, int src, int route, const struct tensor *w, const struct tensor *b)
+{
+    struct op *op = add(p, OP_MATMUL_EXPERTS, dst, src, route, -1);
+    if (!op) return;
+    op->w = w;
+    op->b = b;
+    op->n_used = n_used_of(p, op, route);
+    if (p->status != KG_OK) return;
+    if (width(p, dst) % op->n_used) {
+        fail(p, op, "the destination has width %d for %d experts", width(p, dst), op->n_used);
+        return;
+    }
+    const int64_t in = w ? w->ne[0] : 0, out = width(p, dst) / op->n_used, n = w ? w->ne[2] : 0;
+    if (n < op->n_used) fail(p, op, "%d of %lld experts", op->n_used, (long long)n);
+    if (width(p, src) != in && width(p, src) != in * op->n_used)
+        fail(p, op, "the source has width %d, wanted %lld or that %d times", width(p, src), (long long)in, op->n_used);
+    check_tensor_3d(p, op, w, in, out, n);
+    if (b) check_tensor(p, op, b, out, n);
+}
+
+void program_combine(struct program *p, int dst, int src, int route)
+{
+    struct op *op = add(p, OP_COMBINE, dst, src, route, -1);
+    if (!op) return;
+    op->n_used = n_used_of(p, op, route);
+    check_width(p, op, "the source", src, (int64_t)width(p, dst) * op->n_used);
 }
 
 void program_tap(struct program *p)
@@ -291,13 +406,17 @@ void program_logits(struct program *p, int src)
     if (op) check_width(p, op, "the source", src, p->n_vocab);
 }
 
-/* Replays which registers hold a value: reading one before it is written, or after SELECT one that still has the rows
+/* Replays which registers hold a value, and which a choice of how many experts: reading one before it is written, or after SELECT one that still has the rows
  * of the whole batch, would compute with leftovers. */
-static void check_flow(struct program *p, bool *holds)
+static void check_flow(struct program *p, bool *holds, int *experts)
 {
     bool selected = false;
     for (int i = 0; i < p->n_ops && p->status == KG_OK; i++) {
         const struct op *op = &p->ops[i];
+        if (op->code == OP_MATMUL_EXPERTS && experts[op->src[1]] != op->w->ne[2])
+            fail(p, op, "tensor %s has %lld experts, register %d chooses of %d", op->w->name, (long long)op->w->ne[2], op->src[1], experts[op->src[1]]);
+        if (op->code == OP_COMBINE && !experts[op->src[1]]) fail(p, op, "register %d is no choice of experts", op->src[1]);
+        if (op->dst >= 0) experts[op->dst] = op->code == OP_ROUTE ? width(p, op->src[0]) : 0;
         if (selected && op_flags[op->code] & WHOLE_BATCH) fail(p, op, "cannot come after select");
         for (int s = 0; s < 3; s++)
             if (op->src[s] >= 0 && !holds[op->src[s]])
@@ -320,8 +439,9 @@ kg_status program_finish(struct program *p)
     if (!p->n_ops || p->ops[p->n_ops - 1].code != OP_LOGITS)
         return p->status = status_set(KG_ERR_FORMAT, "the program does not end in logits");
     bool *holds = arena_array(&p->arena, (size_t)p->n_regs + 1, sizeof *holds);
-    if (!holds) return p->status = KG_ERR_MEMORY;
-    check_flow(p, holds);
+    int *experts = arena_array(&p->arena, (size_t)p->n_regs + 1, sizeof *experts);
+    if (!holds || !experts) return p->status = KG_ERR_MEMORY;
+    check_flow(p, holds, experts);
     return p->status;
 }
 

@@ -6,13 +6,24 @@
  *   POS_EMBED   dst[t] = x[t] + row pos[t] of w                                     w {width, n_ctx}
  *   RMS_NORM    dst[t] = x[t] / sqrt(mean(x[t]^2) + eps) * w [+ b]
  *   LAYER_NORM  dst[t] = (x[t] - mean) / sqrt(var + eps) * w [+ b]                  w, b {width}
+ *               Norms of heads: with w, b {g} or {g, width / g} every g elements are a row of their own, of one w for all or one w each.
+ *               w NULL: as if all 1, and b is NULL too.
  *   MATMUL      dst[t][o] = sum_i w(o)[i] x[t][i] [+ b[o]]                          w {in, out}, b {out}
  *   ROPE        rotates pairs of each of n_heads heads of dst in place by pos[t]    see struct rope
  *   ATTENTION   stores k = src[1], v = src[2] in layer `kv`, at the token's position; then for each head h with kv head
- *               h / (n_heads / n_kv_heads): dst[t] = softmax_j(scale q.k_j) v_j over positions j <= pos[t] of the token's sequence
+ *               h / (n_heads / n_kv_heads): dst[t] = softmax_j(s_j) v_j over positions j <= pos[t] of the token's sequence, with
+ *               s_j = scale q.k_j, then what struct attention adds
  *   ACT         dst[t] = f(x[t])
- *   GLU         dst[t] = f(x[t]) * src[1][t]
+ *   GLU         dst[t] = f(x[t]) * src[1][t]                                        SWIGLU_OAI: see enum activation
  *   ADD         dst[t] = x[t] + src[1][t]
+ *   GATE        dst[t] = f(src[1][t][0]) * x[t]                                     src[1] has width 1
+ *   SCALE       dst[t] = value * x[t]
+ *   SOFTCAP     dst[t] = value * tanh(x[t] / value)
+ *   CLAMP       dst[t] = x[t], at least -value and at most value
+ *   ROUTE       x: a number for each expert. dst {2 n_used}: the chosen experts' numbers, then their weights   see struct route
+ *   MATMUL_EXPERTS  for each chosen expert s, e = src[1][t][s]: dst[t][s][o] = sum_i w(e)(o)[i] x[t][s][i] [+ b(e)[o]]; x may have
+ *               the width of one: then it is the same for all                       w {in, out, experts}, b {out, experts}, src[1] from ROUTE
+ *   COMBINE     dst[t] = sum_s src[1][t][n_used + s] x[t][s]                        src[1] from ROUTE
  *   SELECT      keeps the tokens that want logits: from here on the batch is only those, in order   dst[s] = x[t_s]
  *   LOGITS      src[0] is what the caller gets                                      the last operation
  */
@@ -24,7 +35,8 @@
 /* X(ENUM, "name") */
 #define PROGRAM_OPS(X)                                                                                                             \
     X(EMBED, "embed") X(POS_EMBED, "pos_embed") X(RMS_NORM, "rms_norm") X(LAYER_NORM, "layer_norm") X(MATMUL, "matmul") X(ROPE, "rope") \
-    X(ATTENTION, "attention") X(ACT, "act") X(GLU, "glu") X(ADD, "add") X(SELECT, "select") X(LOGITS, "logits")
+    X(ATTENTION, "attention") X(ACT, "act") X(GLU, "glu") X(ADD, "add") X(GATE, "gate") X(SCALE, "scale") X(SOFTCAP, "softcap")      \
+    X(CLAMP, "clamp") X(ROUTE, "route") X(MATMUL_EXPERTS, "matmul_experts") X(COMBINE, "combine") X(SELECT, "select") X(LOGITS, "logits")
 enum op_code {
 #define X(ENUM, name) OP_##ENUM,
     PROGRAM_OPS(X)
@@ -33,7 +45,17 @@ enum op_code {
 };
 const char *op_name(enum op_code code);
 
-enum activation { ACTIVATION_SILU, ACTIVATION_GELU_TANH, ACTIVATION_GELU_ERF, ACTIVATION_RELU, ACTIVATION_N };
+enum activation {
+    ACTIVATION_SILU,
+    ACTIVATION_GELU_TANH,
+    ACTIVATION_GELU_ERF,
+    ACTIVATION_RELU,
+    ACTIVATION_RELU_SQUARED, /* relu(x)^2 */
+    ACTIVATION_SIGMOID,
+    /* only in GLU: x at most 7, src[1] within -7 and 7: x sigmoid(1.702 x) (src[1] + 1)                   (gpt-oss) */
+    ACTIVATION_SWIGLU_OAI,
+    ACTIVATION_N
+};
 
 enum rope_style {
     ROPE_INTERLEAVED, /* pairs (2i, 2i+1) */
@@ -46,10 +68,11 @@ enum rope_scaling { ROPE_SCALING_NONE, ROPE_SCALING_LINEAR, ROPE_SCALING_LLAMA3,
  *   LLAMA3  by wavelength L = 2 pi / f_i: L < ctx/high_freq: f_i; L > ctx/low_freq: f_i / factor; between: linear in
  *           s = (ctx/L - low_freq) / (high_freq - low_freq): (1-s) f_i / factor + s f_i          (Llama 3.1 reference code)
  *   YARN    (1-m) f_i / factor + m f_i with m = ext_factor (1 - clamp((i - low) / max(high - low, 0.001), 0, 1)), where
- *           low = max(floor(D(beta_fast)), 0), high = min(ceil(D(beta_slow)), n_rot - 1), and
+ *           low = max(floor(D(beta_fast)), 0), high = min(ceil(D(beta_slow)), n_rot - 1) (no floor and ceil: fractions), and
  *           D(beta) = n_rot ln(ctx / (2 pi beta)) / (2 ln base) is the pair that turns beta times over ctx; cos and sin are
  *           multiplied by attn_factor (1 + 0.1 ln factor), for any ext_factor                  (Peng et al. 2023, arXiv 2309.00071)
- * ctx is orig_ctx. Scaling multiplies cos and sin by 1 otherwise. attn_factor is a factor beside the published one, 1 as published:
+ * ctx is orig_ctx. Otherwise cos and sin are multiplied by `magnitude`, or 1 if
+ * that is 0. attn_factor is a factor beside the published one, 1 as published:
  * it is not the "attention_factor" of Hugging Face configurations, which replaces the whole product. */
 struct rope {
     enum rope_style style;
@@ -59,6 +82,8 @@ struct rope {
     double orig_ctx;            /* LLAMA3, YARN */
     double low_freq, high_freq; /* LLAMA3 */
     double beta_fast, beta_slow, ext_factor, attn_factor; /* YARN; ext_factor scales the ramp (1 as published) */
+    bool fractions;             /* YARN */
+    double magnitude;           /* all but YARN */
     const struct tensor *factors; /* F32 {n_rot/2}; NULL: all 1 */
 };
 
@@ -67,6 +92,23 @@ struct attention {
     int n_heads, n_kv_heads;
     int k_dim, v_dim; /* per head */
     double scale;
+    /* What else may happen to scores, in this order; 0 or NULL: does not. */
+    double softcap; /* s_j -> softcap * tanh(s_j / softcap) */
+    double alibi;   /* s_j -> s_j - m_h (pos[t] - j). With p the power of two up to n_heads: m_h = 2^(-alibi (h + 1) / p) for h < p,
+                     * 2^(-alibi (h - p + 1/2) / p) for the others                          (Press et al. 2021, arXiv 2108.12409) */
+    int window;     /* only positions j > pos[t] - window count */
+    const struct tensor *sinks; /* F32 {n_heads}: the softmax has one more score, sinks[h], whose value is 0 */
+};
+
+/* The n_used experts with the highest numbers, of equal ones the first, in falling order. p: the numbers, after softmax over all experts or
+ * sigmoid. Their weights are p, divided by the sum of the chosen ones if `normed`, times scale. A bias counts in the choice alone.
+ * With n_groups > 1 experts stand in groups of n / n_groups; only those of the n_groups_used best groups can be chosen, by the sum of a
+ * group's two best numbers (with the bias). */
+struct route {
+    int n_used;
+    bool sigmoid, normed;
+    double scale;
+    int n_groups, n_groups_used; /* 0: one */
 };
 
 struct op {
@@ -80,6 +122,9 @@ struct op {
         struct rope rope;
         struct attention attention;
         enum activation activation;
+        double value; /* SCALE, SOFTCAP, CLAMP */
+        struct route route; /* its bias is b {experts} */
+        int n_used; /* MATMUL_EXPERTS, COMBINE */
     };
 };
 
@@ -106,7 +151,7 @@ struct program {
 
 /* Building. Start from a zeroed program with n_layers, dim, n_vocab and n_ctx set. Each checks
  * registers, shapes and types against the formulas above; the first failure sticks and program_finish returns it with its
- * message, naming op, layer and tensor. b may be NULL. Only matmul, attention and select forbid dst to be a source; exactly
+ * message, naming op, layer and tensor. b may be NULL. Only matmuls, attention, route, combine and select forbid dst to be a source; exactly
  * one select comes before logits, and nothing that needs the whole batch (embed, rope, attention) after it. */
 int program_reg(struct program *p, int width);
 void program_set_layer(struct program *p, int layer); /* of the ops that follow; -1: none */
@@ -117,9 +162,17 @@ void program_layer_norm(struct program *p, int dst, int src, const struct tensor
 void program_matmul(struct program *p, int dst, int src, const struct tensor *w, const struct tensor *b);
 void program_rope(struct program *p, int reg, const struct rope *rope);
 void program_attention(struct program *p, int dst, int q, int k, int v, int n_heads, int n_kv_heads, int k_dim, int v_dim, double scale);
+void program_attention_as(struct program *p, int dst, int q, int k, int v, const struct attention *a); /* a->kv is set here */
 void program_act(struct program *p, int dst, int src, enum activation f);
 void program_glu(struct program *p, int dst, int gate, int up, enum activation f);
 void program_add(struct program *p, int dst, int a, int b);
+void program_gate(struct program *p, int dst, int src, int gate, enum activation f);
+void program_scale(struct program *p, int dst, int src, double factor);
+void program_softcap(struct program *p, int dst, int src, double cap);
+void program_clamp(struct program *p, int dst, int src, double most);
+void program_route(struct program *p, int dst, int src, const struct tensor *bias, const struct route *route);
+void program_matmul_experts(struct program *p, int dst, int src, int route, const struct tensor *w, const struct tensor *b);
+void program_combine(struct program *p, int dst, int src, int route);
 void program_tap(struct program *p); /* marks the op just added */
 void program_select(struct program *p, int dst, int src);
 void program_logits(struct program *p, int src);

@@ -18,8 +18,13 @@ struct rows {
     float *out[MOST_ROWS];     /* [v_dim] each */
     float top[MOST_ROWS], sum[MOST_ROWS];
     int n_pos[MOST_ROWS];      /* not falling */
+    int from[MOST_ROWS];       /* first position that it sees; not falling */
+    int head[MOST_ROWS];       /* of the job's */
     int n;
 };
+
+/* The first position that a row sees which sees n_pos of them but for the window. */
+static int first_position(const struct cpu_attend *a, int n_pos) { return a->window > 0 ? MAX(0, n_pos - a->window) : 0; }
 
 static void list_rows(const struct cpu_attend *a, struct rows *r)
 {
@@ -29,8 +34,10 @@ static void list_rows(const struct cpu_attend *a, struct rows *r)
             r->q[r->n] = a->q + (size_t)t * a->q_stride + h * a->kv->k_dim;
             r->out[r->n] = a->out + (size_t)t * a->out_stride + h * a->kv->v_dim;
             r->n_pos[r->n] = a->n_pos + t;
-            r->top[r->n] = -INFINITY;
-            r->sum[r->n] = 0;
+            r->from[r->n] = first_position(a, a->n_pos + t);
+            r->head[r->n] = h;
+            r->top[r->n] = a->sinks ? a->sinks[h] : -INFINITY;
+            r->sum[r->n] = a->sinks ? 1 : 0;
             memset(r->out[r->n], 0, (size_t)a->kv->v_dim * sizeof(float));
         }
     }
@@ -42,6 +49,29 @@ static int first_row(const struct rows *r, int pos)
     int i = 0;
     while (i < r->n && r->n_pos[i] <= pos) i++;
     return i;
+}
+
+/* The row behind the last that sees a position below end: those behind it have left it behind. */
+static int end_row(const struct rows *r, int end)
+{
+    int i = r->n;
+    while (i > 0 && r->from[i - 1] >= end) i--;
+    return i;
+}
+
+/* Scores of row i for the span from span0 on, n of them: caps and slopes; -INFINITY for those that have left its window. */
+static void adjust_row(const struct cpu_attend *a, const struct rows *r, int i, float *p, int n, int span0)
+{
+    const float slope = a->slopes ? a->slopes[r->head[i]] : 0;
+    const int gone = MIN(r->from[i] - span0, n);
+    for (int j = 0; j < gone; j++) p[j] = -INFINITY;
+    if ((a->softcap > 0 || slope > 0) && n > MAX(gone, 0)) attend_adjust(p + MAX(gone, 0), n - MAX(gone, 0), a->softcap, slope, span0 + MAX(gone, 0), r->n_pos[i] - 1);
+}
+
+/* After the softmax: exp_fast ends at 1.6e-38, not 0. */
+static void drop_gone(const struct rows *r, int i, float *p, int span0)
+{
+    for (int j = 0; j < r->from[i] - span0; j++) p[j] = 0;
 }
 
 /* Calls fn on the job, or on parts of it that have at most MOST_ROWS rows: token by token, some heads at a time. */
@@ -59,6 +89,8 @@ static void attend_in_parts(const struct cpu_attend *a, void (*fn)(const struct 
             part.n_q = MIN(MOST_ROWS, a->n_q - h);
             part.q += (size_t)t * a->q_stride + (size_t)(h * a->kv->k_dim);
             part.out += (size_t)t * a->out_stride + (size_t)(h * a->kv->v_dim);
+            if (a->slopes) part.slopes += h;
+            if (a->sinks) part.sinks += h;
             fn(&part);
         }
     }

@@ -3,21 +3,11 @@
  * and sum. The softmax is online (Milakov and Gimelshein 2018), over spans of SPAN positions that start at multiples of SPAN: what a
  * row gets depends on its own positions only. */
 #include "backend/cpu/neon.h"
+#include "backend/cpu/attend_job.h"
 
 #include <math.h>
 
-#define SPAN_BLOCKS 4
-#define SPAN (SPAN_BLOCKS * KV_BLOCK)
-#define ROWS 6  /* rows that one pass over a widened block serves */
 #define COLS 16 /* positions or dimensions of a pass: ROWS * COLS / 4 sums in registers */
-
-struct rows {
-    const float *q[64]; /* [k_dim] each */
-    float *out[64];     /* [v_dim] each */
-    float top[64], sum[64];
-    int n_pos[64];      /* not falling */
-    int n;
-};
 
 /* Scratch of a thread. */
 struct scratch {
@@ -213,28 +203,6 @@ static void softmax_span(float *p, int n, float scale, float *top, float *sum, f
 
 /* ---- a job ---- */
 
-static void list_rows(const struct cpu_attend *a, struct rows *r)
-{
-    r->n = 0;
-    for (int t = 0; t < a->n_tokens; t++) {
-        for (int h = 0; h < a->n_q; h++, r->n++) {
-            r->q[r->n] = a->q + (size_t)t * a->q_stride + h * a->kv->k_dim;
-            r->out[r->n] = a->out + (size_t)t * a->out_stride + h * a->kv->v_dim;
-            r->n_pos[r->n] = a->n_pos + t;
-            r->top[r->n] = -INFINITY;
-            r->sum[r->n] = 0;
-        }
-    }
-}
-
-/* First row that sees position pos; rows come in order of n_pos. */
-static int first_row(const struct rows *r, int pos)
-{
-    int i = 0;
-    while (i < r->n && r->n_pos[i] <= pos) i++;
-    return i;
-}
-
 /* Rows [r0, r1) against the widened block of positions from span0 + at on: scores into p, or values into the sums. */
 static void multiply_rows(const struct cpu_attend *a, struct scratch *s, int r0, int r1, int at, int n_pos, bool values)
 {
@@ -253,22 +221,31 @@ static void multiply_rows(const struct cpu_attend *a, struct scratch *s, int r0,
 /* All rows that see the block, in parts of about the same size. */
 static void multiply_block(const struct cpu_attend *a, struct scratch *s, int pos, int at, int n_pos, bool values)
 {
-    const int first = first_row(&s->rows, pos), n = s->rows.n - first, parts = (n + ROWS - 1) / ROWS;
+    const int first = first_row(&s->rows, pos), n = end_row(&s->rows, pos + KV_BLOCK) - first, parts = (n + ROWS - 1) / ROWS;
     for (int i = 0; i < parts; i++) multiply_rows(a, s, first + n * i / parts, first + n * (i + 1) / parts, at, n_pos, values);
 }
 
 static void attend_span(const struct cpu_attend *a, struct scratch *s, int span0)
 {
     struct rows *r = &s->rows;
-    const int end = MIN(span0 + SPAN, r->n_pos[r->n - 1]);
+    const int end = MIN(span0 + SPAN, r->n_pos[r->n - 1]), begin = MAX(span0, r->from[0] / KV_BLOCK * KV_BLOCK);
     memset(s->p, 0, (size_t)r->n * SPAN * sizeof *s->p);
-    for (int pos = span0; pos < end; pos += KV_BLOCK) {
+    for (int pos = begin; pos < end; pos += KV_BLOCK) {
         widen_k(a->kv, a->blocks[pos / KV_BLOCK], a->kv_head, s->wide);
         multiply_block(a, s, pos, pos - span0, KV_BLOCK, false);
     }
-    for (int i = first_row(r, span0); i < r->n; i++)
-        softmax_span(s->p + i * SPAN, MIN(r->n_pos[i] - span0, SPAN), a->scale, &r->top[i], &r->sum[i], s->sums + i * s->width, s->width);
-    for (int pos = span0; pos < end; pos += KV_BLOCK) {
+    for (int i = first_row(r, span0), after = end_row(r, span0 + SPAN); i < after; i++) {
+        const int n_pos = MIN(r->n_pos[i] - span0, SPAN);
+        float *p = s->p + i * SPAN, scale = a->scale;
+        if (a->softcap > 0 || a->slopes) { /* these want scaled scores */
+            for (int j = 0; j < n_pos; j++) p[j] *= scale;
+            scale = 1;
+        }
+        adjust_row(a, r, i, p, n_pos, span0);
+        softmax_span(p, n_pos, scale, &r->top[i], &r->sum[i], s->sums + i * s->width, s->width);
+        drop_gone(r, i, p, span0);
+    }
+    for (int pos = begin; pos < end; pos += KV_BLOCK) {
         const int n_pos = MIN(KV_BLOCK, end - pos);
         widen_v(a->kv, a->blocks[pos / KV_BLOCK], a->kv_head, n_pos, s->width, s->wide);
         multiply_block(a, s, pos, pos - span0, n_pos, true);
@@ -284,30 +261,11 @@ static void attend_rows(const struct cpu_attend *a)
     s->p = s->wide + wide_floats(a->kv->k_dim, a->kv->v_dim);
     s->sums = s->p + r->n * SPAN;
     memset(s->sums, 0, (size_t)(r->n * s->width) * sizeof *s->sums);
-    for (int span0 = 0; span0 < r->n_pos[r->n - 1]; span0 += SPAN) attend_span(a, s, span0);
+    for (int span0 = r->from[0] / SPAN * SPAN; span0 < r->n_pos[r->n - 1]; span0 += SPAN) attend_span(a, s, span0);
     for (int i = 0; i < r->n; i++) {
         const float inv = 1.0f / r->sum[i];
         for (int j = 0; j < a->kv->v_dim; j++) r->out[i][j] = s->sums[i * s->width + j] * inv;
     }
 }
 
-void neon_attend(const struct cpu_attend *a)
-{
-    /* more query heads than rows fit: token by token, some heads at a time */
-    const int most = (int)COUNT_OF(((struct rows *)0)->q);
-    if (a->n_q * a->n_tokens <= most) {
-        attend_rows(a);
-        return;
-    }
-    for (int t = 0; t < a->n_tokens; t++) {
-        for (int h = 0; h < a->n_q; h += most) {
-            struct cpu_attend part = *a;
-            part.n_tokens = 1;
-            part.n_pos += t;
-            part.n_q = MIN(most, a->n_q - h);
-            part.q += (size_t)t * a->q_stride + (size_t)(h * a->kv->k_dim);
-            part.out += (size_t)t * a->out_stride + (size_t)(h * a->kv->v_dim);
-            attend_rows(&part);
-        }
-    }
-}
+void neon_attend(const struct cpu_attend *a) { attend_in_parts(a, attend_rows); }

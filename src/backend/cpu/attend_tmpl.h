@@ -3,21 +3,25 @@
 
 static void attend_span(const struct cpu_attend *a, struct rows *r, float *wide, float *p, int span0)
 {
-    const int k_dim = a->kv->k_dim, v_dim = a->kv->v_dim, end = MIN(span0 + SPAN, r->n_pos[r->n - 1]);
-    for (int pos = span0; pos < end; pos += KV_BLOCK) {
+    const int k_dim = a->kv->k_dim, v_dim = a->kv->v_dim, end = MIN(span0 + SPAN, r->n_pos[r->n - 1]), begin = MAX(span0, r->from[0] / KV_BLOCK * KV_BLOCK);
+    for (int pos = begin; pos < end; pos += KV_BLOCK) {
         widen_k(a->kv, a->blocks[pos / KV_BLOCK], a->kv_head, wide);
-        const int first = first_row(r, pos), n = r->n - first, parts = (n + ROWS - 1) / ROWS;
+        const int first = first_row(r, pos), n = end_row(r, pos + KV_BLOCK) - first, parts = (n + ROWS - 1) / ROWS;
         for (int i = 0; i < parts; i++) {
             const int r0 = first + n * i / parts, r1 = first + n * (i + 1) / parts;
             scores_any(r->q + r0, wide, k_dim, a->scale, p + r0 * SPAN + pos - span0, r1 - r0);
         }
     }
-    for (int i = first_row(r, span0); i < r->n; i++)
-        softmax_span(p + i * SPAN, MIN(r->n_pos[i] - span0, SPAN), &r->top[i], &r->sum[i], r->out[i], v_dim);
-    for (int pos = span0; pos < end; pos += KV_BLOCK) {
+    for (int i = first_row(r, span0), after = end_row(r, span0 + SPAN); i < after; i++) {
+        const int n_pos = MIN(r->n_pos[i] - span0, SPAN);
+        adjust_row(a, r, i, p + i * SPAN, n_pos, span0);
+        softmax_span(p + i * SPAN, n_pos, &r->top[i], &r->sum[i], r->out[i], v_dim);
+        drop_gone(r, i, p + i * SPAN, span0);
+    }
+    for (int pos = begin; pos < end; pos += KV_BLOCK) {
         const int n_pos = MIN(KV_BLOCK, end - pos);
         widen_v(a->kv, a->blocks[pos / KV_BLOCK], a->kv_head, n_pos, wide);
-        const int first = first_row(r, pos), n = r->n - first, parts = (n + ROWS - 1) / ROWS;
+        const int first = first_row(r, pos), n = end_row(r, pos + KV_BLOCK) - first, parts = (n + ROWS - 1) / ROWS;
         for (int i = 0; i < parts; i++) {
             const int r0 = first + n * i / parts, r1 = first + n * (i + 1) / parts;
             add_values_any(r->out + r0, wide, v_dim, p + r0 * SPAN + pos - span0, n_pos, r1 - r0);
@@ -31,7 +35,7 @@ static void attend_rows(const struct cpu_attend *a)
     struct rows *r = &s->rows;
     float *p = s->wide + wide_floats(a->kv->k_dim, a->kv->v_dim);
     list_rows(a, r);
-    for (int span0 = 0; span0 < r->n_pos[r->n - 1]; span0 += SPAN) attend_span(a, r, s->wide, p, span0);
+    for (int span0 = r->from[0] / SPAN * SPAN; span0 < r->n_pos[r->n - 1]; span0 += SPAN) attend_span(a, r, s->wide, p, span0);
     for (int i = 0; i < r->n; i++) {
         const float inv = 1.0f / r->sum[i];
         for (int j = 0; j < a->kv->v_dim; j++) r->out[i][j] *= inv;

@@ -68,6 +68,8 @@ static size_t scratch_bytes(const struct cpu *c)
     for (int i = 0; i < p->n_regs; i++) most = MAX(most, (size_t)p->reg_width[i] * sizeof(float));
     for (int i = 0; i < c->n_steps; i++) {
         const struct step *s = &c->steps[i];
+        if (s->code == STEP_OP && s->op->code == OP_ROUTE) most = MAX(most, 5 * (size_t)p->reg_width[s->op->src[0]] * sizeof(float));
+        if (s->code == STEP_EXPERT_MATMUL) most = MAX(most, s->matmul.format->scratch_bytes(s->matmul.in, c->params.max_batch));
         if (s->code == STEP_OP && s->op->code == OP_MATMUL) most = MAX(most, s->matmul.format->scratch_bytes(s->matmul.in, c->params.max_batch));
         if (s->code == STEP_ATTEND) {
             const struct attention *a = &s->op->attention;
@@ -82,6 +84,26 @@ static bool wants_acts(const struct cpu *c, int reg, enum acts_kind kind)
     for (int i = 0; i < c->n_steps; i++)
         if (c->steps[i].code == STEP_ACTS && c->steps[i].reg == reg && c->steps[i].acts == kind) return true;
     return false;
+}
+
+static void lay_out_experts(struct cpu *c, char *base, size_t *used)
+{
+    struct cpu_experts *x = &c->experts;
+    const size_t n = x->most_rows, width = ROUND_UP(x->in, (size_t)ACT_GROUP), units = width / ACT_GROUP;
+    if (n == 0) return;
+    const size_t order = take(used, n * sizeof *x->order), expert = take(used, n * sizeof *x->expert);
+    const size_t first = take(used, (x->count + 1) * sizeof *x->first), busy = take(used, x->count * sizeof *x->busy);
+    const size_t in = take(used, n * width * sizeof *x->x), out = take(used, n * x->out * sizeof *x->y);
+    const size_t q = take(used, n * width), group = take(used, n * units * sizeof *x->acts.group), halves = take(used, n * units * sizeof *x->acts.halves);
+    const size_t f32 = take(used, n * width * sizeof *x->acts.f32), bf16 = take(used, n * width * sizeof *x->acts.bf16);
+    if (!base) return;
+    x->order = (void *)(base + order);
+    x->expert = (void *)(base + expert);
+    x->first = (void *)(base + first);
+    x->busy = (void *)(base + busy);
+    x->x = (void *)(base + in);
+    x->y = (void *)(base + out);
+    x->acts = (struct cpu_acts){(void *)(base + q), (void *)(base + group), (void *)(base + halves), (void *)(base + f32), (void *)(base + bf16)};
 }
 
 /* Hands out the memory at base; with base NULL only measures it. Returns the bytes. */
@@ -108,6 +130,7 @@ static size_t lay_out(struct cpu *c, char *base, size_t per_thread)
         if (f32) c->acts[r].f32 = (void *)(base + tiles_f32);
         if (bf16) c->acts[r].bf16 = (void *)(base + tiles_bf16);
     }
+    lay_out_experts(c, base, &used);
     for (int i = 0; i < c->params.n_threads; i++) {
         size_t at = take(&used, per_thread);
         if (base) c->scratch[i] = base + at;
@@ -255,7 +278,7 @@ static double cpu_error_bound(const void *ctx)
         const struct step *s = &c->steps[i];
         double e = 0;
         if (s->code == STEP_ATTEND) e = kv[c->params.kv_type];
-        if (s->code == STEP_OP && s->op->code == OP_MATMUL) e = matmul_error(&s->matmul, c->kernels.act_excess);
+        if ((s->code == STEP_OP && s->op->code == OP_MATMUL) || s->code == STEP_EXPERT_MATMUL) e = matmul_error(&s->matmul, c->kernels.act_excess);
         squares += e * e;
     }
     return sqrt(squares);

@@ -93,6 +93,35 @@ static inline struct act_row act_row(const struct cpu_acts *a, int in, int n, in
     return (struct act_row){a->q + t0 * (size_t)in + 4 * i, a->group + t0 * units + i, a->halves + t0 * units + i, MIN(ACT_TILE, n - (int)t0)};
 }
 
+/* e^x without branches, so that loops over it vectorise: x = n ln 2 + r, |r| <= ln 2 / 2, a polynomial for e^r, n into the exponent.
+ * Within 2 ulp on [-87, 88]; saturates outside to 1.6e-38 and 1.7e38; coefficients: Cephes expf. */
+static inline float exp_fast(float x)
+{
+    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
+    const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
+    float n = (x * 1.44269504f + shift) - shift;
+    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
+    float p = 1.9875691500e-4f;
+    p = p * r + 1.3981999507e-3f;
+    p = p * r + 8.3334519073e-3f;
+    p = p * r + 4.1665795894e-2f;
+    p = p * r + 1.6666665459e-1f;
+    p = p * r + 5.0000001201e-1f;
+    p = p * (r * r) + r + 1.0f;
+    return f32_from_bits(f32_bits(p) + ((uint32_t)(int32_t)n << 23));
+}
+
+/* p[n]: scores of a head for the positions from pos on -> what the job makes of them; at: the token's own position. */
+static inline void attend_adjust(float *p, int n, float softcap, float slope, int pos, int at)
+{
+    if (softcap > 0) {
+        const float inv = 2.0f / softcap;
+        for (int j = 0; j < n; j++) p[j] = softcap * (1.0f - 2.0f / (exp_fast(p[j] * inv) + 1.0f)); /* tanh u = 1 - 2 / (e^2u + 1) */
+    }
+    if (slope > 0)
+        for (int j = 0; j < n; j++) p[j] -= slope * (float)(at - pos - j);
+}
+
 struct cpu_format;
 
 /* One matmul: y[t][o] = sum_i w(o)[i] x[t][i] + bias[o]. */
@@ -138,7 +167,10 @@ struct cpu_attend {
     uint8_t *const *blocks; /* addresses of the sequence's KV blocks */
     int kv_head, n_q, n_tokens;
     int n_pos;              /* positions that the first token attends to: 0 .. n_pos - 1; each next one sees one more */
-    float scale;
+    float scale, softcap;   /* softcap 0: none */
+    int window;             /* positions that a token sees at most; 0: all */
+    const float *slopes;    /* [n_q] taken off a score per position of distance; NULL: none */
+    const float *sinks;     /* [n_q] one more score each, whose value is 0; NULL: none */
     const float *q;         /* token t: [n_q][k_dim] at q + t * q_stride */
     float *out;             /* token t: [n_q][v_dim] at out + t * out_stride */
     size_t q_stride, out_stride;
@@ -148,12 +180,16 @@ struct cpu_attend {
 struct cpu_kernels {
     const char *tier;
     int act_excess; /* how many times larger than its largest magnitude asks for the scale of an int8 group may be: 1 or 2 */
-    void (*rms_norm)(float *dst, const float *x, const float *w, const float *b, int n, float eps); /* b may be NULL */
+    void (*rms_norm)(float *dst, const float *x, const float *w, const float *b, int n, float eps); /* w, b may be NULL */
     void (*layer_norm)(float *dst, const float *x, const float *w, const float *b, int n, float eps);
     void (*rope)(float *x, const float *cos_sin, const struct rope *r); /* one token; cos_sin [n_rot/2][2] */
     void (*act)(float *dst, const float *x, int n, enum activation f);
     void (*glu)(float *dst, const float *gate, const float *up, int n, enum activation f);
     void (*add)(float *dst, const float *a, const float *b, int n);
+    void (*scale)(float *dst, const float *x, int n, float factor);
+    void (*softcap)(float *dst, const float *x, int n, float cap);
+    void (*clamp)(float *dst, const float *x, int n, float most);
+    void (*add_scaled)(float *dst, const float *x, int n, float factor); /* dst += factor * x */
     void (*quantize)(const float *x, int n, struct act_row row); /* n a multiple of ACT_GROUP */
     void (*tile_f32)(const float *x, int n, float *dst, int T);     /* dst[i * T] */
     void (*tile_bf16)(const float *x, int n, uint16_t *dst, int T); /* dst[i / 2 * T * 2 + i % 2] */

@@ -12,7 +12,18 @@ enum split {
     SPLIT_ONE,    /* thread 0 does it */
 };
 
-enum step_code { STEP_ROPE_TABLES, STEP_OP, STEP_ACTS, STEP_KV_STORE, STEP_ATTEND };
+enum step_code {
+    STEP_ROPE_TABLES,
+    STEP_OP,
+    STEP_ACTS,
+    STEP_KV_STORE,
+    STEP_ATTEND,
+    /* MATMUL_EXPERTS: rows in the order of their experts, their activations, products, and back to the order of tokens */
+    STEP_EXPERT_SORT,
+    STEP_EXPERT_ROWS,
+    STEP_EXPERT_MATMUL,
+    STEP_EXPERT_OUT,
+};
 
 /* A step is an operation of the program, or a part of one. */
 struct step {
@@ -24,9 +35,23 @@ struct step {
     bool barrier;  /* threads must meet before this step: it touches what a step since the last meeting wrote, or the reverse */
     bool selected; /* after SELECT: works on the tokens that want logits */
     /* prepared operands */
-    const float *w, *b;        /* norm weight and bias as f32 */
-    struct cpu_matmul matmul;  /* all but n, x, y, acts */
+    const float *w, *b;        /* norm weight and bias, slopes and sinks of attention, bias of a choice or of experts: as f32 */
+    struct cpu_matmul matmul;  /* all but n, x, y, acts; of experts: of the first */
+    const struct cpu_packed *experts; /* [experts] of a matmul whose format packs */
+    const struct tensor *views;       /* [experts] each matrix by itself */
     int rope_table;
+};
+
+/* Of the MATMUL_EXPERTS in progress: a row is one chosen expert of one token, number token * n_used + choice. */
+struct cpu_experts {
+    int *order;       /* [rows]: their numbers, those of one expert behind each other */
+    int *expert;      /* [rows]: of each place in order */
+    int *first;       /* [experts + 1]: place where an expert's begin */
+    int *busy;        /* [n_busy]: experts that have rows */
+    int n_rows, n_busy;
+    float *x, *y;     /* [rows][in], [rows][out] in this order */
+    struct cpu_acts acts;
+    size_t most_rows, in, out, count; /* largest of the program: rows, widths, experts */
 };
 
 struct cpu_rope_table {
@@ -62,6 +87,7 @@ struct cpu {
     float **reg;           /* [n_regs]: [max_batch][width]; the register of the logits points to the caller's memory */
     struct cpu_acts *acts; /* [n_regs]; NULL where no matmul wants them */
     int logits_reg;
+    struct cpu_experts experts;
     void **scratch;        /* [n_threads] */
     void *block_memory;    /* registers, activations and scratch: one allocation */
     size_t block_memory_bytes;
@@ -90,7 +116,16 @@ struct cpu {
     size_t seq_first_cap;
 };
 
+static inline float *cpu_row(const struct cpu *c, int reg, int t) { return c->reg[reg] + (size_t)t * (size_t)c->program->reg_width[reg]; }
+static inline int cpu_n_tokens(const struct cpu *c, const struct step *s) { return s->selected ? c->n_selected : c->batch->n; }
+
 kg_status cpu_plan(struct cpu *c); /* steps, rope tables */
+/* experts.c: the choice of one token (scratch: 5 n floats), and the steps of MATMUL_EXPERTS */
+void cpu_route(const struct route *route, const float *x, const float *bias, int n, float *scratch, float *dst);
+void cpu_experts_sort(struct cpu *c, const struct step *s);
+void cpu_experts_rows(struct cpu *c, const struct step *s, atomic_int *next);
+void cpu_experts_matmul(struct cpu *c, const struct step *s, int n_threads, void *scratch, atomic_int *next);
+void cpu_experts_out(struct cpu *c, const struct step *s, int t);
 kg_status cpu_run(void *ctx, const struct batch *batch);
 
 #endif

@@ -10,24 +10,6 @@
 
 #define LANES 16
 
-/* e^x without branches, so that loops over it vectorise: x = n ln 2 + r, |r| <= ln 2 / 2, a polynomial for e^r, n into the exponent.
- * Within 2 ulp on [-87, 88]; saturates outside to 1.6e-38 and 1.7e38; coefficients: Cephes expf. */
-static inline float exp_fast(float x)
-{
-    x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
-    const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
-    float n = (x * 1.44269504f + shift) - shift;
-    float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
-    float p = 1.9875691500e-4f;
-    p = p * r + 1.3981999507e-3f;
-    p = p * r + 8.3334519073e-3f;
-    p = p * r + 4.1665795894e-2f;
-    p = p * r + 1.6666665459e-1f;
-    p = p * r + 5.0000001201e-1f;
-    p = p * (r * r) + r + 1.0f;
-    return f32_from_bits(f32_bits(p) + ((uint32_t)(int32_t)n << 23));
-}
-
 /* Pairwise sum of LANES partial sums. */
 static float lanes_sum(const float *a)
 {
@@ -53,7 +35,7 @@ static float dot_f32(const float *a, const float *b, int n)
 static void rms_norm(float *dst, const float *x, const float *w, const float *b, int n, float eps)
 {
     float r = 1.0f / sqrtf(dot_f32(x, x, n) / (float)n + eps);
-    for (int i = 0; i < n; i++) dst[i] = x[i] * r * w[i] + (b ? b[i] : 0.0f);
+    for (int i = 0; i < n; i++) dst[i] = x[i] * r * (w ? w[i] : 1.0f) + (b ? b[i] : 0.0f);
 }
 
 static void layer_norm(float *dst, const float *x, const float *w, const float *b, int n, float eps)
@@ -64,7 +46,7 @@ static void layer_norm(float *dst, const float *x, const float *w, const float *
     memset(acc, 0, sizeof acc);
     for (int i = 0; i < n; i++) acc[i % LANES] += (x[i] - mean) * (x[i] - mean);
     float r = 1.0f / sqrtf(lanes_sum(acc) / (float)n + eps);
-    for (int i = 0; i < n; i++) dst[i] = (x[i] - mean) * r * w[i] + (b ? b[i] : 0.0f);
+    for (int i = 0; i < n; i++) dst[i] = (x[i] - mean) * r * (w ? w[i] : 1.0f) + (b ? b[i] : 0.0f);
 }
 
 static void rope(float *x, const float *cos_sin, const struct rope *r)
@@ -87,6 +69,7 @@ static inline float gelu_tanh(float x)
     float u = 0.7978845608028654f * (x + 0.044715f * x * x * x);
     return x / (1.0f + exp_fast(-2.0f * u)); /* (1 + tanh u) / 2 = 1 / (1 + e^-2u) */
 }
+static inline float sigmoid_fast(float x) { return 1.0f / (1.0f + exp_fast(-x)); }
 static inline float gelu_erf(float x) { return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f)); }
 
 static void act(float *dst, const float *x, int n, enum activation f)
@@ -104,7 +87,24 @@ static void act(float *dst, const float *x, int n, enum activation f)
     case ACTIVATION_RELU:
         for (int i = 0; i < n; i++) dst[i] = x[i] > 0 ? x[i] : 0;
         break;
+    case ACTIVATION_RELU_SQUARED:
+        for (int i = 0; i < n; i++) dst[i] = x[i] > 0 ? x[i] * x[i] : 0;
+        break;
+    case ACTIVATION_SIGMOID:
+        for (int i = 0; i < n; i++) dst[i] = sigmoid_fast(x[i]);
+        break;
+    case ACTIVATION_SWIGLU_OAI:
     case ACTIVATION_N: break;
+    }
+}
+
+static inline float clamped(float x, float least, float most) { return x < least ? least : x > most ? most : x; }
+
+static void swiglu_oai(float *dst, const float *gate, const float *up, int n)
+{
+    for (int i = 0; i < n; i++) {
+        const float g = gate[i] > 7.0f ? 7.0f : gate[i];
+        dst[i] = g / (1.0f + exp_fast(-1.702f * g)) * (clamped(up[i], -7.0f, 7.0f) + 1.0f);
     }
 }
 
@@ -112,6 +112,10 @@ static void glu(float *dst, const float *gate, const float *up, int n, enum acti
 {
     if (f == ACTIVATION_SILU) {
         for (int i = 0; i < n; i++) dst[i] = silu(gate[i]) * up[i];
+        return;
+    }
+    if (f == ACTIVATION_SWIGLU_OAI) {
+        swiglu_oai(dst, gate, up, n);
         return;
     }
     float part[64]; /* dst may be gate or up */
@@ -125,6 +129,27 @@ static void glu(float *dst, const float *gate, const float *up, int n, enum acti
 static void add(float *dst, const float *a, const float *b, int n)
 {
     for (int i = 0; i < n; i++) dst[i] = a[i] + b[i];
+}
+
+static void scale(float *dst, const float *x, int n, float factor)
+{
+    for (int i = 0; i < n; i++) dst[i] = factor * x[i];
+}
+
+static void softcap(float *dst, const float *x, int n, float cap)
+{
+    const float inv = 2.0f / cap;
+    for (int i = 0; i < n; i++) dst[i] = cap * (1.0f - 2.0f / (exp_fast(x[i] * inv) + 1.0f));
+}
+
+static void clamp(float *dst, const float *x, int n, float most)
+{
+    for (int i = 0; i < n; i++) dst[i] = clamped(x[i], -most, most);
+}
+
+static void add_scaled(float *dst, const float *x, int n, float factor)
+{
+    for (int i = 0; i < n; i++) dst[i] += factor * x[i];
 }
 
 /* The largest magnitude of n values; NaN if one is NaN: its bits are above those of every number. */
@@ -240,21 +265,25 @@ static size_t attend_scratch_bytes(int n_rows, int k_dim, int v_dim)
     return (size_t)(KV_BLOCK * MAX(k_dim, v_dim) + 2 * n_rows + n_rows * KV_BLOCK) * sizeof(float);
 }
 
-/* Scores of one block; what they do to the running maximum and sum (online softmax: Milakov and Gimelshein 2018). */
-static void block_scores(const struct cpu_attend *a, const float *k, int n, const float *q, float *p, float *top, float *sum, float *out)
+/* Scores of one block, from its position `from` on up to n; what they do to the running maximum and sum (online softmax: Milakov and
+ * Gimelshein 2018). pos: the block's first position. */
+static void block_scores(const struct cpu_attend *a, int h, const float *k, int pos, int from, int n, float *p, float *top, float *sum)
 {
-    int k_dim = a->kv->k_dim, v_dim = a->kv->v_dim;
-    float s[KV_BLOCK] = {0};
+    const int k_dim = a->kv->k_dim, v_dim = a->kv->v_dim;
+    const float *q = a->q + h * k_dim;
+    float *out = a->out + h * v_dim, s[KV_BLOCK] = {0};
     for (int i = 0; i < k_dim; i++)
         for (int j = 0; j < KV_BLOCK; j++) s[j] += q[i] * k[i * KV_BLOCK + j];
+    for (int j = 0; j < KV_BLOCK; j++) s[j] *= a->scale;
+    attend_adjust(s, KV_BLOCK, a->softcap, a->slopes ? a->slopes[h] : 0, pos, a->n_pos - 1);
     float m = *top;
-    for (int j = 0; j < n; j++) m = fmaxf(m, s[j] * a->scale);
+    for (int j = from; j < n; j++) m = fmaxf(m, s[j]);
     float fade = expf(*top - m); /* 0 for the first block: exp(-inf) */
     if (fade != 1.0f)
         for (int i = 0; i < v_dim; i++) out[i] *= fade;
     *sum *= fade;
     for (int j = 0; j < KV_BLOCK; j++) {
-        p[j] = j < n ? exp_fast(s[j] * a->scale - m) : 0.0f;
+        p[j] = j >= from && j < n ? exp_fast(s[j] - m) : 0.0f;
         *sum += p[j];
     }
     *top = m;
@@ -262,21 +291,20 @@ static void block_scores(const struct cpu_attend *a, const float *k, int n, cons
 
 static void attend_token(const struct cpu_attend *a)
 {
-    int k_dim = a->kv->k_dim, v_dim = a->kv->v_dim, n_q = a->n_q;
+    int k_dim = a->kv->k_dim, v_dim = a->kv->v_dim, n_q = a->n_q, begin = a->window > 0 ? MAX(0, a->n_pos - a->window) : 0;
     float *wide = a->scratch, *top = wide + KV_BLOCK * MAX(k_dim, v_dim), *sum = top + n_q, *p = sum + n_q;
     for (int h = 0; h < n_q; h++) {
-        top[h] = -INFINITY;
-        sum[h] = 0;
+        top[h] = a->sinks ? a->sinks[h] : -INFINITY;
+        sum[h] = a->sinks ? 1 : 0;
     }
     memset(a->out, 0, (size_t)(n_q * v_dim) * sizeof(float));
-    for (int first = 0, b = 0; first < a->n_pos; first += KV_BLOCK, b++) {
-        int n = MIN(KV_BLOCK, a->n_pos - first);
+    for (int b = begin / KV_BLOCK; b * KV_BLOCK < a->n_pos; b++) {
+        const int first = b * KV_BLOCK, from = MAX(0, begin - first), n = MIN(KV_BLOCK, a->n_pos - first);
         widen_k(a->kv, a->blocks[b], a->kv_head, wide);
-        for (int h = 0; h < n_q; h++)
-            block_scores(a, wide, n, a->q + h * k_dim, p + h * KV_BLOCK, &top[h], &sum[h], a->out + h * v_dim);
+        for (int h = 0; h < n_q; h++) block_scores(a, h, wide, first, from, n, p + h * KV_BLOCK, &top[h], &sum[h]);
         widen_v(a->kv, a->blocks[b], a->kv_head, wide);
         for (int h = 0; h < n_q; h++)
-            for (int j = 0; j < n; j++)
+            for (int j = from; j < n; j++)
                 for (int i = 0; i < v_dim; i++) a->out[h * v_dim + i] += p[h * KV_BLOCK + j] * wide[j * v_dim + i];
     }
     for (int h = 0; h < n_q; h++)
@@ -381,6 +409,10 @@ static void fill_kernels(struct cpu_kernels *k)
         .act = act,
         .glu = glu,
         .add = add,
+        .scale = scale,
+        .softcap = softcap,
+        .clamp = clamp,
+        .add_scaled = add_scaled,
         .quantize = quantize,
         .tile_f32 = tile_f32,
         .tile_bf16 = tile_bf16,

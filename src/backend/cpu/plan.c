@@ -13,7 +13,7 @@ static double yarn_ramp(const struct rope *r, int pair)
     const double pi = 3.14159265358979323846;
     double turns_slow = r->n_rot * log(r->orig_ctx / (r->beta_fast * 2 * pi)) / (2 * log(r->base));
     double turns_fast = r->n_rot * log(r->orig_ctx / (r->beta_slow * 2 * pi)) / (2 * log(r->base));
-    double low = fmax(0, floor(turns_slow)), high = fmin(r->n_rot - 1, ceil(turns_fast));
+    double low = fmax(0, r->fractions ? turns_slow : floor(turns_slow)), high = fmin(r->n_rot - 1, r->fractions ? turns_fast : ceil(turns_fast));
     return 1 - fmin(1, fmax(0, (pair - low) / fmax(0.001, high - low)));
 }
 
@@ -46,7 +46,8 @@ static bool same_angles(const struct rope *a, const struct rope *b)
     x.style = y.style = ROPE_INTERLEAVED;
     return x.scaling == y.scaling && x.n_rot == y.n_rot && x.base == y.base && x.factor == y.factor && x.orig_ctx == y.orig_ctx &&
            x.low_freq == y.low_freq && x.high_freq == y.high_freq && x.beta_fast == y.beta_fast && x.beta_slow == y.beta_slow &&
-           x.ext_factor == y.ext_factor && x.attn_factor == y.attn_factor && x.factors == y.factors;
+           x.ext_factor == y.ext_factor && x.attn_factor == y.attn_factor && x.fractions == y.fractions &&
+           x.magnitude == y.magnitude && x.factors == y.factors;
 }
 
 static kg_status add_rope(struct cpu *c, const struct rope *r, int *index)
@@ -67,7 +68,7 @@ static kg_status add_rope(struct cpu *c, const struct rope *r, int *index)
     if (!t->freq || !t->cos_sin || !factors) return KG_ERR_MEMORY;
     if (r->factors) decode_f32(r->factors->type)(r->factors->data, factors, half);
     for (int i = 0; i < half; i++) t->freq[i] = rope_frequency(r, i, r->factors ? (double)factors[i] : 1.0);
-    t->magnitude = r->scaling == ROPE_SCALING_YARN ? (float)(r->attn_factor * (1 + 0.1 * log(r->factor))) : 1.0f;
+    t->magnitude = r->scaling == ROPE_SCALING_YARN ? (float)(r->attn_factor * (1 + 0.1 * log(r->factor))) : r->magnitude > 0 ? (float)r->magnitude : 1.0f;
     return KG_OK;
 }
 
@@ -77,16 +78,29 @@ static kg_status vector_f32(struct cpu *c, const struct tensor *t, const float *
 {
     *out = NULL;
     if (!t) return KG_OK;
-    float *v = arena_array(&c->arena, (size_t)t->ne[0], sizeof *v);
+    float *v = arena_array(&c->arena, (size_t)(t->ne[0] * t->ne[1]), sizeof *v);
     if (!v) return KG_ERR_MEMORY;
-    decode_f32(t->type)(t->data, v, t->ne[0]);
+    for (int64_t r = 0; r < t->ne[1]; r++) decode_f32(t->type)(tensor_row(t, r), v + r * t->ne[0], t->ne[0]);
     *out = v;
     return KG_OK;
 }
 
-static kg_status add_matmul(struct cpu *c, struct step *s)
+/* The slopes of positions, as program.h has them. */
+static kg_status slopes(struct cpu *c, const struct attention *a, const float **out)
 {
-    const struct tensor *t = s->op->w;
+    *out = NULL;
+    if (a->alibi == 0) return KG_OK;
+    float *m = arena_array(&c->arena, (size_t)a->n_heads, sizeof *m);
+    int p = 1;
+    if (!m) return KG_ERR_MEMORY;
+    while (2 * p <= a->n_heads) p *= 2;
+    for (int h = 0; h < a->n_heads; h++) m[h] = (float)exp2(-a->alibi * (h < p ? h + 1 : h - p + 0.5) / p);
+    *out = m;
+    return KG_OK;
+}
+
+static kg_status add_matmul(struct cpu *c, struct step *s, const struct tensor *t)
+{
     const struct cpu_format *f = c->kernels.format(t->type, c->params.activations);
     if (!f) return status_set(KG_ERR_UNSUPPORTED, "tensor %s: the cpu backend cannot multiply with type %s", t->name, type_by_id((uint32_t)t->type)->name);
     s->matmul = (struct cpu_matmul){.format = f, .tensor = t, .in = (int)t->ne[0], .out = (int)t->ne[1], .bias = s->b};
@@ -106,9 +120,38 @@ static kg_status add_matmul(struct cpu *c, struct step *s)
     return KG_OK;
 }
 
+/* One matrix after the other, each as if it were a tensor of its own. */
+static kg_status add_experts(struct cpu *c, struct step *s)
+{
+    const struct op *op = s->op;
+    const size_t n = (size_t)op->w->ne[2], out = (size_t)op->w->ne[1], row = tensor_row_bytes(op->w);
+    struct tensor *views = arena_array(&c->arena, n, sizeof *views);
+    struct cpu_packed *packed = arena_array(&c->arena, n, sizeof *packed);
+    if (!views || !packed) return KG_ERR_MEMORY;
+    for (size_t e = n; e-- > 0;) { /* the first at last: the step keeps its matmul */
+        views[e] = *op->w;
+        views[e].n_dims = 2;
+        views[e].ne[2] = 1;
+        views[e].data = (const uint8_t *)op->w->data + e * out * row;
+        views[e].n_bytes = out * row;
+        KG_TRY(add_matmul(c, s, &views[e]));
+        packed[e].data = (void *)(uintptr_t)s->matmul.packed;
+    }
+    s->experts = packed;
+    s->views = views;
+    KG_TRY(vector_f32(c, op->b, &s->b));
+    struct cpu_experts *x = &c->experts;
+    x->most_rows = MAX(x->most_rows, (size_t)c->params.max_batch * (size_t)op->n_used);
+    x->in = MAX(x->in, (size_t)op->w->ne[0]);
+    x->out = MAX(x->out, out);
+    x->count = MAX(x->count, n);
+    return KG_OK;
+}
+
 /* ---- steps ---- */
 
-/* What steps since the last barrier touched; register n_regs stands for the KV memory, n_regs + 1 + i for rope table i. */
+/* What steps since the last barrier touched; register n_regs stands for the KV memory, n_regs + 1 for the rope tables,
+ * n_regs + 2 for the rows of experts. */
 struct hazards {
     uint8_t *read, *written; /* [n]: 0 none, 1 by token-split steps only, 2 otherwise */
     int n;
@@ -149,6 +192,20 @@ static void step_registers(const struct cpu *c, const struct step *s, int reads[
         reads[1] = kv;
         *writes = op->dst;
         break;
+    case STEP_EXPERT_SORT:
+        reads[0] = op->src[1];
+        *writes = kv + 2;
+        break;
+    case STEP_EXPERT_ROWS:
+        reads[0] = op->src[0];
+        *writes = kv + 2;
+        break;
+    case STEP_EXPERT_MATMUL: *writes = kv + 2; break;
+    case STEP_EXPERT_OUT:
+        reads[0] = kv + 2;
+        reads[1] = op->src[1];
+        *writes = op->dst;
+        break;
     case STEP_OP:
         for (int i = 0; i < 3; i++) reads[i] = op->src[i];
         if (op->code == OP_ROPE) reads[0] = op->dst, reads[3] = kv + 1;
@@ -185,7 +242,7 @@ static kg_status add_op(struct cpu *c, struct hazards *h, const struct op *op, u
     case OP_LOGITS: return KG_OK; /* the matmul before it writes them */
     case OP_MATMUL:
         KG_TRY(vector_f32(c, op->b, &s.b));
-        KG_TRY(add_matmul(c, &s));
+        KG_TRY(add_matmul(c, &s, op->w));
         if (s.matmul.format->acts != ACTS_ROWS && !(acts_ready[op->src[0]] & 1u << s.matmul.format->acts)) {
             add_step(c, h, (struct step){.code = STEP_ACTS, .split = SPLIT_TOKENS, .op = op, .reg = op->src[0], .acts = s.matmul.format->acts, .selected = *selected});
             acts_ready[op->src[0]] |= (uint8_t)(1u << s.matmul.format->acts);
@@ -198,7 +255,23 @@ static kg_status add_op(struct cpu *c, struct hazards *h, const struct op *op, u
         KG_TRY(vector_f32(c, op->b, &s.b));
         break;
     case OP_ROPE: KG_TRY(add_rope(c, &op->rope, &s.rope_table)); break;
+    case OP_ROUTE: KG_TRY(vector_f32(c, op->b, &s.b)); break;
+    case OP_MATMUL_EXPERTS:
+        KG_TRY(add_experts(c, &s));
+        s.code = STEP_EXPERT_SORT;
+        s.split = SPLIT_ONE;
+        add_step(c, h, s);
+        s.code = STEP_EXPERT_ROWS;
+        s.split = SPLIT_SHARED;
+        add_step(c, h, s);
+        s.code = STEP_EXPERT_MATMUL;
+        add_step(c, h, s);
+        s.code = STEP_EXPERT_OUT;
+        s.split = SPLIT_TOKENS;
+        break;
     case OP_ATTENTION:
+        KG_TRY(slopes(c, &op->attention, &s.w));
+        KG_TRY(vector_f32(c, op->attention.sinks, &s.b));
         s.code = STEP_KV_STORE;
         add_step(c, h, s);
         s.code = STEP_ATTEND;
@@ -220,15 +293,18 @@ kg_status cpu_plan(struct cpu *c)
 {
     const struct program *p = c->program;
     size_t n_ops = (size_t)p->n_ops;
-    struct hazards h = {.n = p->n_regs + 2};
+    struct hazards h = {.n = p->n_regs + 3};
+    size_t n_matrices = 1;
     h.read = arena_alloc(&c->arena, (size_t)h.n);
     h.written = arena_alloc(&c->arena, (size_t)h.n);
     uint8_t *acts_ready = arena_alloc(&c->arena, (size_t)p->n_regs); /* per register: bits 1 << enum acts_kind */
     bool selected = false;
-    c->steps = arena_array(&c->arena, 2 * n_ops + 1, sizeof *c->steps);
-    c->next = arena_array(&c->arena, 2 * n_ops + 1, sizeof *c->next);
+    for (int i = 0; i < p->n_ops; i++)
+        if (p->ops[i].code == OP_MATMUL || p->ops[i].code == OP_MATMUL_EXPERTS) n_matrices += (size_t)p->ops[i].w->ne[2];
+    c->steps = arena_array(&c->arena, 4 * n_ops + 1, sizeof *c->steps);
+    c->next = arena_array(&c->arena, 4 * n_ops + 1, sizeof *c->next);
     c->rope_tables = arena_array(&c->arena, n_ops, sizeof *c->rope_tables);
-    c->packed = arena_array(&c->arena, n_ops, sizeof *c->packed);
+    c->packed = arena_array(&c->arena, n_matrices, sizeof *c->packed);
     if (!h.read || !h.written || !acts_ready || !c->steps || !c->next || !c->rope_tables || !c->packed) return KG_ERR_MEMORY;
     c->logits_reg = -1;
     add_step(c, &h, (struct step){.code = STEP_ROPE_TABLES, .split = SPLIT_TOKENS});

@@ -13,9 +13,6 @@ struct worker {
     void *scratch; /* its own */
 };
 
-static float *row(const struct cpu *c, int reg, int t) { return c->reg[reg] + (size_t)t * (size_t)c->program->reg_width[reg]; }
-
-static int n_tokens(const struct cpu *c, const struct step *s) { return s->selected ? c->n_selected : c->batch->n; }
 
 /* ---- steps that are split by tokens: one token ---- */
 
@@ -35,9 +32,9 @@ static void rope_tables(struct cpu *c, int t)
 
 static void make_acts(struct cpu *c, const struct step *s, int t)
 {
-    const int width = c->program->reg_width[s->reg], n = n_tokens(c, s);
+    const int width = c->program->reg_width[s->reg], n = cpu_n_tokens(c, s);
     const struct cpu_acts *a = &c->acts[s->reg];
-    const float *x = row(c, s->reg, t);
+    const float *x = cpu_row(c, s->reg, t);
     const int t0 = t / ACT_FLOAT_TILE * ACT_FLOAT_TILE, T = MIN(ACT_FLOAT_TILE, n - t0);
     const size_t at = (size_t)t0 * (size_t)width, even = (size_t)t0 * ROUND_UP((size_t)width, 2);
     switch (s->acts) {
@@ -52,7 +49,18 @@ static void kv_store(struct cpu *c, const struct op *op, int t)
 {
     const struct batch_token *tok = &c->batch->tokens[t];
     uint8_t *block = c->seq_blocks[c->seq_first[tok->seq] + (size_t)(tok->pos / KV_BLOCK)];
-    c->kernels.kv_store(&c->kv[op->attention.kv], block, tok->pos % KV_BLOCK, row(c, op->src[1], t), row(c, op->src[2], t));
+    c->kernels.kv_store(&c->kv[op->attention.kv], block, tok->pos % KV_BLOCK, cpu_row(c, op->src[1], t), cpu_row(c, op->src[2], t));
+}
+
+/* A row, or each head of it. */
+static void norm(const struct cpu_kernels *k, const struct step *s, float *dst, const float *x, int width)
+{
+    const struct op *op = s->op;
+    const int n = op->w ? (int)op->w->ne[0] : width;
+    for (int i = 0; i < width; i += n) {
+        const int at = op->w && op->w->ne[1] > 1 ? i : 0;
+        (op->code == OP_RMS_NORM ? k->rms_norm : k->layer_norm)(dst + i, x + i, s->w ? s->w + at : NULL, s->b ? s->b + at : NULL, n, (float)op->eps);
+    }
 }
 
 static void token_op(const struct worker *w, const struct step *s, int t)
@@ -61,8 +69,8 @@ static void token_op(const struct worker *w, const struct step *s, int t)
     const struct op *op = s->op;
     const struct cpu_kernels *k = &c->kernels;
     const struct batch_token *tok = &c->batch->tokens[t];
-    float *dst = row(c, op->dst, t);
-    const float *x = op->src[0] >= 0 ? row(c, op->src[0], t) : NULL;
+    float *dst = cpu_row(c, op->dst, t);
+    const float *x = op->src[0] >= 0 ? cpu_row(c, op->src[0], t) : NULL;
     int width = c->program->reg_width[op->dst];
     switch (op->code) {
     case OP_EMBED: decode_f32(op->w->type)(tensor_row(op->w, tok->id), dst, width); break;
@@ -70,12 +78,26 @@ static void token_op(const struct worker *w, const struct step *s, int t)
         decode_f32(op->w->type)(tensor_row(op->w, tok->pos), w->scratch, width);
         k->add(dst, x, w->scratch, width);
         break;
-    case OP_RMS_NORM: k->rms_norm(dst, x, s->w, s->b, width, (float)op->eps); break;
-    case OP_LAYER_NORM: k->layer_norm(dst, x, s->w, s->b, width, (float)op->eps); break;
+    case OP_RMS_NORM:
+    case OP_LAYER_NORM: norm(k, s, dst, x, width); break;
     case OP_ROPE: k->rope(dst, c->rope_tables[s->rope_table].cos_sin + (size_t)t * (size_t)op->rope.n_rot, &op->rope); break;
     case OP_ACT: k->act(dst, x, width, op->activation); break;
-    case OP_GLU: k->glu(dst, x, row(c, op->src[1], t), width, op->activation); break;
-    case OP_ADD: k->add(dst, x, row(c, op->src[1], t), width); break;
+    case OP_GLU: k->glu(dst, x, cpu_row(c, op->src[1], t), width, op->activation); break;
+    case OP_ADD: k->add(dst, x, cpu_row(c, op->src[1], t), width); break;
+    case OP_GATE: {
+        float gate;
+        k->act(&gate, cpu_row(c, op->src[1], t), 1, op->activation);
+        k->scale(dst, x, width, gate);
+        break;
+    }
+    case OP_SCALE: k->scale(dst, x, width, (float)op->value); break;
+    case OP_SOFTCAP: k->softcap(dst, x, width, (float)op->value); break;
+    case OP_CLAMP: k->clamp(dst, x, width, (float)op->value); break;
+    case OP_ROUTE: cpu_route(&op->route, x, s->b, c->program->reg_width[op->src[0]], w->scratch, dst); break;
+    case OP_COMBINE:
+        k->scale(dst, x, width, cpu_row(c, op->src[1], t)[op->n_used]);
+        for (int i = 1; i < op->n_used; i++) k->add_scaled(dst, x + (size_t)i * (size_t)width, width, cpu_row(c, op->src[1], t)[op->n_used + i]);
+        break;
     default: break; /* the others are not split by tokens */
     }
 }
@@ -86,7 +108,7 @@ static void matmul(const struct worker *w, const struct step *s, atomic_int *nex
 {
     const struct cpu *c = w->c;
     struct cpu_matmul m = s->matmul;
-    m.n = n_tokens(c, s);
+    m.n = cpu_n_tokens(c, s);
     m.x = c->reg[s->op->src[0]];
     m.acts = c->acts[s->op->src[0]];
     m.y = c->reg[s->op->dst];
@@ -114,8 +136,12 @@ static void attend(const struct worker *w, const struct step *s, atomic_int *nex
             .n_tokens = tile->n,
             .n_pos = tok->pos + 1,
             .scale = (float)a->scale,
-            .q = row(c, s->op->src[0], tile->first) + h * n_q * a->k_dim,
-            .out = row(c, s->op->dst, tile->first) + h * n_q * a->v_dim,
+            .softcap = (float)a->softcap,
+            .window = a->window,
+            .slopes = s->w ? s->w + h * n_q : NULL,
+            .sinks = s->b ? s->b + h * n_q : NULL,
+            .q = cpu_row(c, s->op->src[0], tile->first) + h * n_q * a->k_dim,
+            .out = cpu_row(c, s->op->dst, tile->first) + h * n_q * a->v_dim,
             .q_stride = (size_t)c->program->reg_width[s->op->src[0]],
             .out_stride = (size_t)c->program->reg_width[s->op->dst],
             .scratch = w->scratch,
@@ -127,7 +153,7 @@ static void attend(const struct worker *w, const struct step *s, atomic_int *nex
 static void select_rows(struct cpu *c, const struct op *op)
 {
     size_t n_bytes = (size_t)c->program->reg_width[op->src[0]] * sizeof(float);
-    for (int i = 0; i < c->n_selected; i++) memmove(row(c, op->dst, i), row(c, op->src[0], c->selected[i]), n_bytes);
+    for (int i = 0; i < c->n_selected; i++) memmove(cpu_row(c, op->dst, i), cpu_row(c, op->src[0], c->selected[i]), n_bytes);
 }
 
 static void token_step(const struct worker *w, const struct step *s, int t)
@@ -136,6 +162,7 @@ static void token_step(const struct worker *w, const struct step *s, int t)
     case STEP_ROPE_TABLES: rope_tables(w->c, t); break;
     case STEP_ACTS: make_acts(w->c, s, t); break;
     case STEP_KV_STORE: kv_store(w->c, s->op, t); break;
+    case STEP_EXPERT_OUT: cpu_experts_out(w->c, s, t); break;
     default: token_op(w, s, t); break;
     }
 }
@@ -150,7 +177,7 @@ static int run_token_steps(const struct worker *w, int first)
     const struct step *s = &c->steps[first];
     int count = 1;
     while (first + count < c->n_steps && s[count].split == SPLIT_TOKENS && !s[count].barrier && !is_tapped(c, &s[count - 1])) count++;
-    const int64_t n = n_tokens(c, s);
+    const int64_t n = cpu_n_tokens(c, s);
     for (int t = (int)(n * w->i / w->n), end = (int)(n * (w->i + 1) / w->n); t < end; t++)
         for (int i = 0; i < count; i++) token_step(w, &s[i], t);
     return count;
@@ -160,7 +187,7 @@ static void show_tap(const struct worker *w, const struct step *s)
 {
     const struct cpu *c = w->c;
     pool_barrier(c->pool);
-    if (w->i == 0) c->batch->tap(c->batch->tap_ctx, s->op, n_tokens(c, s), c->program->reg_width[s->op->dst], c->reg[s->op->dst], NULL);
+    if (w->i == 0) c->batch->tap(c->batch->tap_ctx, s->op, cpu_n_tokens(c, s), c->program->reg_width[s->op->dst], c->reg[s->op->dst], NULL);
     pool_barrier(c->pool);
 }
 
@@ -169,7 +196,7 @@ static void show_input(const struct worker *w, const struct step *s)
     const struct cpu *c = w->c;
     int src = s->op->src[0];
     pool_barrier(c->pool);
-    if (w->i == 0) c->batch->input(c->batch->input_ctx, s->op, n_tokens(c, s), c->program->reg_width[src], c->reg[src], NULL);
+    if (w->i == 0) c->batch->input(c->batch->input_ctx, s->op, cpu_n_tokens(c, s), c->program->reg_width[src], c->reg[src], NULL);
     pool_barrier(c->pool);
 }
 
@@ -185,8 +212,11 @@ static void run_thread(void *ctx, int i, int n)
         if (s->split == SPLIT_TOKENS) {
             at += run_token_steps(&w, at);
         } else {
-            if (s->split == SPLIT_ONE && i == 0) select_rows(c, s->op);
-            if (s->code == STEP_ATTEND) attend(&w, s, &c->next[at]);
+            if (s->split == SPLIT_ONE && s->code == STEP_OP && i == 0) select_rows(c, s->op);
+            if (s->code == STEP_EXPERT_SORT && i == 0) cpu_experts_sort(c, s);
+            if (s->code == STEP_EXPERT_ROWS) cpu_experts_rows(c, s, &c->next[at]);
+            else if (s->code == STEP_EXPERT_MATMUL) cpu_experts_matmul(c, s, n, w.scratch, &c->next[at]);
+            else if (s->code == STEP_ATTEND) attend(&w, s, &c->next[at]);
             else if (s->split == SPLIT_SHARED) matmul(&w, s, &c->next[at]);
             at++;
         }

@@ -174,11 +174,17 @@ static int plan_rope(struct gpu *g, int i)
 
 enum { HEAD_MOST = 256 };
 
-static kg_status check_heads(const struct gpu *g, const struct op *op)
+/* What no kernel does. */
+static kg_status check_op(const struct gpu *g, const struct op *op)
 {
+    bool norm = op->code == OP_RMS_NORM || op->code == OP_LAYER_NORM, act = op->code == OP_ACT || op->code == OP_GLU;
+    if (norm && (!op->w || op->w->ne[0] != g->program->reg_width[op->dst])) return refuse(g, op, "norms of heads, or without weights, do not run on GPUs yet");
+    if (act && op->activation > ACTIVATION_RELU) return refuse(g, op, "this activation does not run on GPUs yet");
     if (op->code == OP_ROPE && op->rope.head_dim > HEAD_MOST) return refuse(g, op, "heads of more than 256");
     if (op->code != OP_ATTENTION) return KG_OK;
     const struct attention *a = &op->attention;
+    if (a->window || a->softcap != 0 || a->alibi != 0 || a->sinks)
+        return refuse(g, op, "windows, caps, slopes and sinks of attention do not run on GPUs yet");
     int most = g->params.kv_type == KG_KV_F32 ? HEAD_MOST / 2 : HEAD_MOST;
     if (a->k_dim > most || a->v_dim > most)
         return refuse(g, op, g->params.kv_type == KG_KV_F32 ? "heads of more than 128 with an f32 cache" : "heads of more than 256");
@@ -189,7 +195,6 @@ static kg_status plan_op(struct gpu *g, int *i)
 {
     const struct op *op = &g->program->ops[*i];
     struct gpu_step s = {.op = op, .src = op->src[0], .dst = {op->dst, -1, -1}, .res = -1};
-    KG_TRY(check_heads(g, op));
     switch (op->code) {
     case OP_EMBED:
     case OP_POS_EMBED:
@@ -211,7 +216,7 @@ static kg_status plan_op(struct gpu *g, int *i)
     case OP_ADD: s.code = STEP_ADD; break;
     case OP_SELECT: s.code = STEP_SELECT; break;
     case OP_LOGITS: return KG_OK;
-    default: return refuse(g, op, "unknown operation");
+    default: return refuse(g, op, "this operation does not run on GPUs yet");
     }
     g->steps[g->n_steps++] = s;
     return KG_OK;
@@ -223,6 +228,7 @@ kg_status gpu_plan(struct gpu *g)
     g->steps = arena_array(&g->arena, (size_t)p->n_ops, sizeof *g->steps);
     g->weights = arena_array(&g->arena, (size_t)p->n_ops, sizeof *g->weights);
     if (!g->steps || !g->weights) return KG_ERR_MEMORY;
+    for (int i = 0; i < p->n_ops; i++) KG_TRY(check_op(g, &p->ops[i]));
     for (int i = 0; i < p->n_ops; i++) KG_TRY(plan_op(g, &i));
     for (int i = 1; i < g->n_steps; i++) {
         struct gpu_step *s = &g->steps[i], *before = s - 1;
@@ -240,8 +246,9 @@ static const double pi = 3.14159265358979323846;
 static double yarn_keep(const struct rope *r, int i)
 {
     double per_pair = r->n_rot / (2 * log(r->base));
-    double low = fmax(floor(per_pair * log(r->orig_ctx / (2 * pi * r->beta_fast))), 0);
-    double high = fmin(ceil(per_pair * log(r->orig_ctx / (2 * pi * r->beta_slow))), r->n_rot - 1);
+    double low = per_pair * log(r->orig_ctx / (2 * pi * r->beta_fast)), high = per_pair * log(r->orig_ctx / (2 * pi * r->beta_slow));
+    low = fmax(r->fractions ? low : floor(low), 0);
+    high = fmin(r->fractions ? high : ceil(high), r->n_rot - 1);
     double ramp = (i - low) / fmax(high - low, 0.001);
     return r->ext_factor * (1 - fmin(fmax(ramp, 0), 1));
 }
@@ -275,5 +282,5 @@ float gpu_rope_turns(const struct rope *r, uint32_t *turn)
         turn[2 * i] = (uint32_t)high;
         turn[2 * i + 1] = (uint32_t)low;
     }
-    return r->scaling == ROPE_SCALING_YARN ? (float)(r->attn_factor * (1 + 0.1 * log(r->factor))) : 1;
+    return r->scaling == ROPE_SCALING_YARN ? (float)(r->attn_factor * (1 + 0.1 * log(r->factor))) : r->magnitude > 0 ? (float)r->magnitude : 1;
 }

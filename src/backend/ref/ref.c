@@ -30,13 +30,14 @@ static kg_status check_tensor(const struct op *op, const struct tensor *t)
 static kg_status check_op(const struct op *op)
 {
     if ((unsigned)op->code >= OP_N_CODES) return status_set(KG_ERR_UNSUPPORTED, "reference backend: unknown operation %d", (int)op->code);
-    if ((op->code == OP_ACT || op->code == OP_GLU) && (unsigned)op->activation >= ACTIVATION_N)
+    if ((op->code == OP_ACT || op->code == OP_GLU || op->code == OP_GATE) && (unsigned)op->activation >= ACTIVATION_N)
         return status_set(KG_ERR_UNSUPPORTED, "reference backend: %s: unknown activation %d", op_name(op->code), (int)op->activation);
     if (op->code == OP_ROPE && ((unsigned)op->rope.style > ROPE_HALVES || (unsigned)op->rope.scaling > ROPE_SCALING_YARN))
         return status_set(KG_ERR_UNSUPPORTED, "reference backend: rope: unknown style %d or scaling %d", (int)op->rope.style, (int)op->rope.scaling);
     KG_TRY(check_tensor(op, op->w));
     KG_TRY(check_tensor(op, op->b));
     if (op->code == OP_ROPE) KG_TRY(check_tensor(op, op->rope.factors));
+    if (op->code == OP_ATTENTION) KG_TRY(check_tensor(op, op->attention.sinks));
     return KG_OK;
 }
 
@@ -64,19 +65,23 @@ static kg_status make_registers(struct ref *r)
 static kg_status make_scratch(struct ref *r)
 {
     const struct program *p = r->program;
-    size_t widest_w = 1, widest_b = 1;
+    size_t widest_w = 1, widest_b = 1, experts = 1;
     for (int i = 0; i < p->n_ops; i++) {
+        if (p->ops[i].code == OP_ROUTE) experts = MAX(experts, (size_t)p->reg_width[p->ops[i].src[0]]);
+        if (p->ops[i].code == OP_ATTENTION) widest_w = MAX(widest_w, (size_t)p->ops[i].attention.n_heads);
         if (p->ops[i].w) widest_w = MAX(widest_w, (size_t)p->ops[i].w->ne[0]);
         if (p->ops[i].b) widest_b = MAX(widest_b, (size_t)p->ops[i].b->ne[0]);
     }
     r->reg = arena_array(&r->arena, (size_t)p->n_regs + 1, sizeof *r->reg);
     r->row_w = arena_array(&r->arena, widest_w, sizeof *r->row_w);
     r->row_b = arena_array(&r->arena, widest_b, sizeof *r->row_b);
+    r->route = arena_array(&r->arena, experts, 3 * sizeof *r->route);
+    r->taken = arena_array(&r->arena, experts, 2 * sizeof *r->taken);
     r->freq = arena_array(&r->arena, (size_t)p->n_ops + 1, sizeof *r->freq);
     r->mscale = arena_array(&r->arena, (size_t)p->n_ops + 1, sizeof *r->mscale);
     r->token = arena_array(&r->arena, (size_t)r->max_batch, sizeof *r->token);
     r->kv_at = arena_array(&r->arena, (size_t)p->n_kv + 1, sizeof *r->kv_at);
-    if (!r->reg || !r->row_w || !r->row_b || !r->freq || !r->mscale || !r->token || !r->kv_at) return KG_ERR_MEMORY;
+    if (!r->reg || !r->row_w || !r->row_b || !r->route || !r->taken || !r->freq || !r->mscale || !r->token || !r->kv_at) return KG_ERR_MEMORY;
     for (int i = 0; i < p->n_ops; i++) {
         const struct op *op = &p->ops[i];
         if (op->code != OP_ROPE) continue;

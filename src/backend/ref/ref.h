@@ -38,6 +38,8 @@ struct ref {
     double *reg_data;
     size_t reg_bytes;
     double *row_w, *row_b; /* [widest row], [longest bias] one decoded row each */
+    double *route;    /* [3 * most experts] */
+    bool *taken;      /* [2 * most experts] */
     double **freq;    /* [n_ops] ROPE: [n_rot/2], else NULL */
     double *mscale;   /* [n_ops] ROPE: factor of cos and sin */
     int *token;       /* [max_batch] */

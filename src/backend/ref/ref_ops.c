@@ -38,22 +38,28 @@ static void run_pos_embed(struct ref *r, const struct ref_run *run, const struct
     }
 }
 
+/* One row of n numbers. w, b NULL: as if all 1, all 0. */
+static void norm_row(const struct op *op, const double *x, double *y, int n, const double *w, const double *b)
+{
+    double mean = 0, squares = 0;
+    if (op->code == OP_LAYER_NORM) {
+        for (int i = 0; i < n; i++) mean += x[i];
+        mean /= n;
+    }
+    for (int i = 0; i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
+    double divisor = sqrt(squares / n + op->eps);
+    for (int i = 0; i < n; i++) y[i] = (x[i] - mean) / divisor * (w ? w[i] : 1) + (b ? b[i] : 0);
+}
+
 static void run_norm(struct ref *r, const struct ref_run *run, const struct op *op)
 {
-    int n = width(r, op->dst);
-    ref_decode_row(op->w, 0, r->row_w);
-    if (op->b) ref_decode_row(op->b, 0, r->row_b);
-    for (int t = 0; t < run->n; t++) {
-        const double *x = row(r, op->src[0], t);
-        double *y = row(r, op->dst, t);
-        double mean = 0, squares = 0;
-        if (op->code == OP_LAYER_NORM) {
-            for (int i = 0; i < n; i++) mean += x[i];
-            mean /= n;
-        }
-        for (int i = 0; i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
-        double divisor = sqrt(squares / n + op->eps);
-        for (int i = 0; i < n; i++) y[i] = (x[i] - mean) / divisor * r->row_w[i] + (op->b ? r->row_b[i] : 0);
+    int all = width(r, op->dst), n = op->w ? (int)op->w->ne[0] : all;
+    for (int head = 0; head < all / n; head++) {
+        bool own = op->w && op->w->ne[1] > 1;
+        if (op->w) ref_decode_row(op->w, own ? head : 0, r->row_w);
+        if (op->b) ref_decode_row(op->b, own ? head : 0, r->row_b);
+        for (int t = 0; t < run->n; t++)
+            norm_row(op, row(r, op->src[0], t) + head * n, row(r, op->dst, t) + head * n, n, op->w ? r->row_w : NULL, op->b ? r->row_b : NULL);
     }
 }
 
@@ -85,8 +91,12 @@ double ref_rope_freq(const struct rope *rope, double *freq)
     } else if (rope->scaling == ROPE_SCALING_YARN) {
         /* pair number of the frequency that turns beta times over orig_ctx */
         double per_pair = rope->n_rot / (2 * log(rope->base));
-        double low = floor(per_pair * log(rope->orig_ctx / (2 * pi * rope->beta_fast)));
-        double high = ceil(per_pair * log(rope->orig_ctx / (2 * pi * rope->beta_slow)));
+        double low = per_pair * log(rope->orig_ctx / (2 * pi * rope->beta_fast));
+        double high = per_pair * log(rope->orig_ctx / (2 * pi * rope->beta_slow));
+        if (!rope->fractions) {
+            low = floor(low);
+            high = ceil(high);
+        }
         low = fmax(low, 0);
         high = fmin(high, rope->n_rot - 1);
         for (int i = 0; i < n; i++) {
@@ -96,7 +106,7 @@ double ref_rope_freq(const struct rope *rope, double *freq)
         }
         return rope->attn_factor * (1 + 0.1 * log(rope->factor));
     }
-    return 1;
+    return rope->magnitude > 0 ? rope->magnitude : 1;
 }
 
 static void run_rope(struct ref *r, const struct ref_run *run, const struct op *op, const double *freq, double mscale)
@@ -132,20 +142,36 @@ static struct kv_row kv_at(const struct ref *r, int layer, const struct batch_se
     return (struct kv_row){block + slot * k_width, block + KV_BLOCK * k_width + slot * v_width};
 }
 
+/* What a head takes off its scores for each position of distance. */
+static double alibi_slope(const struct attention *a, int h)
+{
+    int p = 1;
+    if (a->alibi == 0) return 0;
+    while (2 * p <= a->n_heads) p *= 2;
+    return h < p ? pow(2, -a->alibi * (h + 1) / p) : pow(2, -a->alibi * (h - p + 0.5) / p);
+}
+
 static void attend(struct ref *r, const struct attention *a, const struct batch_seq *seq, int pos, int h, const double *q, double *y)
 {
-    int kv_head = h / (a->n_heads / a->n_kv_heads);
-    double max = -INFINITY, sum = 0;
-    for (int j = 0; j <= pos; j++) {
-        r->score[j] = a->scale * dot(q, kv_at(r, a->kv, seq, j).k + (size_t)kv_head * (size_t)a->k_dim, a->k_dim);
+    int kv_head = h / (a->n_heads / a->n_kv_heads), first = a->window > 0 && pos >= a->window ? pos - a->window + 1 : 0;
+    double max = -INFINITY, sum = 0, slope = alibi_slope(a, h);
+    if (a->sinks) {
+        ref_decode_row(a->sinks, 0, r->row_w);
+        max = r->row_w[h];
+    }
+    for (int j = first; j <= pos; j++) {
+        double s = a->scale * dot(q, kv_at(r, a->kv, seq, j).k + (size_t)kv_head * (size_t)a->k_dim, a->k_dim);
+        if (a->softcap > 0) s = a->softcap * tanh(s / a->softcap);
+        r->score[j] = s - slope * (pos - j);
         max = fmax(max, r->score[j]);
     }
-    for (int j = 0; j <= pos; j++) {
+    if (a->sinks) sum = exp(r->row_w[h] - max);
+    for (int j = first; j <= pos; j++) {
         r->score[j] = exp(r->score[j] - max);
         sum += r->score[j];
     }
     for (int i = 0; i < a->v_dim; i++) y[i] = 0;
-    for (int j = 0; j <= pos; j++) {
+    for (int j = first; j <= pos; j++) {
         const double *v = kv_at(r, a->kv, seq, j).v + (size_t)kv_head * (size_t)a->v_dim;
         double p = r->score[j] / sum;
         for (int i = 0; i < a->v_dim; i++) y[i] += p * v[i];
@@ -177,21 +203,128 @@ static double activate(enum activation f, double x)
     case ACTIVATION_GELU_TANH: return 0.5 * x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x * x * x)));
     case ACTIVATION_GELU_ERF: return 0.5 * x * (1 + erf(x / sqrt(2)));
     case ACTIVATION_RELU: return x > 0 || isnan(x) ? x : 0;
+    case ACTIVATION_RELU_SQUARED: return x > 0 || isnan(x) ? x * x : 0;
+    case ACTIVATION_SIGMOID: return 1 / (1 + exp(-x));
+    case ACTIVATION_SWIGLU_OAI:
     case ACTIVATION_N: break;
     }
     return NAN;
 }
 
+static double clamp(double x, double least, double most) { return x < least ? least : x > most ? most : x; }
+
+static double glu(enum activation f, double x, double z)
+{
+    if (f != ACTIVATION_SWIGLU_OAI) return activate(f, x) * z;
+    x = clamp(x, -INFINITY, 7);
+    return x / (1 + exp(-1.702 * x)) * (clamp(z, -7, 7) + 1);
+}
+
+static double element(const struct op *op, double x, double z)
+{
+    switch (op->code) {
+    case OP_ACT: return activate(op->activation, x);
+    case OP_GLU: return glu(op->activation, x, z);
+    case OP_ADD: return x + z;
+    case OP_GATE: return activate(op->activation, z) * x;
+    case OP_SCALE: return op->value * x;
+    case OP_SOFTCAP: return op->value * tanh(x / op->value);
+    case OP_CLAMP: return clamp(x, -op->value, op->value);
+    default: return NAN;
+    }
+}
+
 static void run_elementwise(struct ref *r, const struct ref_run *run, const struct op *op)
+{
+    int n = width(r, op->dst), step = op->code == OP_GATE ? 0 : 1;
+    for (int t = 0; t < run->n; t++) {
+        const double *x = row(r, op->src[0], t), *z = op->src[1] >= 0 ? row(r, op->src[1], t) : x;
+        double *y = row(r, op->dst, t);
+        for (int i = 0; i < n; i++) y[i] = element(op, x[i], z[i * step]);
+    }
+}
+
+/* ---- experts ---- */
+
+/* The best of the numbers that are not taken yet; a NaN counts as the lowest. Takes it. */
+static int take_best(const double *x, int n, bool *taken)
+{
+    int best = -1;
+    for (int i = 0; i < n; i++)
+        if (!taken[i] && (best < 0 || x[i] > x[best] || (isnan(x[best]) && !isnan(x[i])))) best = i;
+    taken[best] = true;
+    return best;
+}
+
+/* Marks the experts of all groups but the n_groups_used best. */
+static void drop_groups(const struct route *route, const double *choice, int n, double *score, bool *scratch, bool *dropped)
+{
+    int size = n / route->n_groups;
+    for (int g = 0; g < route->n_groups; g++) {
+        memset(scratch, 0, (size_t)size * sizeof *scratch);
+        int a = take_best(choice + g * size, size, scratch), b = take_best(choice + g * size, size, scratch);
+        score[g] = choice[g * size + a] + choice[g * size + b];
+    }
+    memset(scratch, 0, (size_t)route->n_groups * sizeof *scratch);
+    for (int i = 0; i < route->n_groups_used; i++) take_best(score, route->n_groups, scratch);
+    for (int i = 0; i < n; i++) dropped[i] = !scratch[i / size];
+}
+
+static void run_route(struct ref *r, const struct ref_run *run, const struct op *op)
+{
+    const struct route *route = &op->route;
+    int n = width(r, op->src[0]);
+    double *p = r->route, *choice = p + n, *score = choice + n;
+    bool *taken = r->taken, *scratch = taken + n;
+    if (op->b) ref_decode_row(op->b, 0, r->row_b);
+    for (int t = 0; t < run->n; t++) {
+        const double *x = row(r, op->src[0], t);
+        double *chosen = row(r, op->dst, t), *weight = chosen + route->n_used, max = -INFINITY, sum = 0, total = 0;
+        for (int i = 0; i < n; i++) max = fmax(max, x[i]);
+        for (int i = 0; i < n; i++) sum += p[i] = route->sigmoid ? 1 / (1 + exp(-x[i])) : exp(x[i] - max);
+        for (int i = 0; i < n; i++) {
+            if (!route->sigmoid) p[i] /= sum;
+            choice[i] = p[i] + (op->b ? r->row_b[i] : 0);
+            taken[i] = false;
+        }
+        if (route->n_groups > 1) drop_groups(route, choice, n, score, scratch, taken);
+        for (int s = 0; s < route->n_used; s++) {
+            int e = take_best(choice, n, taken);
+            chosen[s] = e;
+            weight[s] = p[e];
+            total += p[e];
+        }
+        for (int s = 0; s < route->n_used; s++) weight[s] *= route->scale / (route->normed ? total : 1);
+    }
+}
+
+static void run_matmul_experts(struct ref *r, const struct ref_run *run, const struct op *op)
+{
+    int n_in = (int)op->w->ne[0], n_out = (int)op->w->ne[1], step = width(r, op->src[0]) == n_in ? 0 : n_in;
+    for (int e = 0; e < (int)op->w->ne[2]; e++) {
+        if (op->b) ref_decode_row(op->b, e, r->row_b);
+        for (int o = 0; o < n_out; o++) {
+            bool decoded = false;
+            for (int t = 0; t < run->n; t++)
+                for (int s = 0; s < op->n_used; s++) {
+                    if ((int)row(r, op->src[1], t)[s] != e) continue;
+                    if (!decoded) ref_decode_row(op->w, (int64_t)e * n_out + o, r->row_w);
+                    decoded = true;
+                    row(r, op->dst, t)[s * n_out + o] = dot(r->row_w, row(r, op->src[0], t) + s * step, n_in) + (op->b ? r->row_b[o] : 0);
+                }
+        }
+    }
+}
+
+static void run_combine(struct ref *r, const struct ref_run *run, const struct op *op)
 {
     int n = width(r, op->dst);
     for (int t = 0; t < run->n; t++) {
-        const double *x = row(r, op->src[0], t), *z = op->code == OP_ACT ? NULL : row(r, op->src[1], t);
+        const double *x = row(r, op->src[0], t), *weight = row(r, op->src[1], t) + op->n_used;
         double *y = row(r, op->dst, t);
         for (int i = 0; i < n; i++) {
-            if (op->code == OP_ADD) y[i] = x[i] + z[i];
-            else if (op->code == OP_GLU) y[i] = activate(op->activation, x[i]) * z[i];
-            else y[i] = activate(op->activation, x[i]);
+            y[i] = 0;
+            for (int s = 0; s < op->n_used; s++) y[i] += weight[s] * x[s * n + i];
         }
     }
 }
@@ -218,7 +351,14 @@ void ref_run_op(struct ref *r, const struct ref_run *run, int i_op)
     case OP_ATTENTION: run_attention(r, run, op); return;
     case OP_ACT:
     case OP_GLU:
-    case OP_ADD: run_elementwise(r, run, op); return;
+    case OP_ADD:
+    case OP_GATE:
+    case OP_SCALE:
+    case OP_SOFTCAP:
+    case OP_CLAMP: run_elementwise(r, run, op); return;
+    case OP_ROUTE: run_route(r, run, op); return;
+    case OP_MATMUL_EXPERTS: run_matmul_experts(r, run, op); return;
+    case OP_COMBINE: run_combine(r, run, op); return;
     case OP_LOGITS: run_logits(r, run, op); return;
     case OP_SELECT: /* ref_run does it: it changes the batch */
     case OP_N_CODES: return;

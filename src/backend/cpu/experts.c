@@ -1,0 +1,147 @@
+/* Mixtures of experts: which experts a token chooses, and the products with them. Rows (one chosen expert of one token) are put in the order
+ * of their experts, so that each matrix that has any is read once and meets all of its rows in tiles, as in a matmul of its own. */
+#include "backend/cpu/engine.h"
+
+#include <math.h>
+
+/* ---- the choice ---- */
+
+/* The best of the numbers that are not taken yet (taken[i] 0), and takes it; a NaN counts as the lowest. */
+static int take_best(const float *x, int n, float *taken)
+{
+    int best = -1;
+    for (int i = 0; i < n; i++)
+        if (taken[i] == 0 && (best < 0 || x[i] > x[best] || (isnan(x[best]) && !isnan(x[i])))) best = i;
+    taken[best] = 1;
+    return best;
+}
+
+/* Takes the experts of all groups but the best ones. */
+static void drop_groups(const struct route *route, const float *choice, int n, float *score, float *scratch, float *taken)
+{
+    const int size = n / route->n_groups;
+    for (int g = 0; g < route->n_groups; g++) {
+        memset(scratch, 0, (size_t)size * sizeof *scratch);
+        const int a = take_best(choice + g * size, size, scratch), b = take_best(choice + g * size, size, scratch);
+        score[g] = choice[g * size + a] + choice[g * size + b];
+    }
+    memset(scratch, 0, (size_t)route->n_groups * sizeof *scratch);
+    for (int i = 0; i < route->n_groups_used; i++) take_best(score, route->n_groups, scratch);
+    for (int i = 0; i < n; i++) taken[i] = scratch[i / size] == 0;
+}
+
+void cpu_route(const struct route *route, const float *x, const float *bias, int n, float *scratch, float *dst)
+{
+    float *p = scratch, *choice = p + n, *taken = choice + n, *score = taken + n, *more = score + n, *weight = dst + route->n_used;
+    float most = -INFINITY, sum = 0, total = 0;
+    for (int i = 0; i < n; i++) most = fmaxf(most, x[i]);
+    for (int i = 0; i < n; i++) sum += p[i] = route->sigmoid ? 1 / (1 + expf(-x[i])) : expf(x[i] - most);
+    for (int i = 0; i < n; i++) {
+        if (!route->sigmoid) p[i] /= sum;
+        choice[i] = p[i] + (bias ? bias[i] : 0);
+        taken[i] = 0;
+    }
+    if (route->n_groups > 1) drop_groups(route, choice, n, score, more, taken);
+    for (int s = 0; s < route->n_used; s++) {
+        const int e = take_best(choice, n, taken);
+        dst[s] = (float)e;
+        weight[s] = p[e];
+        total += p[e];
+    }
+    for (int s = 0; s < route->n_used; s++) weight[s] *= (float)route->scale / (route->normed ? total : 1);
+}
+
+/* ---- the products ---- */
+
+void cpu_experts_sort(struct cpu *c, const struct step *s)
+{
+    struct cpu_experts *x = &c->experts;
+    const int n = cpu_n_tokens(c, s), used = s->op->n_used, count = (int)s->op->w->ne[2];
+    memset(x->first, 0, (size_t)(count + 1) * sizeof *x->first);
+    for (int t = 0; t < n; t++)
+        for (int k = 0; k < used; k++) x->first[(int)cpu_row(c, s->op->src[1], t)[k] + 1]++;
+    x->n_busy = 0;
+    for (int e = 0; e < count; e++) {
+        if (x->first[e + 1] > 0) x->busy[x->n_busy++] = e;
+        x->first[e + 1] += x->first[e];
+    }
+    x->n_rows = n * used;
+    for (int t = 0; t < n; t++)
+        for (int k = 0; k < used; k++) {
+            const int e = (int)cpu_row(c, s->op->src[1], t)[k], at = x->first[e]++; /* runs up to where the next expert begins */
+            x->order[at] = t * used + k;
+            x->expert[at] = e;
+        }
+    for (int e = count; e > 0; e--) x->first[e] = x->first[e - 1];
+    x->first[0] = 0;
+}
+
+/* Where the activations of an expert's rows begin. */
+static struct cpu_acts acts_from(const struct cpu_acts *a, size_t row, int in)
+{
+    const size_t width = (size_t)in, units = width / ACT_GROUP;
+    return (struct cpu_acts){a->q + row * width, a->group + row * units, a->halves + row * units, a->f32 + row * width, a->bf16 + row * ROUND_UP(width, 2)};
+}
+
+static void prepare_row(const struct cpu *c, enum acts_kind kind, const float *from, int in, int at)
+{
+    const struct cpu_experts *x = &c->experts;
+    const int e = x->expert[at], first = x->first[e], n = x->first[e + 1] - first, t = at - first;
+    const struct cpu_acts a = acts_from(&x->acts, (size_t)first, in);
+    const int t0 = t / ACT_FLOAT_TILE * ACT_FLOAT_TILE, T = MIN(ACT_FLOAT_TILE, n - t0);
+    switch (kind) {
+    case ACTS_INT8: c->kernels.quantize(from, in, act_row(&a, in, n, t)); break;
+    case ACTS_F32_TILES: c->kernels.tile_f32(from, in, a.f32 + (size_t)t0 * (size_t)in + t - t0, T); break;
+    case ACTS_BF16_TILES: c->kernels.tile_bf16(from, in, a.bf16 + (size_t)t0 * ROUND_UP((size_t)in, 2) + 2 * (t - t0), T); break;
+    default: memcpy(x->x + (size_t)at * (size_t)in, from, (size_t)in * sizeof *from); break;
+    }
+}
+
+void cpu_experts_rows(struct cpu *c, const struct step *s, atomic_int *next)
+{
+    const struct op *op = s->op;
+    const int in = (int)op->w->ne[0], same = c->program->reg_width[op->src[0]] == in;
+    for (int at; (at = atomic_fetch_add_explicit(next, 1, memory_order_relaxed)) < c->experts.n_rows;) {
+        const int row = c->experts.order[at];
+        prepare_row(c, s->matmul.format->acts, cpu_row(c, op->src[0], row / op->n_used) + (same ? 0 : (size_t)(row % op->n_used) * (size_t)in), in, at);
+    }
+}
+
+void cpu_experts_matmul(struct cpu *c, const struct step *s, int n_threads, void *scratch, atomic_int *next)
+{
+    const struct cpu_experts *x = &c->experts;
+    const int in = s->matmul.in, out = s->matmul.out;
+    /* as in a matmul, but that busy experts make pieces already */
+    const int piece = MAX(ROUND_UP(out * x->n_busy / (8 * n_threads), 2 * PANEL), 2 * PANEL), n_pieces = (out + piece - 1) / piece;
+    for (int i; (i = atomic_fetch_add_explicit(next, 1, memory_order_relaxed)) < n_pieces * x->n_busy;) {
+        const int e = x->busy[i / n_pieces], row0 = i % n_pieces * piece, first = x->first[e];
+        struct cpu_matmul m = s->matmul;
+        m.tensor = &s->views[e];
+        m.packed = s->experts[e].data;
+        m.n = x->first[e + 1] - first;
+        m.x = x->x + (size_t)first * (size_t)in;
+        m.acts = acts_from(&x->acts, (size_t)first, in);
+        m.bias = s->b ? s->b + (size_t)e * (size_t)out : NULL;
+        m.y = x->y + (size_t)first * (size_t)out;
+        m.scratch = scratch;
+        m.format->run(&m, row0, MIN(row0 + piece, out));
+    }
+}
+
+/* The rows of a token lie anywhere: each is looked for among those of its expert, which are in the order of tokens. */
+void cpu_experts_out(struct cpu *c, const struct step *s, int t)
+{
+    const struct cpu_experts *x = &c->experts;
+    const int used = s->op->n_used;
+    const size_t out = (size_t)s->matmul.out;
+    for (int k = 0; k < used; k++) {
+        const int e = (int)cpu_row(c, s->op->src[1], t)[k], want = t * used + k;
+        int lo = x->first[e], hi = x->first[e + 1] - 1;
+        while (lo < hi) {
+            const int mid = lo + (hi - lo) / 2;
+            if (x->order[mid] < want) lo = mid + 1;
+            else hi = mid;
+        }
+        memcpy(cpu_row(c, s->op->dst, t) + (size_t)k * out, x->y + (size_t)lo * out, out * sizeof(float));
+    }
+}

@@ -1,0 +1,445 @@
+/* Builds the decoder of decoder.h: keys, tensors, operations. Which architecture it is, is not known here: only its style. */
+#include "model/decoder.h"
+
+#include <math.h>
+#include <stdio.h>
+
+enum { MAX_WIDE = 1 << 30 };
+
+/* ---- keys ---- */
+
+static kg_status heads(struct arch_build *b, struct decoder *d)
+{
+    const struct program *p = b->program;
+    KG_TRY(arch_size_layers(b, "attention.head_count", &d->n_heads));
+    d->n_kv_heads = d->n_heads;
+    KG_TRY(arch_size_layers(b, "attention.head_count_kv", &d->n_kv_heads));
+    if (d->n_heads % d->n_kv_heads)
+        return status_set(KG_ERR_FORMAT, "%s: %s.attention.head_count %d is not a multiple of head_count_kv %d", b->file->path, b->prefix,
+                          d->n_heads, d->n_kv_heads);
+    if (p->dim % d->n_heads == 0) /* else both keys must be there */
+        d->k_dim = d->v_dim = p->dim / d->n_heads;
+    KG_TRY(arch_size_layers(b, "attention.key_length", &d->k_dim));
+    KG_TRY(arch_size_layers(b, "attention.value_length", &d->v_dim));
+    if ((int64_t)d->n_heads * d->k_dim > MAX_WIDE || (int64_t)d->n_heads * d->v_dim > MAX_WIDE)
+        return status_set(KG_ERR_FORMAT, "%s: %d heads of %d are too wide", b->file->path, d->n_heads, MAX(d->k_dim, d->v_dim));
+    d->attn_scale = 1 / sqrt(d->k_dim);
+    return KG_OK;
+}
+
+/* A key that may be absent; if it is there it must be finite and not below 0. */
+static kg_status optional(const struct arch_build *b, const char *key, double *out)
+{
+    bool found;
+    double v = *out;
+    KG_TRY(arch_f64(b, key, &v, &found));
+    if (!found) return KG_OK;
+    if (!(isfinite(v) && v >= 0)) return status_set(KG_ERR_FORMAT, "%s: key %s.%s is %g", b->file->path, b->prefix, key, v);
+    *out = v;
+    return KG_OK;
+}
+
+static kg_status scales(struct arch_build *b, struct decoder *d)
+{
+    double attn_scale = 0;
+    KG_TRY(optional(b, "attention.scale", &attn_scale));
+    if (attn_scale > 0) d->attn_scale = attn_scale;
+    if (d->style->embed_sqrt) d->embed_scale = sqrt(b->program->dim);
+    KG_TRY(optional(b, "embedding_scale", &d->embed_scale));
+    KG_TRY(optional(b, "residual_scale", &d->residual_scale));
+    KG_TRY(optional(b, "logit_scale", &d->logit_scale));
+    if (d->style->logits_divided && d->logit_scale > 0) d->logit_scale = 1 / d->logit_scale;
+    KG_TRY(optional(b, "attn_logit_softcapping", &d->attn_softcap));
+    KG_TRY(optional(b, "final_logit_softcapping", &d->softcap));
+    KG_TRY(optional(b, "attention.clamp_kqv", &d->clamp));
+    if (d->style->positions == DECODER_ALIBI) d->alibi = 8;
+    return optional(b, "attention.max_alibi_bias", &d->alibi);
+}
+
+static kg_status windows(struct arch_build *b, struct decoder *d)
+{
+    int v = 0, period = d->style->period;
+    bool found;
+    KG_TRY(arch_u32(b, "attention.sliding_window", &v, &found));
+    if (v < b->program->n_ctx) d->window = v;
+    KG_TRY(arch_u32(b, "attention.sliding_window_pattern", &period, &found));
+    for (int i = 0; i < b->program->n_layers; i++) {
+        d->layers[i].kind = period == 0 || (i + 1) % period ? DECODER_LOCAL : DECODER_GLOBAL;
+        if (v == 0 && d->style->local_base == 0) d->layers[i].kind = DECODER_GLOBAL;
+        d->layers[i].rotates = d->style->positions == DECODER_ROTARY;
+    }
+    return KG_OK;
+}
+
+static kg_status rotation(struct arch_build *b, struct decoder *d)
+{
+    if (d->style->positions != DECODER_ROTARY) return KG_OK;
+    d->rope[DECODER_GLOBAL] = (struct rope){.style = d->style->rope, .n_heads = d->n_heads, .head_dim = d->k_dim};
+    KG_TRY(arch_rope(b, &d->rope[DECODER_GLOBAL]));
+    struct rope *local = &d->rope[DECODER_LOCAL];
+    *local = d->rope[DECODER_GLOBAL];
+    if (d->style->local_base == 0) return KG_OK;
+    local->base = d->style->local_base; /* which is not scaled */
+    local->scaling = ROPE_SCALING_NONE;
+    local->factors = NULL;
+    return KG_OK;
+}
+
+static kg_status experts(struct arch_build *b, struct decoder *d)
+{
+    bool found;
+    int gating = d->style->moe_sigmoid ? 2 : 1;
+    KG_TRY(arch_u32(b, "expert_count", &d->n_experts, &found));
+    if (d->n_experts == 0) return KG_OK;
+    KG_TRY(arch_size(b, "expert_used_count", &d->route.n_used));
+    d->expert_ffn = d->ffn;
+    KG_TRY(arch_u32(b, "expert_feed_forward_length", &d->expert_ffn, &found));
+    KG_TRY(arch_u32(b, "leading_dense_block_count", &d->n_first_dense, &found));
+    d->route.normed = d->style->moe_normed;
+    KG_TRY(arch_bool(b, "expert_weights_norm", &d->route.normed, &found));
+    KG_TRY(arch_u32(b, "expert_gating_func", &gating, &found));
+    if (gating < 1 || gating > 3) return status_set(KG_ERR_UNSUPPORTED, "%s: key %s.expert_gating_func is %d", b->file->path, b->prefix, gating);
+    d->route.sigmoid = gating == 2;
+    d->route.normed |= gating == 3; /* softmax of the chosen ones: the same */
+    d->route.scale = 0;
+    KG_TRY(optional(b, "expert_weights_scale", &d->route.scale));
+    if (d->route.scale == 0) d->route.scale = 1;
+    int shared = 0;
+    KG_TRY(arch_u32(b, "expert_shared_count", &shared, &found));
+    if (shared > 0 && shared < 1024) d->shared_ffn = (int)MIN((int64_t)shared * d->expert_ffn, (int64_t)MAX_WIDE);
+    KG_TRY(arch_u32(b, "expert_shared_feed_forward_length", &d->shared_ffn, &found));
+    KG_TRY(arch_u32(b, "expert_group_count", &d->route.n_groups, &found));
+    KG_TRY(arch_u32(b, "expert_group_used_count", &d->route.n_groups_used, &found));
+    if (d->route.n_used > d->n_experts || (int64_t)d->route.n_used * MAX(d->expert_ffn, b->program->dim) > MAX_WIDE)
+        return status_set(KG_ERR_FORMAT, "%s: %d of %d experts of width %d", b->file->path, d->route.n_used, d->n_experts, d->expert_ffn);
+    for (int i = d->n_first_dense; i < b->program->n_layers; i++) d->layers[i].moe = true;
+    return KG_OK;
+}
+
+kg_status decoder_hparams(struct arch_build *b)
+{
+    struct decoder *d = b->h;
+    struct program *p = b->program;
+    bool found;
+    d->style = b->arch->style;
+    d->block = d->style->block;
+    KG_TRY(arch_sizes(b));
+    d->layers = arena_array(&p->arena, (size_t)p->n_layers, sizeof *d->layers);
+    if (!d->layers) return KG_ERR_MEMORY;
+    KG_TRY(heads(b, d));
+    int n_experts = 0;
+    KG_TRY(arch_u32(b, "expert_count", &n_experts, &found));
+    if (n_experts > 0) /* files whose layers all have experts may lack it */
+        KG_TRY(arch_u32(b, "expert_feed_forward_length", &d->ffn, &found));
+    KG_TRY(arch_size_layers(b, "feed_forward_length", &d->ffn));
+    KG_TRY(arch_epsilon(b, d->style->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", &d->eps));
+    KG_TRY(scales(b, d));
+    KG_TRY(windows(b, d));
+    KG_TRY(rotation(b, d));
+    KG_TRY(experts(b, d));
+    p->ctx_is_hard = d->style->positions == DECODER_LEARNED;
+    return d->style->adjust ? d->style->adjust(b, d) : KG_OK;
+}
+
+/* ---- tensors ---- */
+
+/* blk.LAYER.NAME.weight {in, out} and .bias {out}, which may be missing; out 1: a norm. */
+static kg_status affine(const struct arch_build *b, struct decoder_affine *a, int64_t in, int64_t out, int layer, const char *name)
+{
+    KG_TRY(arch_tensor(b, &a->w, false, in, out, "blk.%d.%s.weight", layer, name));
+    return arch_tensor(b, &a->b, !((const struct decoder *)b->h)->style->biased, out == 1 ? in : out, 1, "blk.%d.%s.bias", layer, name);
+}
+
+static kg_status stack(const struct arch_build *b, struct decoder_affine *a, int64_t in, int64_t out, int layer, const char *name)
+{
+    const int64_t n = ((const struct decoder *)b->h)->n_experts;
+    KG_TRY(arch_tensor_3d(b, &a->w, false, in, out, n, "blk.%d.%s.weight", layer, name));
+    return arch_tensor(b, &a->b, true, out, n, "blk.%d.%s.bias", layer, name);
+}
+
+/* Norm of heads: one row for all, one for each, or all of them as one row. */
+static kg_status head_norm(const struct arch_build *b, struct decoder_affine *a, int64_t head_dim, int64_t n_heads, int layer, const char *name)
+{
+    char text[64];
+    snprintf(text, sizeof text, "blk.%d.%s.weight", layer, name);
+    const struct tensor *t = file_tensor(b->file, text);
+    int64_t ne0 = t && t->ne[0] == head_dim ? head_dim : head_dim * n_heads, ne1 = t && t->ne[0] == head_dim && t->ne[1] == n_heads ? n_heads : 1;
+    KG_TRY(arch_tensor(b, &a->w, false, ne0, ne1, "blk.%d.%s.weight", layer, name));
+    return arch_tensor(b, &a->b, true, ne0, ne1, "blk.%d.%s.bias", layer, name);
+}
+
+/* Rows [first, first + n) of a fused matrix and of its bias. */
+static kg_status part(const struct arch_build *b, struct decoder_affine *a, const struct decoder_affine *from, int64_t first, int64_t n, const char *tag)
+{
+    KG_TRY(arch_part(b, &a->w, from->w, first, n, tag));
+    return from->b ? arch_part(b, &a->b, from->b, first, n, tag) : KG_OK;
+}
+
+static bool has(const struct arch_build *b, int layer, const char *name)
+{
+    char text[64];
+    snprintf(text, sizeof text, "blk.%d.%s.weight", layer, name);
+    return file_tensor(b->file, text) != NULL;
+}
+
+static kg_status attention_tensors(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i)
+{
+    const int64_t dim = b->program->dim, q = (int64_t)d->n_heads * d->k_dim, k = (int64_t)d->n_kv_heads * d->k_dim, v = (int64_t)d->n_kv_heads * d->v_dim;
+    if (has(b, i, "attn_qkv")) {
+        struct decoder_affine all;
+        KG_TRY(affine(b, &all, dim, q + k + v, i, "attn_qkv"));
+        KG_TRY(part(b, &l->q, &all, 0, q, "q"));
+        KG_TRY(part(b, &l->k, &all, q, k, "k"));
+        KG_TRY(part(b, &l->v, &all, q + k, v, "v"));
+    } else {
+        KG_TRY(affine(b, &l->q, dim, q, i, "attn_q"));
+        KG_TRY(affine(b, &l->k, dim, k, i, "attn_k"));
+        KG_TRY(affine(b, &l->v, dim, v, i, "attn_v"));
+    }
+    KG_TRY(affine(b, &l->o, (int64_t)d->n_heads * d->v_dim, dim, i, "attn_output"));
+    if (d->style->sinks) KG_TRY(arch_tensor(b, &l->sinks, false, d->n_heads, 1, "blk.%d.attn_sinks.weight", i));
+    if (!d->style->qk_norm) return KG_OK;
+    KG_TRY(head_norm(b, &l->q_norm, d->k_dim, d->n_heads, i, "attn_q_norm"));
+    return head_norm(b, &l->k_norm, d->k_dim, d->n_kv_heads, i, "attn_k_norm");
+}
+
+static kg_status expert_tensors(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i)
+{
+    const int64_t dim = b->program->dim, ffn = d->expert_ffn, shared = d->shared_ffn;
+    KG_TRY(affine(b, &l->router, dim, d->n_experts, i, "ffn_gate_inp"));
+    KG_TRY(arch_tensor(b, &l->router_bias, true, d->n_experts, 1, "blk.%d.exp_probs_b.bias", i));
+    KG_TRY(stack(b, &l->gate_exps, dim, ffn, i, "ffn_gate_exps"));
+    KG_TRY(stack(b, &l->up_exps, dim, ffn, i, "ffn_up_exps"));
+    KG_TRY(stack(b, &l->down_exps, ffn, dim, i, "ffn_down_exps"));
+    if (shared == 0) return KG_OK;
+    KG_TRY(affine(b, &l->shared_gate, dim, shared, i, "ffn_gate_shexp"));
+    KG_TRY(affine(b, &l->shared_up, dim, shared, i, "ffn_up_shexp"));
+    KG_TRY(affine(b, &l->shared_down, shared, dim, i, "ffn_down_shexp"));
+    return arch_tensor(b, &l->shared_router.w, true, dim, 1, "blk.%d.ffn_gate_inp_shexp.weight", i);
+}
+
+static kg_status ffn_tensors(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i)
+{
+    const int64_t dim = b->program->dim, ffn = d->ffn;
+    if (l->moe) return expert_tensors(b, d, l, i);
+    if (!d->style->plain_ffn && !has(b, i, "ffn_gate")) { /* gate and up in one matrix */
+        struct decoder_affine both;
+        KG_TRY(affine(b, &both, dim, 2 * ffn, i, "ffn_up"));
+        KG_TRY(part(b, &l->gate, &both, 0, ffn, "gate"));
+        KG_TRY(part(b, &l->up, &both, ffn, ffn, "up"));
+    } else {
+        if (!d->style->plain_ffn) KG_TRY(affine(b, &l->gate, dim, ffn, i, "ffn_gate"));
+        KG_TRY(affine(b, &l->up, dim, ffn, i, "ffn_up"));
+    }
+    return affine(b, &l->down, ffn, dim, i, "ffn_down");
+}
+
+static kg_status layer_tensors(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i)
+{
+    const int64_t dim = b->program->dim;
+    const bool before = d->block != DECODER_POST_NORM, behind = d->block == DECODER_POST_NORM || d->block == DECODER_SANDWICH;
+    if (before) KG_TRY(affine(b, &l->attn_norm, dim, 1, i, "attn_norm"));
+    if (before && d->block != DECODER_PARALLEL) KG_TRY(affine(b, &l->ffn_norm, dim, 1, i, "ffn_norm"));
+    if (behind) KG_TRY(affine(b, &l->attn_post_norm, dim, 1, i, "post_attention_norm"));
+    if (behind) KG_TRY(affine(b, &l->ffn_post_norm, dim, 1, i, "post_ffw_norm"));
+    KG_TRY(attention_tensors(b, d, l, i));
+    return ffn_tensors(b, d, l, i);
+}
+
+kg_status decoder_tensors(struct arch_build *b)
+{
+    struct decoder *d = b->h;
+    const struct program *p = b->program;
+    KG_TRY(arch_tensor(b, &d->embd.w, false, p->dim, p->n_vocab, "token_embd.weight"));
+    if (d->style->positions == DECODER_LEARNED) KG_TRY(arch_tensor(b, &d->pos, false, p->dim, p->n_ctx, "position_embd.weight"));
+    if (d->style->embed_norm) {
+        KG_TRY(arch_tensor(b, &d->embd_norm.w, false, p->dim, 1, "token_embd_norm.weight"));
+        KG_TRY(arch_tensor(b, &d->embd_norm.b, true, p->dim, 1, "token_embd_norm.bias"));
+    }
+    KG_TRY(arch_tensor(b, &d->norm.w, false, p->dim, 1, "output_norm.weight"));
+    KG_TRY(arch_tensor(b, &d->norm.b, true, p->dim, 1, "output_norm.bias"));
+    KG_TRY(arch_tensor(b, &d->output.w, true, p->dim, p->n_vocab, "output.weight"));
+    KG_TRY(arch_tensor(b, &d->output.b, true, p->n_vocab, 1, "output.bias"));
+    if (!d->output.w) d->output.w = d->embd.w;
+    for (int i = 0; i < p->n_layers; i++) KG_TRY(layer_tensors(b, d, &d->layers[i], i));
+    return KG_OK;
+}
+
+/* ---- operations ---- */
+
+struct builder {
+    struct program *p;
+    const struct decoder *d;
+    int x; /* the residual stream */
+    int y, z; /* of its width */
+    int q, k, v, att, gate, up;
+    int scores, route, expert_gate, expert_up, expert_down, shared_gate, shared_up, shared_score;
+};
+
+static void norm(const struct builder *o, int dst, int src, const struct decoder_affine *a)
+{
+    (o->d->style->layer_norm ? program_layer_norm : program_rms_norm)(o->p, dst, src, a->w, a->b, o->d->eps);
+}
+
+static void linear(const struct builder *o, int dst, int src, const struct decoder_affine *a) { program_matmul(o->p, dst, src, a->w, a->b); }
+
+/* y -> dst; dst may be y. */
+static void add_attention(const struct builder *o, const struct decoder_layer *l, int dst)
+{
+    const struct decoder *d = o->d;
+    linear(o, o->q, o->y, &l->q);
+    linear(o, o->k, o->y, &l->k);
+    linear(o, o->v, o->y, &l->v);
+    if (d->clamp > 0) {
+        program_clamp(o->p, o->q, o->q, d->clamp);
+        program_clamp(o->p, o->k, o->k, d->clamp);
+        program_clamp(o->p, o->v, o->v, d->clamp);
+    }
+    if (l->q_norm.w) norm(o, o->q, o->q, &l->q_norm);
+    if (l->k_norm.w) norm(o, o->k, o->k, &l->k_norm);
+    if (l->rotates) {
+        struct rope rope = d->rope[l->kind];
+        program_rope(o->p, o->q, &rope);
+        rope.n_heads = d->n_kv_heads;
+        program_rope(o->p, o->k, &rope);
+    }
+    program_attention_as(o->p, o->att, o->q, o->k, o->v,
+                         &(struct attention){.n_heads = d->n_heads, .n_kv_heads = d->n_kv_heads, .k_dim = d->k_dim, .v_dim = d->v_dim,
+                                             .scale = d->attn_scale, .softcap = d->attn_softcap, .alibi = d->alibi,
+                                             .window = l->kind == DECODER_LOCAL ? d->window : 0, .sinks = l->sinks});
+    linear(o, dst, o->att, &l->o);
+}
+
+static void add_gated(const struct builder *o, int dst, int src, int gate, int up, const struct decoder_affine *wg, const struct decoder_affine *wu,
+                      const struct decoder_affine *wd)
+{
+    linear(o, gate, src, wg);
+    linear(o, up, src, wu);
+    program_glu(o->p, gate, gate, up, o->d->style->act);
+    linear(o, dst, gate, wd);
+}
+
+/* y -> y */
+static void add_experts(const struct builder *o, const struct decoder_layer *l)
+{
+    struct program *p = o->p;
+    linear(o, o->scores, o->y, &l->router);
+    program_route(p, o->route, o->scores, l->router_bias, &o->d->route);
+    program_matmul_experts(p, o->expert_gate, o->y, o->route, l->gate_exps.w, l->gate_exps.b);
+    program_matmul_experts(p, o->expert_up, o->y, o->route, l->up_exps.w, l->up_exps.b);
+    program_glu(p, o->expert_gate, o->expert_gate, o->expert_up, o->d->style->act);
+    program_matmul_experts(p, o->expert_down, o->expert_gate, o->route, l->down_exps.w, l->down_exps.b);
+    if (!l->shared_gate.w) {
+        program_combine(p, o->y, o->expert_down, o->route);
+        return;
+    }
+    program_combine(p, o->z, o->expert_down, o->route);
+    if (l->shared_router.w) linear(o, o->shared_score, o->y, &l->shared_router);
+    add_gated(o, o->y, o->y, o->shared_gate, o->shared_up, &l->shared_gate, &l->shared_up, &l->shared_down);
+    if (l->shared_router.w) program_gate(p, o->y, o->y, o->shared_score, ACTIVATION_SIGMOID);
+    program_add(p, o->y, o->y, o->z);
+}
+
+/* y -> y */
+static void add_ffn(const struct builder *o, const struct decoder_layer *l)
+{
+    if (l->moe) {
+        add_experts(o, l);
+    } else if (o->d->style->plain_ffn) {
+        linear(o, o->up, o->y, &l->up);
+        program_act(o->p, o->up, o->up, o->d->style->act);
+        linear(o, o->y, o->up, &l->down);
+    } else {
+        add_gated(o, o->y, o->y, o->gate, o->up, &l->gate, &l->up, &l->down);
+    }
+}
+
+static void add_residual(const struct builder *o, int reg)
+{
+    if (o->d->residual_scale > 0) program_scale(o->p, reg, reg, o->d->residual_scale);
+    program_add(o->p, o->x, o->x, reg);
+}
+
+/* The source of the attention or the ffn into y; without a norm it is a copy of the stream. */
+static void add_source(const struct builder *o, const struct decoder_affine *a)
+{
+    if (a->w) norm(o, o->y, o->x, a);
+    else program_scale(o->p, o->y, o->x, 1);
+}
+
+static void add_layer(const struct builder *o, const struct decoder_layer *l)
+{
+    add_source(o, &l->attn_norm);
+    if (o->d->block == DECODER_PARALLEL || o->d->block == DECODER_PARALLEL_TWO) {
+        add_attention(o, l, o->z);
+        if (o->d->block == DECODER_PARALLEL_TWO) add_source(o, &l->ffn_norm);
+        add_ffn(o, l);
+        add_residual(o, o->z);
+        add_residual(o, o->y);
+        return;
+    }
+    add_attention(o, l, o->y);
+    if (l->attn_post_norm.w) norm(o, o->y, o->y, &l->attn_post_norm);
+    add_residual(o, o->y);
+    add_source(o, &l->ffn_norm);
+    add_ffn(o, l);
+    if (l->ffn_post_norm.w) norm(o, o->y, o->y, &l->ffn_post_norm);
+    add_residual(o, o->y);
+}
+
+static void add_registers(struct builder *o)
+{
+    struct program *p = o->p;
+    const struct decoder *d = o->d;
+    bool dense = d->n_experts == 0 || d->n_first_dense > 0;
+    for (int i = 0; i < p->n_layers; i++) dense |= !d->layers[i].moe;
+    o->x = program_reg(p, p->dim);
+    o->y = program_reg(p, p->dim);
+    o->q = program_reg(p, d->n_heads * d->k_dim);
+    o->k = program_reg(p, d->n_kv_heads * d->k_dim);
+    o->v = program_reg(p, d->n_kv_heads * d->v_dim);
+    o->att = program_reg(p, d->n_heads * d->v_dim);
+    if (dense) {
+        o->gate = d->style->plain_ffn ? -1 : program_reg(p, d->ffn);
+        o->up = program_reg(p, d->ffn);
+    }
+    if (d->block == DECODER_PARALLEL || d->block == DECODER_PARALLEL_TWO || d->shared_ffn > 0) o->z = program_reg(p, p->dim);
+    if (d->n_experts == 0) return;
+    const int n = d->route.n_used;
+    o->scores = program_reg(p, d->n_experts);
+    o->route = program_reg(p, 2 * n);
+    o->expert_gate = program_reg(p, n * d->expert_ffn);
+    o->expert_up = program_reg(p, n * d->expert_ffn);
+    o->expert_down = program_reg(p, n * p->dim);
+    if (d->shared_ffn == 0) return;
+    o->shared_gate = program_reg(p, d->shared_ffn);
+    o->shared_up = program_reg(p, d->shared_ffn);
+    o->shared_score = program_reg(p, 1);
+}
+
+kg_status decoder_program(struct arch_build *b)
+{
+    struct program *p = b->program;
+    const struct decoder *d = b->h;
+    struct builder o = {.p = p, .d = d, .z = -1};
+    add_registers(&o);
+    int logits = program_reg(p, p->n_vocab);
+
+    program_embed(p, o.x, d->embd.w);
+    if (d->embed_scale > 0) program_scale(p, o.x, o.x, d->embed_scale);
+    if (d->pos) program_pos_embed(p, o.x, o.x, d->pos);
+    if (d->embd_norm.w) norm(&o, o.x, o.x, &d->embd_norm);
+    for (int i = 0; i < p->n_layers; i++) {
+        program_set_layer(p, i);
+        add_layer(&o, &d->layers[i]);
+        program_tap(p);
+    }
+    program_set_layer(p, -1);
+    program_select(p, o.y, o.x);
+    norm(&o, o.x, o.y, &d->norm);
+    linear(&o, logits, o.x, &d->output);
+    if (d->logit_scale > 0) program_scale(p, logits, logits, d->logit_scale);
+    if (d->softcap > 0) program_softcap(p, logits, logits, d->softcap);
+    program_logits(p, logits);
+    return KG_OK;
+}

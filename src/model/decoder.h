@@ -1,0 +1,83 @@
+/* The decoder that most architectures are: attention and a feed-forward part around a residual stream. What of it an architecture has is a
+ * struct decoder_style; its file in src/arch is little more. Biases, fused projections and output weights of its own are taken where the
+ * file has them; everything else must be there, and model_open refuses tensors that no operation reads. */
+#ifndef MODEL_DECODER_H
+#define MODEL_DECODER_H
+
+#include "model/arch.h"
+
+enum decoder_block {
+    DECODER_PRE_NORM,     /* x += attention(norm(x)), x += ffn(norm(x)) */
+    DECODER_POST_NORM,    /* x += norm(attention(x)), x += norm(ffn(x)) */
+    DECODER_SANDWICH,     /* x += norm(attention(norm(x))), x += norm(ffn(norm(x))) */
+    DECODER_PARALLEL,     /* y = norm(x), x += attention(y) + ffn(y) */
+    DECODER_PARALLEL_TWO, /* x += attention(norm(x)) + ffn(another norm(x)) */
+};
+
+enum decoder_positions { DECODER_ROTARY, DECODER_LEARNED, DECODER_ALIBI };
+
+/* Attention of a layer, as its kind. */
+enum { DECODER_GLOBAL, DECODER_LOCAL, DECODER_KINDS };
+
+struct decoder;
+
+struct decoder_style {
+    enum decoder_block block;
+    enum decoder_positions positions;
+    enum rope_style rope; /* as the rows of GGUF's Q and K want it */
+    enum activation act;
+    bool layer_norm;      /* instead of RMSNorm */
+    bool plain_ffn;       /* down(act(up(x))), not down(act(gate(x)) * up(x)) */
+    bool biased;          /* every linear map and norm of a layer has a bias; else those that the file has */
+    bool qk_norm;         /* q and k are normed, head by head or as a whole: as the tensors' shapes say */
+    bool embed_norm;      /* a norm behind the embedding */
+    bool embed_sqrt;      /* embeddings times sqrt(dim) */
+    bool logits_divided;  /* key logit_scale divides */
+    bool sinks;
+    int period;           /* of every so many layers only the last sees beyond the window; 0: all have it */
+    double local_base;    /* base of the rotation in layers with a window; 0: as the others */
+    bool moe_sigmoid, moe_normed; /* unless keys of the file say */
+    /* After the keys are read and before tensors are looked for. NULL: none */
+    kg_status (*adjust)(struct arch_build *b, struct decoder *d);
+};
+
+/* A linear map or norm. NULL: there is none. */
+struct decoder_affine {
+    const struct tensor *w, *b;
+};
+
+struct decoder_layer {
+    int kind;     /* DECODER_GLOBAL or DECODER_LOCAL */
+    bool rotates;
+    bool moe;
+    struct decoder_affine attn_norm, q, k, v, o, q_norm, k_norm, attn_post_norm;
+    struct decoder_affine ffn_norm, gate, up, down, ffn_post_norm;
+    struct decoder_affine router, gate_exps, up_exps, down_exps, shared_gate, shared_up, shared_down, shared_router;
+    const struct tensor *router_bias, *sinks;
+};
+
+struct decoder {
+    const struct decoder_style *style;
+    enum decoder_block block; /* as style, unless changed by adjust */
+    int n_heads, n_kv_heads, k_dim, v_dim, ffn;
+    double eps;
+    struct rope rope[DECODER_KINDS]; /* of queries; keys differ in n_heads */
+    int window;                      /* of local layers; 0: there are none */
+    double attn_scale, attn_softcap, alibi, clamp;              /* the last three: 0: none */
+    double embed_scale, residual_scale, logit_scale, softcap;   /* 0: none; logit_scale multiplies */
+    int n_experts, n_first_dense, expert_ffn, shared_ffn;       /* 0: none */
+    struct route route;
+    struct decoder_affine embd, embd_norm, norm, output;
+    const struct tensor *pos;
+    struct decoder_layer *layers; /* [n_layers] */
+};
+
+kg_status decoder_hparams(struct arch_build *b);
+kg_status decoder_tensors(struct arch_build *b);
+kg_status decoder_program(struct arch_build *b);
+
+/* const struct arch arch_NAME = DECODER_ARCH("name", ...members of struct decoder_style...); */
+#define DECODER_ARCH(NAME, ...) \
+    {NAME, sizeof(struct decoder), 0, decoder_hparams, decoder_tensors, decoder_program, &(const struct decoder_style){__VA_ARGS__}}
+
+#endif
