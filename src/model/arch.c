@@ -259,7 +259,15 @@ static kg_status rope_scaling(const struct arch_build *b, struct rope *rope)
     KG_TRY(rope_scaling_type(b, rope, &typed));
     KG_TRY(rope_factor(b, rope, typed));
     double orig_ctx = 0, attn = 1, yarn_attn = 1, log_multiplier = 0;
-    KG_TRY(positive(b, "rope.scaling.original_context_length", &orig_ctx, &found));
+    const struct meta *m = file_meta(b->file, full_key(b, "rope.scaling.original_context_length").text);
+    if (m && m->type != META_F32 && m->type != META_F64) { /* llama.cpp writes an integer */
+        int n = 0;
+        KG_TRY(arch_size(b, "rope.scaling.original_context_length", &n));
+        orig_ctx = n;
+        found = true;
+    } else {
+        KG_TRY(positive(b, "rope.scaling.original_context_length", &orig_ctx, &found));
+    }
     rope->orig_ctx = found ? orig_ctx : rope->scaling == ROPE_SCALING_LLAMA3 ? 8192 : (double)b->program->n_ctx;
     KG_TRY(positive(b, "rope.scaling.attn_factor", &attn, NULL));
     KG_TRY(positive(b, "rope.scaling.yarn_attn_factor", &yarn_attn, NULL));

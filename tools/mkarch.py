@@ -1,0 +1,158 @@
+#!/usr/bin/env python3
+"""Makes tests/golden/arch: for each architecture a tiny random model, and what Hugging Face transformers computes with it in float64.
+
+    python3 -m venv venv && venv/bin/pip install torch 'transformers==4.57.*' safetensors numpy gguf
+    venv/bin/python tools/mkarch.py [NAME...]              writes tests/golden/arch/NAME
+    venv/bin/python tools/mkarch.py --check KAGARI [NAME...]   converts each with KAGARI; names of tensors and keys must be those of gguf
+
+A folder has config.json as transformers writes it; case.txt: prompt and greedy ids, and each tensor with the middle and the exponent of
+its numbers; logits.f64: [tokens of the prompt][vocabulary]. The numbers themselves are a formula (weights() here, test_arch.c there), exact
+in float32. Dimensions are all different, so that a transposed or mixed-up one cannot fit.
+transformers rounds to float32 inside (norms, softmax, rotation); here float32 is made to mean float64 first."""
+import os, subprocess, sys, tempfile
+import numpy as np
+
+ROOT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests", "golden", "arch")
+EPS = 2.0 ** -17  # exact as float32, which is what GGUF keeps
+VOCAB, TOKENS, GREEDY = 71, 23, 9
+
+# sizes that every family has by these names; per family: class, what differs
+COMMON = dict(vocab_size=VOCAB, hidden_size=48, intermediate_size=88, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2,
+              max_position_embeddings=64, rms_norm_eps=EPS, tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+CASES = {}
+
+
+def case(name, config, drop=(), **more):
+    sizes = {k: v for k, v in COMMON.items() if k not in drop}
+    CASES[name] = (config, {**sizes, **more})
+
+
+case("llama", "LlamaConfig", head_dim=10, attention_bias=True, mlp_bias=True)
+case("llama-linear", "LlamaConfig", rope_scaling={"rope_type": "linear", "factor": 4.0}, tie_word_embeddings=True)
+case("mistral", "MistralConfig", head_dim=10, sliding_window=7)
+case("qwen2", "Qwen2Config", rope_theta=1000000.0)
+case("qwen2-yarn", "Qwen2Config", rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16})
+case("qwen3", "Qwen3Config", head_dim=10)
+case("gemma", "GemmaConfig", head_dim=10, num_key_value_heads=1, tie_word_embeddings=True)
+case("gpt2", "GPT2Config", drop=COMMON.keys(), vocab_size=VOCAB, n_positions=64, n_embd=48, n_layer=3, n_head=6, n_inner=88, layer_norm_epsilon=EPS,
+     bos_token_id=1, eos_token_id=2, tie_word_embeddings=True)
+
+
+def fnv(text):
+    h = 0xCBF29CE484222325
+    for b in text.encode():
+        h = (h ^ b) * 0x100000001B3 & 0xFFFFFFFFFFFFFFFF
+    return h
+
+
+def weights(name, shape, middle, exponent):
+    """splitmix64 of (hash of the name + index), 20 bits of it."""
+    with np.errstate(over="ignore"):
+        x = np.uint64(fnv(name)) + (np.arange(int(np.prod(shape)), dtype=np.uint64) + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x ^= x >> np.uint64(31)
+    v = ((x >> np.uint64(44)).astype(np.float64) * 2.0 ** -19 - 1) * 2.0 ** exponent + middle
+    assert np.all(v.astype(np.float32) == v)
+    return v.reshape(shape)
+
+
+def spread(name, shape):
+    if len(shape) == 1:
+        return (1, -1) if name.endswith("weight") else (0, -2)
+    return 0, int(np.round(np.log2(np.sqrt(3 / shape[-1]))))
+
+
+def tiny(name):
+    """The configuration and the names and shapes of the tensors of a checkpoint, as transformers saves it."""
+    import transformers
+    from safetensors import safe_open
+    config_name, args = CASES[name]
+    config = getattr(transformers, config_name)(**args)
+    with tempfile.TemporaryDirectory() as folder:
+        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        with safe_open(os.path.join(folder, "model.safetensors"), "np") as f:
+            shapes = {k: f.get_slice(k).get_shape() for k in f.keys()}
+        text = open(os.path.join(folder, "config.json")).read()
+    return text, shapes
+
+
+def write_folder(folder, text, shapes, dtype=np.float32):
+    from safetensors.numpy import save_file
+    open(os.path.join(folder, "config.json"), "w").write(text)
+    save_file({k: weights(k, s, *spread(k, s)).astype(dtype) for k, s in shapes.items()}, os.path.join(folder, "model.safetensors"),
+              metadata={"format": "pt"})
+
+
+def compute(folder, ids):
+    import torch, transformers
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
+    with torch.no_grad():
+        logits = model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
+        more, margin = list(ids), np.inf
+        for _ in range(GREEDY):
+            last = model(torch.tensor([more]), use_cache=False).logits[0, -1].numpy()
+            order = np.argsort(-last)
+            margin = min(margin, (last[order[0]] - last[order[1]]) / np.abs(last).max())
+            more.append(int(order[0]))
+    assert logits.dtype == np.float64
+    return logits, more[len(ids):], margin
+
+
+def make(name):
+    text, shapes = tiny(name)
+    with tempfile.TemporaryDirectory() as folder:
+        write_folder(folder, text, shapes, np.float64)
+        for seed in range(100):  # a prompt whose greedy ids are clear enough for arithmetic in float32
+            ids = np.random.default_rng(seed).integers(3, VOCAB, TOKENS).tolist()
+            logits, greedy, margin = compute(folder, ids)
+            if margin > 0.02:
+                break
+    out = os.path.join(ROOT, name)
+    os.makedirs(out, exist_ok=True)
+    open(os.path.join(out, "config.json"), "w").write(text)
+    logits.astype("<f8").tofile(os.path.join(out, "logits.f64"))
+    with open(os.path.join(out, "case.txt"), "w") as f:
+        print("prompt", *ids, file=f)
+        print("greedy", *greedy, file=f)
+        for k, s in shapes.items():
+            print("tensor", k, *spread(k, s), *s, file=f)
+    print(f"{name}: largest logit {np.abs(logits).max():.2f}, margin {margin:.3f}, {sum(int(np.prod(s)) for s in shapes.values())} weights")
+
+
+def check(name, kagari):
+    import gguf
+    out = os.path.join(ROOT, name)
+    shapes = {}
+    for line in open(os.path.join(out, "case.txt")):
+        w = line.split()
+        if w[0] == "tensor":
+            shapes[w[1]] = [int(n) for n in w[4:]]
+    with tempfile.TemporaryDirectory() as folder:
+        write_folder(folder, open(os.path.join(out, "config.json")).read(), shapes)
+        file = os.path.join(folder, "m.gguf")
+        subprocess.run([kagari, "convert", folder, file], check=True, stdout=subprocess.DEVNULL)
+        r = gguf.GGUFReader(file)
+        arch = bytes(r.fields["general.architecture"].parts[-1]).decode()
+        number = {v: k for k, v in gguf.MODEL_ARCH_NAMES.items()}.get(arch)
+        if number is None:
+            sys.exit(f"{name}: gguf knows no architecture {arch}")
+        names = {gguf.TENSOR_NAMES[t] for t in gguf.MODEL_TENSORS[number]}
+        keys = {v.replace("{arch}", arch) for c in vars(gguf.Keys).values() if isinstance(c, type) for v in vars(c).values() if isinstance(v, str)}
+        bad = [t.name for t in r.tensors if ".".join("{bid}" if p.isdigit() else p for p in t.name.split(".")[:-1]) not in names]
+        bad += [k for k in r.fields if not k.startswith("GGUF.") and k not in keys]
+        print(f"{name}: {len(r.tensors)} tensors, {len(r.fields)} keys" + (f"; unknown to gguf: {', '.join(bad)}" if bad else ""))
+    return bad
+
+
+if __name__ == "__main__":
+    args = sys.argv[1:]
+    if args[:1] == ["--check"]:
+        sys.exit(any([check(n, args[1]) for n in args[2:] or sorted(CASES)]))
+    import torch
+    torch.Tensor.float = torch.Tensor.double
+    torch.float32 = torch.float = torch.float64
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    for n in args or CASES:
+        make(n)
