@@ -37,6 +37,38 @@ case("gemma", "GemmaConfig", head_dim=10, num_key_value_heads=1, tie_word_embedd
 case("gpt2", "GPT2Config", drop=COMMON.keys(), vocab_size=VOCAB, n_positions=64, n_embd=48, n_layer=3, n_head=6, n_inner=88, layer_norm_epsilon=EPS,
      bos_token_id=1, eos_token_id=2, tie_word_embeddings=True)
 
+LN = dict(layer_norm_eps=EPS)
+case("gemma2", "Gemma2Config", head_dim=10, sliding_window=7, query_pre_attn_scalar=16, attn_logit_softcapping=2.0, final_logit_softcapping=3.0,
+     tie_word_embeddings=True)
+case("gemma3", "Gemma3TextConfig", num_hidden_layers=7, head_dim=10, sliding_window=7, query_pre_attn_scalar=10, rope_theta=1000000.0,
+     rope_scaling={"rope_type": "linear", "factor": 8.0}, tie_word_embeddings=True)
+case("mixtral", "MixtralConfig", num_local_experts=5, num_experts_per_tok=2, sliding_window=None)
+case("qwen2moe", "Qwen2MoeConfig", num_experts=5, num_experts_per_tok=3, moe_intermediate_size=28, shared_expert_intermediate_size=36)
+case("qwen3moe", "Qwen3MoeConfig", head_dim=10, num_experts=5, num_experts_per_tok=3, moe_intermediate_size=28, norm_topk_prob=True)
+case("olmoe", "OlmoeConfig", num_experts=5, num_experts_per_tok=3, intermediate_size=28)
+case("olmo2", "Olmo2Config")
+case("phi2", "PhiConfig", partial_rotary_factor=0.5, resid_pdrop=0.0, embd_pdrop=0.0, **LN)
+case("phi3", "Phi3Config", sliding_window=9)
+case("gptneox", "GPTNeoXConfig", drop=["num_key_value_heads"], rotary_pct=0.25, **LN)
+case("gptneox-serial", "GPTNeoXConfig", drop=["num_key_value_heads"], rotary_pct=0.25, use_parallel_residual=False, **LN)
+case("starcoder2", "Starcoder2Config", sliding_window=9, norm_epsilon=EPS, residual_dropout=0.0, embedding_dropout=0.0, tie_word_embeddings=True)
+case("stablelm", "StableLmConfig", partial_rotary_factor=0.25, use_qkv_bias=True, **LN)
+case("stablelm-parallel", "StableLmConfig", partial_rotary_factor=0.25, use_parallel_residual=True, **LN)
+case("command-r", "CohereConfig", logit_scale=0.25, tie_word_embeddings=True, **LN)
+case("cohere2", "Cohere2Config", num_hidden_layers=5, logit_scale=0.25, sliding_window=7, tie_word_embeddings=True, **LN)
+case("glm4", "Glm4Config", head_dim=12, attention_bias=True)
+case("granite", "GraniteConfig", embedding_multiplier=3.0, residual_multiplier=0.5, attention_multiplier=0.25, logits_scaling=2.0, tie_word_embeddings=True)
+case("smollm3", "SmolLM3Config", num_hidden_layers=5, tie_word_embeddings=True)
+case("nemotron", "NemotronConfig", head_dim=8, partial_rotary_factor=0.5, norm_eps=EPS)
+case("bloom", "BloomConfig", drop=COMMON.keys(), vocab_size=VOCAB, hidden_size=48, n_layer=3, n_head=6, layer_norm_epsilon=EPS, seq_length=64,
+     bos_token_id=1, eos_token_id=2, pad_token_id=0)
+case("mpt", "MptConfig", drop=COMMON.keys(), vocab_size=VOCAB, d_model=48, n_heads=6, n_layers=3, max_seq_len=64, expansion_ratio=4, layer_norm_epsilon=EPS,
+     attn_config={"clip_qkv": 2.0, "alibi": True, "alibi_bias_max": 8, "softmax_scale": None}, tie_word_embeddings=True)
+case("falcon", "FalconConfig", layer_norm_epsilon=EPS, ffn_hidden_size=88, new_decoder_architecture=False, multi_query=True, parallel_attn=True, bias=False,
+     alibi=False, tie_word_embeddings=True)
+case("gptj", "GPTJConfig", drop=COMMON.keys(), vocab_size=VOCAB, n_positions=64, n_embd=48, n_layer=3, n_head=6, n_inner=88, rotary_dim=4,
+     layer_norm_epsilon=EPS, bos_token_id=1, eos_token_id=2, tie_word_embeddings=False, resid_pdrop=0.0, embd_pdrop=0.0)
+
 
 def fnv(text):
     h = 0xCBF29CE484222325
@@ -57,9 +89,10 @@ def weights(name, shape, middle, exponent):
     return v.reshape(shape)
 
 
-def spread(name, shape):
+def spread(case_name, name, shape):
     if len(shape) == 1:
-        return (1, -1) if name.endswith("weight") else (0, -2)
+        less_one = case_name.startswith(("gemma", "nemotron"))  # these store norms as w - 1
+        return (0 if less_one else 1, -1) if name.endswith("weight") else (0, -2)
     return 0, int(np.round(np.log2(np.sqrt(3 / shape[-1]))))
 
 
@@ -77,10 +110,10 @@ def tiny(name):
     return text, shapes
 
 
-def write_folder(folder, text, shapes, dtype=np.float32):
+def write_folder(folder, name, text, shapes, dtype=np.float32):
     from safetensors.numpy import save_file
     open(os.path.join(folder, "config.json"), "w").write(text)
-    save_file({k: weights(k, s, *spread(k, s)).astype(dtype) for k, s in shapes.items()}, os.path.join(folder, "model.safetensors"),
+    save_file({k: weights(k, s, *spread(name, k, s)).astype(dtype) for k, s in shapes.items()}, os.path.join(folder, "model.safetensors"),
               metadata={"format": "pt"})
 
 
@@ -102,7 +135,7 @@ def compute(folder, ids):
 def make(name):
     text, shapes = tiny(name)
     with tempfile.TemporaryDirectory() as folder:
-        write_folder(folder, text, shapes, np.float64)
+        write_folder(folder, name, text, shapes, np.float64)
         for seed in range(100):  # a prompt whose greedy ids are clear enough for arithmetic in float32
             ids = np.random.default_rng(seed).integers(3, VOCAB, TOKENS).tolist()
             logits, greedy, margin = compute(folder, ids)
@@ -116,7 +149,7 @@ def make(name):
         print("prompt", *ids, file=f)
         print("greedy", *greedy, file=f)
         for k, s in shapes.items():
-            print("tensor", k, *spread(k, s), *s, file=f)
+            print("tensor", k, *spread(name, k, s), *s, file=f)
     print(f"{name}: largest logit {np.abs(logits).max():.2f}, margin {margin:.3f}, {sum(int(np.prod(s)) for s in shapes.values())} weights")
 
 
@@ -129,7 +162,7 @@ def check(name, kagari):
         if w[0] == "tensor":
             shapes[w[1]] = [int(n) for n in w[4:]]
     with tempfile.TemporaryDirectory() as folder:
-        write_folder(folder, open(os.path.join(out, "config.json")).read(), shapes)
+        write_folder(folder, name, open(os.path.join(out, "config.json")).read(), shapes)
         file = os.path.join(folder, "m.gguf")
         subprocess.run([kagari, "convert", folder, file], check=True, stdout=subprocess.DEVNULL)
         r = gguf.GGUFReader(file)
@@ -154,5 +187,8 @@ if __name__ == "__main__":
     torch.float32 = torch.float = torch.float64
     torch.set_default_dtype(torch.float64)
     torch.set_num_threads(1)
+    from transformers.models.bloom import modeling_bloom  # its GELU has the factor of tanh to 8 digits
+    modeling_bloom.bloom_gelu_forward = lambda x: torch.nn.functional.gelu(x, approximate="tanh")
+    modeling_bloom.BloomGelu.forward = lambda self, x: torch.nn.functional.gelu(x, approximate="tanh")
     for n in args or CASES:
         make(n)

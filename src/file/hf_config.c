@@ -31,6 +31,32 @@ static const struct {
 #undef HF_TENSOR
 };
 
+static const struct {
+    const char *families, *name, *json;
+} musts[] = {
+#define HF_MUST(families, name, json) {families, name, json},
+#include "file/hf.def"
+#undef HF_MUST
+};
+
+static const struct {
+    const char *families;
+    int period;
+} periods[] = {
+#define HF_PERIOD(families, period) {families, period},
+#include "file/hf.def"
+#undef HF_PERIOD
+};
+
+static const struct {
+    const char *families, *name, *key;
+    bool usual;
+} unless[] = {
+#define HF_UNLESS(families, name, key, usual) {families, name, key, usual},
+#include "file/hf.def"
+#undef HF_UNLESS
+};
+
 static bool lists(const char *list, const char *word)
 {
     if (!list) return true;
@@ -58,9 +84,16 @@ kg_status hf_family_of(const json_t *config, const struct hf_family **out)
 
 /* ---- numbers */
 
-/* Newer files keep the rotation's parameters in an object of their own. */
+/* Newer files keep the rotation's parameters in an object of their own. A dot stands between the name of an object and one in it. */
 static const json_t *field(const json_t *config, const char *name)
 {
+    char outer[32];
+    const char *dot = strchr(name, '.');
+    if (dot && (size_t)(dot - name) < sizeof outer) {
+        snprintf(outer, sizeof outer, "%.*s", (int)(dot - name), name);
+        config = json_object_get(config, outer);
+        name = dot + 1;
+    }
     const json_t *v = json_object_get(config, name);
     if (!v || json_is_null(v)) v = json_object_get(json_object_get(config, "rope_parameters"), name);
     return json_is_null(v) ? NULL : v;
@@ -115,6 +148,10 @@ static kg_status put_row(const struct out *w, const char *name, const char *key,
 {
     char text[128];
     if (type == META_U32) {
+        if (json_is_true(v)) {
+            put_u32(w, key, 1);
+            return KG_OK;
+        }
         if (!json_is_integer(v) || json_integer_value(v) < 0 || json_integer_value(v) > UINT32_MAX)
             return status_set(KG_ERR_FORMAT, "config.json: %s is no integer of 32 bits", name);
         put_u32(w, key, json_integer_value(v));
@@ -128,6 +165,72 @@ static kg_status put_row(const struct out *w, const char *name, const char *key,
     return KG_OK;
 }
 
+/* Whether layer i is said to have a window; -1: the file does not say. */
+static int has_window(const json_t *config, size_t i)
+{
+    const char *type = json_string_value(json_array_get(json_object_get(config, "layer_types"), i));
+    return !type ? -1 : strcmp(type, "sliding_attention") == 0;
+}
+
+static bool any_window(const json_t *config)
+{
+    const json_t *types = json_object_get(config, "layer_types");
+    for (size_t i = 0; i < json_array_size(types); i++)
+        if (has_window(config, i) == 1) return true;
+    return !json_is_array(types);
+}
+
+/* Which layers have a window: no key of GGUF if it is as programs take it without one. */
+static kg_status put_windows(const struct out *w)
+{
+    const json_t *types = json_object_get(w->config, "layer_types");
+    size_t n = json_array_size(types), period = 1;
+    int usual = 0;
+    for (size_t i = 0; i < n; i++) {
+        const char *type = json_string_value(json_array_get(types, i));
+        if (!type || (strcmp(type, "sliding_attention") != 0 && strcmp(type, "full_attention") != 0))
+            return status_set(KG_ERR_UNSUPPORTED, "config.json: layer_types: \"%.40s\" is not supported", type ? type : "?");
+    }
+    if (n == 0 || !any_window(w->config)) return KG_OK;
+    for (size_t i = 0; !lists(periods[i].families, w->family->model_type) || (usual = periods[i].period, 0); i++) continue;
+    while (period <= n && has_window(w->config, period - 1) == 1) period++; /* the first layer without one ends the first period */
+    for (size_t i = 0; i < n; i++)
+        if (has_window(w->config, i) != ((i + 1) % period != 0))
+            return status_set(KG_ERR_UNSUPPORTED, "config.json: layer_types: layers without a window come at no fixed distance, which is not supported");
+    if (period > n) period = usual && (size_t)usual > n ? (size_t)usual : 0; /* all have one */
+    if (period != (size_t)usual) put_u32(w, "attention.sliding_window_pattern", (int64_t)period);
+    return KG_OK;
+}
+
+static kg_status check_musts(const struct out *w)
+{
+    for (size_t i = 0; i < COUNT_OF(musts); i++) {
+        const json_t *v = field(w->config, musts[i].name);
+        if (!v || !lists(musts[i].families, w->family->model_type)) continue;
+        json_t *only = json_loads(musts[i].json, JSON_DECODE_ANY, NULL);
+        bool same = json_equal(v, only);
+        json_decref(only);
+        if (!same) return status_set(KG_ERR_UNSUPPORTED, "config.json: %s other than %s is not supported for %s", musts[i].name, musts[i].json, w->family->model_type);
+    }
+    return KG_OK;
+}
+
+static kg_status put_unusual(const struct out *w)
+{
+    char text[128];
+    for (size_t i = 0; i < COUNT_OF(unless); i++) {
+        const json_t *v = field(w->config, unless[i].name);
+        if (json_is_boolean(v) && lists(unless[i].families, w->family->model_type) && json_is_true(v) != unless[i].usual)
+            meta_out_bool(w->o, full_key(w, unless[i].key, text, sizeof text), !unless[i].usual);
+    }
+    const json_t *scalar = field(w->config, "query_pre_attn_scalar"); /* Gemma: usually the width of a head */
+    double v = json_number_value(scalar);
+    if (!scalar || v == (double)head_dim(w->family, w->config)) return KG_OK;
+    if (!(isfinite(v) && v > 0)) return status_set(KG_ERR_FORMAT, "config.json: query_pre_attn_scalar is no number above 0");
+    put_f32(w, "attention.scale", 1 / sqrt(v));
+    return KG_OK;
+}
+
 static kg_status put_rows(const struct out *w)
 {
     for (size_t i = 0; i < COUNT_OF(keys); i++) {
@@ -135,7 +238,7 @@ static kg_status put_rows(const struct out *w)
         if (!v || !lists(keys[i].families, w->family->model_type)) continue;
         if (find(w->family, w->config, keys[i].key) != v) continue; /* an earlier name of the same key counts */
         bool windows_off = json_is_false(json_object_get(w->config, "use_sliding_window"));
-        if (strcmp(keys[i].name, "sliding_window") == 0 && windows_off) continue;
+        if (strcmp(keys[i].name, "sliding_window") == 0 && (windows_off || !any_window(w->config))) continue;
         KG_TRY(put_row(w, keys[i].name, keys[i].key, keys[i].type, v));
         if (strcmp(keys[i].name, "head_dim") == 0) put_u32(w, "attention.value_length", json_integer_value(v));
     }
@@ -233,10 +336,13 @@ kg_status hf_config(struct meta_out *o, const struct hf_family *family, const js
 {
     struct out w = {o, family, config};
     KG_TRY(check_activation(family, config));
+    KG_TRY(check_musts(&w));
     meta_out_str(o, "general.architecture", family->arch, strlen(family->arch));
     meta_out_str(o, "general.name", name, strlen(name));
     KG_TRY(put_rows(&w));
-    if (!find(family, config, "feed_forward_length") && strcmp(family->model_type, "gpt2") == 0)
+    KG_TRY(put_windows(&w));
+    KG_TRY(put_unusual(&w));
+    if (!find(family, config, "feed_forward_length") && lists("gpt2 bloom mpt falcon gptj", family->model_type))
         put_u32(&w, "feed_forward_length", 4 * hf_config_number(family, config, "embedding_length"));
     KG_TRY(put_rope(&w));
     return o->status;
@@ -262,7 +368,7 @@ static bool matches(const char *pattern, const char *name, size_t n, long *layer
 
 bool hf_tensor_name(const struct hf_family *family, const char *name, char *out, size_t size, int *expert)
 {
-    if (strcmp(family->model_type, "gpt2") == 0 && strncmp(name, "transformer.", 12) == 0) name += 12;
+    if (strncmp(name, "transformer.", 12) == 0) name += 12;
     size_t n = strlen(name);
     const char *suffix = name + n;
     if (n > 7 && strcmp(name + n - 7, ".weight") == 0) suffix = name + n - 7;

@@ -239,7 +239,7 @@ static kg_status layer_tensors(const struct arch_build *b, const struct decoder 
     const int64_t dim = b->program->dim;
     const bool before = d->block != DECODER_POST_NORM, behind = d->block == DECODER_POST_NORM || d->block == DECODER_SANDWICH;
     if (before) KG_TRY(affine(b, &l->attn_norm, dim, 1, i, "attn_norm"));
-    if (before && d->block != DECODER_PARALLEL) KG_TRY(affine(b, &l->ffn_norm, dim, 1, i, "ffn_norm"));
+    if (before && d->block != DECODER_PARALLEL) KG_TRY(affine(b, &l->ffn_norm, dim, 1, i, d->style->ffn_norm ? d->style->ffn_norm : "ffn_norm"));
     if (behind) KG_TRY(affine(b, &l->attn_post_norm, dim, 1, i, "post_attention_norm"));
     if (behind) KG_TRY(affine(b, &l->ffn_post_norm, dim, 1, i, "post_ffw_norm"));
     KG_TRY(attention_tensors(b, d, l, i));

@@ -37,6 +37,7 @@ struct decoder_style {
     int period;           /* of every so many layers only the last sees beyond the window; 0: all have it */
     double local_base;    /* base of the rotation in layers with a window; 0: as the others */
     bool moe_sigmoid, moe_normed; /* unless keys of the file say */
+    const char *ffn_norm; /* name of that tensor; NULL: "ffn_norm" */
     /* After the keys are read and before tensors are looked for. NULL: none */
     kg_status (*adjust)(struct arch_build *b, struct decoder *d);
 };
