@@ -27,6 +27,8 @@ static inline void *gpu_ctx(size_t i, const struct program *p, kg_activations ac
     if (missing[i] || (only && *only ? strcmp(only, gpu_names[i]) != 0 : i > 0 && !is_long())) return NULL;
     const struct backend *b = backend_find(gpu_names[i]);
     if (!b) fail_msg("%s", kg_error_message());
+    static int opened;
+    setenv("KAGARI_EMU_GEMM", opened++ % 2 ? "0" : "1", 1); /* products by the kernels alone, or by a library */
     struct backend_params params = {.n_threads = 2, .kv_type = kv, .activations = act, .max_batch = max_batch};
     kg_status st = b->open(&ctx, p, &params);
     if (st == KG_OK) return ctx;

@@ -287,6 +287,43 @@ static void programs(void **state)
     }
 }
 
+/* Prompts of one sequence, whose attention goes another way; the weights are f32, so that only it rounds. */
+static void prompts(void **state)
+{
+    (void)state;
+    static const struct shape two[] = {
+        {64, 6, 2, 64, 64, 64, 40, ROPE_INTERLEAVED, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SILU},
+        {40, 2, 1, 128, 128, 32, 40, ROPE_HALVES, ROPE_SCALING_NONE, true, false, true, false, ACTIVATION_SILU},
+    };
+    static struct net m;
+    static struct timeline l;
+    l = (struct timeline){0};
+    for (int i = 0; i < 131; i++) timeline_add(&l, 0, i, (i * 29 + 3) % VOCAB, true);
+    for (size_t i = 0; i < COUNT_OF(two); i++) {
+        build(&m, &two[i]);
+        void *ref;
+        struct backend_params params = {.n_threads = 1, .max_batch = 131};
+        double *want;
+        OK(backend_ref.open(&ref, &m.p, &params));
+        free(compute(&backend_ref, ref, VOCAB, &l, 131, &want));
+        backend_ref.close(ref);
+        for (size_t d = 0; d < COUNT_OF(gpu_names); d++)
+            for (int batch = 57; batch <= 131; batch += 74) {
+                void *ctx = gpu_ctx(d, &m.p, KG_ACT_INT8, KG_KV_F16, batch);
+                if (!ctx) continue;
+                const struct backend *be = backend_find(gpu_names[d]);
+                float *got = compute(be, ctx, VOCAB, &l, batch, NULL);
+                double error = relative_error(got, want, (size_t)l.n_wanted * VOCAB);
+                if (!(error <= 1e-3)) fail_msg("%s: prompt %zu in batches of %d: relative error %.3g", gpu_names[d], i, batch, error);
+                free(got);
+                be->close(ctx);
+            }
+        free(want);
+        program_free(&m.p);
+        for (int k = 0; k < m.n; k++) tensor_free(&m.kept[k]);
+    }
+}
+
 static int start(void **state)
 {
     (void)state;
@@ -296,6 +333,6 @@ static int start(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(programs), cmocka_unit_test(embeddings), cmocka_unit_test(matmuls)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(prompts), cmocka_unit_test(programs), cmocka_unit_test(embeddings), cmocka_unit_test(matmuls)};
     return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -12,6 +12,8 @@ struct gpu_info {
     int matvec_waves;  /* waves of a group that computes a matvec */
     int attend_waves;  /* most waves of a group of the attention, up to 32 */
     int mv_groups;     /* groups of a matvec per core that run at the same time */
+    bool flash;        /* it has matrix operations on registers */
+    bool gemm;         /* it has a library for products of matrices */
 };
 
 struct gpu_launch {
@@ -22,6 +24,14 @@ struct gpu_launch {
     void *buffers[12]; /* every one a buffer of this device */
     int n_buffers;
     bool overlap; /* may start while the launch before still runs: START() in the kernel waits for it */
+};
+
+/* y[t][row] = sum_i x[t][i] w[row][i]: w halves [rows][w_ld] from w_offset bytes, x halves [n][x_ld], y f32 [n][y_ld] from y_offset floats; f32 sums. */
+struct gpu_gemm {
+    const void *w, *x;
+    void *y;
+    size_t w_offset, y_offset;
+    int rows, n, n_in, w_ld, x_ld, y_ld;
 };
 
 struct gpu_device {
@@ -37,6 +47,7 @@ struct gpu_device {
     /* module: "basic", "attend_f16", "pack_n4_km" ...; the kernel lives as long as the device. */
     kg_status (*kernel)(void *dev, const char *module, const char *name, void **kernel);
     kg_status (*launch)(void *dev, const struct gpu_launch *l);
+    kg_status (*gemm)(void *dev, const struct gpu_gemm *m); /* if info.gemm */
     kg_status (*sync)(void *dev);
     /* Launches between begin and end are recorded, not run; record_run runs a recording. NULL: the device has none. */
     kg_status (*record_begin)(void *dev);

@@ -1,5 +1,5 @@
 /* The GPU engine: opening and closing, device memory, weights, cache. What is computed and when: gpu_plan.c, gpu_run.c. */
-#include "backend/gpu/gpu.h"
+#include "backend/gpu/gpu_run.h"
 
 #include "base/os.h"
 #include "base/threads.h"
@@ -204,7 +204,7 @@ static kg_status pack_kernels(struct gpu *g, struct gpu_weight *w)
         void **kernel;
         bool only_codes;
     } list[] = {{"mv1_f32", &w->mv1, false},      {"mv2_f32", &w->mv2, false},      {"mv1_i8", &w->mv1_i8, true}, {"mv1r4_i8", &w->mv1r4_i8, true}, {"mv4_i8", &w->mv4_i8, true},
-                {"mm_f16", &w->mm_f16, false},    {"mm_f32", &w->mm_f32, false},    {"embed", &w->embed, false}};
+                {"mm_f16", &w->mm_f16, false},    {"mm_f32", &w->mm_f32, false},    {"embed", &w->embed, false},      {"halves", &w->halves, false}};
     char module[64], name[64];
     snprintf(module, sizeof module, "pack_%s", w->pack->name);
     for (size_t i = 0; i < COUNT_OF(list); i++) {
@@ -221,7 +221,7 @@ static kg_status find_kernels(struct gpu *g)
     const struct {
         const char *name;
         void **kernel;
-    } basic[] = {{"norm_rows", &g->norm}, {"act_i8", &g->act_i8}, {"act_f16", &g->act_f16}, {"map_act", &g->act}, {"map_glu", &g->glu}, {"map_add", &g->add}, {"take_rows", &g->select}},
+    } basic[] = {{"norm_rows", &g->norm}, {"act_i8", &g->act_i8}, {"act_f16", &g->act_f16}, {"mm_end", &g->mm_end}, {"map_act", &g->act}, {"map_glu", &g->glu}, {"map_add", &g->add}, {"take_rows", &g->select}},
       attend[] = {{"rope", &g->rope}, {"attend", &g->attend}, {"merge", &g->merge}};
     char module[64], name[64];
     for (size_t i = 0; i < COUNT_OF(basic); i++) KG_TRY(g->device->kernel(g->dev, "basic", basic[i].name, basic[i].kernel));
@@ -230,6 +230,10 @@ static kg_status find_kernels(struct gpu *g)
     for (size_t i = 0; i < COUNT_OF(attend); i++) {
         snprintf(name, sizeof name, "%s_%s", attend[i].name, kv);
         KG_TRY(g->device->kernel(g->dev, module, name, attend[i].kernel));
+    }
+    if (g->info.flash && g->params.kv_type == KG_KV_F16 && g->params.activations == KG_ACT_INT8) { /* queries and weights of values become halves */
+        KG_TRY(g->device->kernel(g->dev, "flash_64", "flash_64", &g->flash_64));
+        KG_TRY(g->device->kernel(g->dev, "flash_128", "flash_128", &g->flash_128));
     }
     for (int i = 0; i < g->n_weights; i++) KG_TRY(pack_kernels(g, &g->weights[i]));
     return KG_OK;
@@ -264,6 +268,7 @@ static kg_status make_registers(struct gpu *g)
     KG_TRY(gpu_buffer(g, &g->act_scale, batch * sizeof(float)));
     KG_TRY(gpu_buffer(g, &g->normed, batch * most_f32 * 32 * sizeof(float)));
     KG_TRY(gpu_buffer(g, &g->part, part * GPU_MV_TOKENS * GPU_SPLITS * (HEAD_PART) * sizeof(float)));
+    KG_TRY(gpu_product_memory(g));
     g->rows = arena_array(&g->arena, (size_t)widest * batch, sizeof *g->rows);
     return g->rows ? KG_OK : KG_ERR_MEMORY;
 }
@@ -391,7 +396,7 @@ double gpu_error_bound(const void *ctx)
     for (int i = 0; i < g->n_steps; i++) {
         const struct gpu_step *s = &g->steps[i];
         double e = 0;
-        if (s->code == STEP_ATTEND) e = kv[g->params.kv_type];
+        if (s->code == STEP_ATTEND) e = g->flash_64 ? half : kv[g->params.kv_type];
         if (s->code == STEP_MATMUL) e = g->params.activations == KG_ACT_F32 || s->weight->pack->code == 32 ? exact : s->weight->pack->code > 8 ? half : int8;
         squares += e * e * (s->code == STEP_MATMUL ? s->weight->n_parts : 1);
     }

@@ -1,46 +1,30 @@
 /* One batch: its tokens go to the device in one block, then a launch per step, then the logits come back. A single token's launches are
  * recorded and replayed. */
-#include "backend/gpu/gpu.h"
+#include "backend/gpu/gpu_run.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
-struct run {
-    struct gpu *g;
-    const struct batch *batch;
-    int n;        /* tokens that the steps still have */
-    int n_select;
-    uint sel_at, table_at; /* words of the batch block */
-    int splits;   /* of the attention over the positions */
-    int longest;  /* blocks of the longest sequence, rounded up to a power of two */
-};
-
 /* ---- launches ---- */
 
-static kg_status launch(struct gpu *g, void *kernel, unsigned x, unsigned y, unsigned threads, const void *params, size_t params_bytes,
-                        void *const *buffers, int n_buffers)
+kg_status gpu_launch(struct gpu *g, void *kernel, unsigned x, unsigned y, unsigned threads, const void *params, size_t params_bytes,
+                     void *const *buffers, int n_buffers)
 {
     struct gpu_launch l = {.kernel = kernel, .grid = {x, y}, .threads = threads, .params = params, .params_bytes = params_bytes, .n_buffers = n_buffers, .overlap = g->overlap};
     for (int i = 0; i < n_buffers; i++) l.buffers[i] = buffers[i] ? buffers[i] : g->none;
     return g->device->launch(g->dev, &l);
 }
-#define LAUNCH(g, kernel, x, y, threads, params, ...) \
-    launch(g, kernel, (unsigned)(x), (unsigned)(y), (unsigned)(threads), &(params), sizeof(params), (void *[]){__VA_ARGS__}, (int)COUNT_OF(((void *[]){__VA_ARGS__})))
-
-static unsigned ceil_div(unsigned a, unsigned b) { return (a + b - 1) / b; }
-/* Threads of a group that works on a row of n pieces. */
-static unsigned row_threads(unsigned n, unsigned most) { return MIN(most, MAX(32u, ROUND_UP(n, 32u))); }
 
 static uint norm_kind(const struct op *norm) { return !norm ? NORM_NONE : norm->code == OP_RMS_NORM ? NORM_RMS : NORM_LAYER; }
 
-static NormP norm_params(const struct gpu *g, const struct gpu_step *s, uint out_stride)
+NormP gpu_norm_params(const struct gpu *g, const struct gpu_step *s, uint out_stride)
 {
     const struct gpu_reg *x = &g->regs[s->code == STEP_NORM ? s->norm->src[0] : s->src];
     return (NormP){.width = (uint)x->width, .stride = (uint)x->stride, .out_stride = out_stride, .n_units = (uint)x->stride / 32, .norm = norm_kind(s->norm),
                    .has_b = s->norm && s->norm->b, .eps = s->norm ? (float)s->norm->eps : 0};
 }
 
-static kg_status run_embed(const struct run *r, const struct gpu_step *s)
+static kg_status run_embed(const struct gpu_run *r, const struct gpu_step *s)
 {
     struct gpu *g = r->g;
     const struct gpu_reg *y = &g->regs[s->dst[0]];
@@ -50,10 +34,10 @@ static kg_status run_embed(const struct run *r, const struct gpu_step *s)
                   p.add ? g->regs[s->src].buffer : NULL, y->buffer);
 }
 
-static kg_status run_norm(const struct run *r, const struct gpu_step *s, void *out, int out_stride)
+static kg_status run_norm(const struct gpu_run *r, const struct gpu_step *s, void *out, int out_stride)
 {
     struct gpu *g = r->g;
-    NormP p = norm_params(g, s, (uint)out_stride);
+    NormP p = gpu_norm_params(g, s, (uint)out_stride);
     return LAUNCH(g, g->norm, r->n, 1, row_threads(p.stride / 4, (unsigned)g->info.matvec_waves * 32), p,
                   g->regs[s->code == STEP_NORM ? s->norm->src[0] : s->src].buffer, s->norm_w, s->norm_b, out);
 }
@@ -62,7 +46,7 @@ static kg_status run_norm(const struct run *r, const struct gpu_step *s, void *o
 
 enum { MV_UNITS = 512, MV_F32_UNITS = 240 }; /* as in kernels/tune.h and module_pack.h */
 
-static MatP mat_params(const struct run *r, const struct gpu_step *s)
+MatP gpu_mat_params(const struct gpu_run *r, const struct gpu_step *s)
 {
     const struct gpu *g = r->g;
     const struct gpu_weight *w = s->weight;
@@ -78,10 +62,8 @@ static MatP mat_params(const struct run *r, const struct gpu_step *s)
     return p;
 }
 
-static void *reg_buffer(const struct gpu *g, int reg) { return reg >= 0 ? g->regs[reg].buffer : NULL; }
-
 /* Few tokens. `rows` are those of a wave at a time. */
-static kg_status run_matvec(const struct run *r, const struct gpu_step *s, MatP *p, void *kernel, void *x, unsigned tokens_at_a_time, unsigned rows, unsigned waves)
+static kg_status run_matvec(const struct gpu_run *r, const struct gpu_step *s, MatP *p, void *kernel, void *x, unsigned tokens_at_a_time, unsigned rows, unsigned waves)
 {
     struct gpu *g = r->g;
     const unsigned cores = (unsigned)g->info.n_cores;
@@ -94,18 +76,18 @@ static kg_status run_matvec(const struct run *r, const struct gpu_step *s, MatP 
                   reg_buffer(g, s->res), reg_buffer(g, s->dst[0]), reg_buffer(g, s->dst[1]), reg_buffer(g, s->dst[2]));
 }
 
-static kg_status run_tiles(const struct run *r, const struct gpu_step *s, const MatP *p, bool f16, void *x)
+static kg_status run_tiles(const struct gpu_run *r, const struct gpu_step *s, const MatP *p, bool f16, void *x)
 {
     struct gpu *g = r->g;
     return LAUNCH(g, f16 ? s->weight->mm_f16 : s->weight->mm_f32, ceil_div(p->rows, 64), ceil_div(p->n, f16 ? 128 : 32), f16 ? 256 : 128, *p, s->weight->buffer, x,
                   g->act_scale, s->bias, reg_buffer(g, s->res), reg_buffer(g, s->dst[0]), reg_buffer(g, s->dst[1]), reg_buffer(g, s->dst[2]));
 }
 
-static kg_status run_matmul(const struct run *r, const struct gpu_step *s)
+static kg_status run_matmul(struct gpu_run *r, const struct gpu_step *s)
 {
     struct gpu *g = r->g;
     const struct gpu_weight *w = s->weight;
-    MatP p = mat_params(r, s);
+    MatP p = gpu_mat_params(r, s);
     const uint units = p.w.n_units;
     const bool quantized = w->pack->code <= 8 && g->params.activations == KG_ACT_INT8;
     const unsigned threads = row_threads(units * 8, (unsigned)g->info.matvec_waves * 32);
@@ -117,15 +99,14 @@ static kg_status run_matmul(const struct run *r, const struct gpu_step *s)
     }
     if (r->n == 1 && !quantized && units <= MV_F32_UNITS) return run_matvec(r, s, &p, w->mv1, x, 1, 2, half);
     if (r->n <= GPU_MV_TOKENS && quantized) {
-        NormP np = norm_params(g, s, ROUND_UP(units * 40, 16u));
+        NormP np = gpu_norm_params(g, s, ROUND_UP(units * 40, 16u));
         if (!s->same_acts) KG_TRY(LAUNCH(g, g->act_i8, r->n, 1, threads, np, g->regs[s->src].buffer, s->norm_w, s->norm_b, g->acts));
         p.x_stride = np.out_stride;
         return run_matvec(r, s, &p, w->mv4_i8, g->acts, 4, 2, half);
     }
-    /* Plain numbers with an f32 cache: as halves, activations turn choices between tokens whose logits differ by 2e-5. */
-    const bool exact = g->params.activations == KG_ACT_F32 || w->pack->code == 32 || (w->pack->code > 8 && g->params.kv_type == KG_KV_F32);
-    if (r->n > GPU_MV_TOKENS && !exact) {
-        NormP np = norm_params(g, s, units * 32);
+    if (r->n > GPU_MV_TOKENS && gpu_takes_halves(g, s)) {
+        if (g->info.gemm) return gpu_product(r, s, p);
+        NormP np = gpu_norm_params(g, s, units * 32);
         if (!s->same_acts) KG_TRY(LAUNCH(g, g->act_f16, r->n, 1, threads, np, g->regs[s->src].buffer, s->norm_w, s->norm_b, g->acts, g->act_scale));
         p.x_stride = np.out_stride;
         return run_tiles(r, s, &p, true, g->acts);
@@ -140,7 +121,7 @@ static kg_status run_matmul(const struct run *r, const struct gpu_step *s)
 
 /* ---- attention ---- */
 
-static HeadP head_params(const struct run *r, const struct gpu_step *s)
+static HeadP head_params(const struct gpu_run *r, const struct gpu_step *s)
 {
     const struct gpu *g = r->g;
     HeadP p = {.n = (uint)r->n, .table_at = r->table_at, .splits = (uint)r->splits, .rows = 1, .slices = 1, .lanes = 1, .n_kv_heads = 1, .mscale_q = s->mscale_q, .mscale_k = s->mscale_k};
@@ -180,14 +161,14 @@ static HeadP head_params(const struct run *r, const struct gpu_step *s)
     return p;
 }
 
-static kg_status run_rope(const struct run *r, const struct gpu_step *s)
+static kg_status run_rope(const struct gpu_run *r, const struct gpu_step *s)
 {
     struct gpu *g = r->g;
     HeadP p = head_params(r, s);
     return LAUNCH(g, g->rope, ceil_div(p.n_heads, 4), r->n, 128, p, g->batch, s->turns_q, s->turns_k, g->regs[s->rope_q->dst].buffer, NULL, NULL, NULL, NULL, NULL, NULL);
 }
 
-static kg_status run_attend(const struct run *r, const struct gpu_step *s)
+static kg_status run_attend(const struct gpu_run *r, const struct gpu_step *s)
 {
     struct gpu *g = r->g;
     const struct gpu_kv *kv = &g->kv[s->op->attention.kv];
@@ -195,6 +176,8 @@ static kg_status run_attend(const struct run *r, const struct gpu_step *s)
     void *q = g->regs[s->op->src[0]].buffer, *k = g->regs[s->op->src[1]].buffer, *v = g->regs[s->op->src[2]].buffer, *out = g->regs[s->op->dst].buffer;
     if (!p.owner) KG_TRY(LAUNCH(g, g->rope, ceil_div(p.n_heads + 2 * p.n_kv_heads, 4), r->n, 128, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v, kv->k_scale, kv->v_scale));
     unsigned rows = p.n * p.n_heads / p.n_kv_heads;
+    void *flash = p.k_dim != p.v_dim ? NULL : p.k_dim == 64 ? g->flash_64 : p.k_dim == 128 ? g->flash_128 : NULL;
+    if (flash && r->n > GPU_MV_TOKENS && r->one_sequence) return LAUNCH(g, flash, p.n_kv_heads * ceil_div(rows, 64), 1, 128, p, g->batch, q, kv->k, kv->v, out);
     KG_TRY(LAUNCH(g, g->attend, p.n_kv_heads * ceil_div(rows, p.rows), r->splits, p.rows * p.slices * 32, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v,
                   kv->k_scale, kv->v_scale, out, g->part));
     if (r->splits == 1) return KG_OK;
@@ -203,7 +186,7 @@ static kg_status run_attend(const struct run *r, const struct gpu_step *s)
 
 /* ---- the rest ---- */
 
-static kg_status run_map(const struct run *r, const struct gpu_step *s)
+static kg_status run_map(const struct gpu_run *r, const struct gpu_step *s)
 {
     struct gpu *g = r->g;
     const struct gpu_reg *y = &g->regs[s->op->dst];
@@ -214,7 +197,7 @@ static kg_status run_map(const struct run *r, const struct gpu_step *s)
     return LAUNCH(g, s->code == STEP_ADD ? g->add : g->glu, groups, 1, threads, p, a, b, y->buffer);
 }
 
-static kg_status run_select(struct run *r, const struct gpu_step *s)
+static kg_status run_select(struct gpu_run *r, const struct gpu_step *s)
 {
     struct gpu *g = r->g;
     const struct gpu_reg *y = &g->regs[s->op->dst];
@@ -225,7 +208,7 @@ static kg_status run_select(struct run *r, const struct gpu_step *s)
     return LAUNCH(g, g->select, ceil_div((unsigned)y->stride, threads), r->n, threads, p, g->batch, g->regs[s->op->src[0]].buffer, y->buffer);
 }
 
-static kg_status run_step(struct run *r, const struct gpu_step *s)
+static kg_status run_step(struct gpu_run *r, const struct gpu_step *s)
 {
     switch (s->code) {
     case STEP_EMBED: return run_embed(r, s);
@@ -253,12 +236,14 @@ static kg_status fetch(struct gpu *g, int reg, int n, float *dst)
     return KG_OK;
 }
 
-static kg_status run_steps(struct run *r)
+static kg_status run_steps(struct gpu_run *r)
 {
     struct gpu *g = r->g;
     for (int i = 0; i < g->n_steps && r->n > 0; i++) {
         const struct gpu_step *s = &g->steps[i];
+        r->taken = 0;
         KG_TRY(run_step(r, s));
+        i += r->taken;
         if (!s->op->tap || !r->batch->tap || r->n == 0) continue;
         KG_TRY(fetch(g, s->op->dst, r->n, g->rows));
         r->batch->tap(r->batch->tap_ctx, s->op, r->n, g->regs[s->op->dst].width, g->rows, NULL);
@@ -267,7 +252,7 @@ static kg_status run_steps(struct run *r)
 }
 
 /* A single token: the first time plainly, so that everything is loaded; the second time recorded; then replayed. */
-static kg_status run_recorded(struct run *r)
+static kg_status run_recorded(struct gpu_run *r)
 {
     struct gpu *g = r->g;
     struct gpu_recording *rec = NULL;
@@ -322,7 +307,7 @@ static kg_status hold_words(struct gpu *g, size_t words)
 }
 
 /* The block {id, pos, table, 0} per token, selected tokens, tables. Tokens of one sequence share a table; they come in order. */
-static kg_status put_batch(struct run *r)
+static kg_status put_batch(struct gpu_run *r)
 {
     struct gpu *g = r->g;
     const struct batch *b = r->batch;
@@ -361,13 +346,15 @@ static kg_status put_batch(struct run *r)
 }
 
 /* In how many parts the positions are read: enough groups to fill the device, at least two blocks for each wave of a group. */
-static void choose_splits(struct run *r)
+static void choose_splits(struct gpu_run *r)
 {
     const struct gpu *g = r->g;
     const struct batch *b = r->batch;
     int longest = 0, groups = g->program->n_kv ? g->program->kv[0].n_kv_heads * b->n : 1;
     for (int i = 0; i < b->n; i++) longest = MAX(longest, b->tokens[i].pos / KV_BLOCK + 1);
     r->splits = r->longest = 1;
+    r->one_sequence = true;
+    for (int i = 1; i < b->n; i++) r->one_sequence &= b->tokens[i].seq == b->tokens[0].seq && b->tokens[i].pos == b->tokens[0].pos + i;
     while (b->n <= GPU_MV_TOKENS && r->splits < GPU_SPLITS && longest > 8 * r->splits && groups * r->splits < 4 * g->info.n_cores) r->splits *= 2;
     while (r->longest < longest) r->longest *= 2; /* a power of two: it chooses the recording */
 }
@@ -376,7 +363,7 @@ kg_status gpu_run(void *ctx, const struct batch *batch)
 {
     struct gpu *g = ctx;
     KG_TRY(check_batch(g, batch));
-    struct run r = {.g = g, .batch = batch, .n = batch->n};
+    struct gpu_run r = {.g = g, .batch = batch, .n = batch->n};
     choose_splits(&r);
     g->overlap = batch->n <= GPU_MV_TOKENS;
     KG_TRY(put_batch(&r));

@@ -23,6 +23,7 @@ typedef unsigned char uchar;
 #define lane (threadIdx.x % 32u)
 #define wave (threadIdx.x / 32u)
 #define BARRIER() __syncthreads()
+#define BARRIER_GLOBAL() __syncthreads()
 #define WAVE_SYNC() __syncwarp()
 
 /* Programmatic dependent launch: lets the next kernel start, then waits for all of the one before. Only weights are touched above it,
@@ -46,6 +47,14 @@ DEVFN ushort f2h(float x)
     asm("cvt.rn.f16.f32 %0, %1;" : "=h"(h) : "f"(x));
     return h;
 }
+DEVFN uint two_halves(float a, float b)
+{
+    uint w;
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(w) : "f"(b), "f"(a));
+    return w;
+}
+/* Byte i of w, as the low bits of 2^23: conversions from integers are slow. */
+DEVFN float byte_float(uint w, uint i) { return __uint_as_float(__byte_perm(w, 0x4b000000u, 0x7540u | i)) - 8388608.0f; }
 DEVFN float bits_f32(uint u) { return __uint_as_float(u); }
 DEVFN uint f32_bits(float f) { return __float_as_uint(f); }
 DEVFN float cos_pi(float x) { return cospif(x); }
@@ -119,6 +128,22 @@ DEVFN MatA mat_load(const ushort *p, uint ld, uint row, uint col)
                  : "memory");
     return a;
 }
+DEVFN MatB mat_load_trans(const ushort *p, uint ld)
+{
+    MatB b;
+    uint at = (uint)__cvta_generic_to_shared(p + lane % 16 * ld + lane / 16 * 8);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(b.r[0]), "=r"(b.r[1]), "=r"(b.r[2]), "=r"(b.r[3])
+                 : "r"(at)
+                 : "memory");
+    return b;
+}
+DEVFN MatA mat_a_from(const MatC c)
+{
+    MatA a;
+    UNROLL for (int i = 0; i < 4; i++) a.r[i] = two_halves(c.v[2 * i], c.v[2 * i + 1]);
+    return a;
+}
 DEVFN void mat_half(float *c, const MatA a, uint b0, uint b1)
 {
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
@@ -136,9 +161,14 @@ DEVFN void mat_put(float *to, const MatC c, uint ld)
         at[8 * ld + 8 * h + 1] = c.v[4 * h + 3];
     }
 }
+#define MAT_ROW(i) (lane / 4 + (i) / 2 % 2 * 8)
+#define MAT_COL(i) (lane % 4 * 2 + (i) % 2 + (i) / 4 * 8)
 #define mat_zero(c) \
     for (int z_ = 0; z_ < 8; z_++) (c).v[z_] = 0.0f
 #define mat_load_a(a, p, ld) ((a) = mat_load(p, ld, lane % 16, lane / 16 * 8))
 #define mat_load_b(b, p, ld) ((b) = mat_load(p, ld, lane % 8 + lane / 16 * 8, lane / 8 % 2 * 8))
+#define mat_load_bt(b, p, ld) ((b) = mat_load_trans(p, ld)) /* of B by rows */
+#define mat_keep_a(a, p, ld, slot) mat_load_a(a, p, ld)
+#define mat_a_of(a, c, slot) ((a) = mat_a_from(c))
 #define mat_mma(c, a, b) (mat_half((c).v, a, (b).r[0], (b).r[1]), mat_half((c).v + 4, a, (b).r[2], (b).r[3]))
 #define mat_store(p, c, ld) mat_put(p, c, ld)

@@ -18,6 +18,7 @@ struct cuda {
     cu_stream stream;
     int device, major, minor;
     bool pdl;
+    struct cublas *blas;
     struct cuda_module {
         char name[32];
         cu_module module;
@@ -67,6 +68,7 @@ static void cuda_close(void *dev)
     struct cuda *c = dev;
     if (!c) return;
     if (c->stream) c->cuStreamSynchronize(c->stream);
+    cublas_close(c->blas);
     for (int i = 0; i < c->n_modules; i++) c->cuModuleUnload(c->modules[i].module);
     if (c->pin_up) c->cuMemFreeHost(c->pin_up);
     if (c->pin_down) c->cuMemFreeHost(c->pin_down);
@@ -104,7 +106,8 @@ static kg_status open_device(struct cuda *c, struct gpu_info *info)
     CU_TRY(c, "pinned memory", c->cuMemAllocHost_v2(&pinned, PIN));
     c->pin_down = pinned;
     c->pdl = c->major >= 9 && !(pdl && *pdl == '0');
-    *info = (struct gpu_info){.memory = all_bytes, .n_cores = cores, .matvec_waves = 16, .attend_waves = 32, .mv_groups = 2};
+    c->blas = cublas_open(c->stream);
+    *info = (struct gpu_info){.flash = true, .gemm = c->blas != NULL, .memory = all_bytes, .n_cores = cores, .matvec_waves = 16, .attend_waves = 32, .mv_groups = 2};
     snprintf(info->name, sizeof info->name, "%s, sm_%d%d, CUDA driver %d.%d", name, c->major, c->minor, version / 1000, version % 1000 / 10);
     return KG_OK;
 }
@@ -253,6 +256,14 @@ static kg_status cuda_launch(void *dev, const struct gpu_launch *l)
     return KG_OK;
 }
 
+static kg_status cuda_gemm(void *dev, const struct gpu_gemm *m)
+{
+    struct cuda *c = dev;
+    KG_TRY(enter(c));
+    int code = cublas_gemm(c->blas, m);
+    return code == 0 ? KG_OK : status_set(KG_ERR_DEVICE, "cuda: cuBLAS failed with status %d", code);
+}
+
 /* ---- recordings ---- */
 
 static kg_status cuda_record_begin(void *dev)
@@ -303,6 +314,7 @@ static const struct gpu_device device = {
     .copy = cuda_copy,
     .kernel = cuda_kernel,
     .launch = cuda_launch,
+    .gemm = cuda_gemm,
     .sync = cuda_sync,
     .record_begin = cuda_record_begin,
     .record_end = cuda_record_end,

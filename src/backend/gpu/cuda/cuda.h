@@ -63,6 +63,13 @@ enum { CU_OUT_OF_MEMORY = 2 };
     X(cuGraphDestroy, (cu_graph))                                                    \
     X(cuGetErrorString, (int, const char **))
 
+/* cublas.c: NULL if there is no such library, or it does not start. */
+struct cublas;
+struct gpu_gemm;
+struct cublas *cublas_open(cu_stream stream);
+void cublas_close(struct cublas *b);
+int cublas_gemm(struct cublas *b, const struct gpu_gemm *m); /* cuBLAS's status */
+
 /* Compiles a module for compute capability major.minor with NVRTC, or takes it from the cache on disk. */
 kg_status cuda_compile(struct buf *cubin, const char *module, int major, int minor);
 

@@ -70,6 +70,7 @@ typedef struct {
 #define lane (simt->id % WAVE)
 #define wave (simt->id / WAVE)
 #define BARRIER() simt_barrier(__LINE__)
+#define BARRIER_GLOBAL() simt_barrier(__LINE__)
 #define WAVE_SYNC() simt_wave_barrier(__LINE__)
 #define START() ((void)0)
 #define PREFETCH(a) ((void)(a))
@@ -81,6 +82,8 @@ typedef struct {
 
 DEVFN float h2f(ushort h) { return f32_from_f16(h); }
 DEVFN ushort f2h(float x) { return f16_from_f32(x); }
+DEVFN uint two_halves(float a, float b) { return (uint)f2h(a) | (uint)f2h(b) << 16; }
+DEVFN float byte_float(uint w, uint i) { return (float)(w >> 8 * i & 255u); }
 DEVFN float bits_f32(uint u) { return f32_from_bits(u); }
 DEVFN uint4 ld16_stream(const uint4 *a) { return *a; }
 DEVFN uint2 ld8_stream(const uint2 *a) { return *a; }
@@ -101,31 +104,53 @@ DEVFN uint lookup_4(uint q, uint b0, uint b1, uint b2, uint b3)
     return r;
 }
 
-/* 16 x 16 matrix operations: operands stay in shared memory until they are multiplied; a lane has 8 elements of the result. */
+/* 16 x 16 matrix operations: operands stay in memory until they are multiplied; a lane has 8 elements of the result. What other devices keep in
+ * registers lies in `kept`, a slot for each. */
 typedef struct {
     const ushort *p;
-    uint ld;
+    uint ld, by_k; /* B: rows of k */
 } MatA, MatB;
 typedef struct {
     float v[8];
 } MatC;
+static __attribute__((unused)) _Thread_local ushort mat_kept[SIMT_GROUP_MOST / WAVE][10][16 * 16];
+#define MAT_ROW(i) (lane / 4 + (i) / 2 % 2 * 8)
+#define MAT_COL(i) (lane % 4 * 2 + (i) % 2 + (i) / 4 * 8)
 #define mat_zero(c) \
     for (int z_ = 0; z_ < 8; z_++) (c).v[z_] = 0
 #define mat_load_a(a, at, stride) ((a).p = (at), (a).ld = (stride))
-#define mat_load_b(b, at, stride) ((b).p = (at), (b).ld = (stride))
+#define mat_load_b(b, at, stride) ((b).p = (at), (b).ld = (stride), (b).by_k = 0)
+#define mat_load_bt(b, at, stride) ((b).p = (at), (b).ld = (stride), (b).by_k = 1)
+#define mat_keep_a(a, at, ld, slot) ((a) = mat_keep(at, ld, slot))
+#define mat_a_of(a, c, slot) ((a) = mat_a_from(c, slot))
 #define mat_mma(c, a, b) ((c) = mat_multiply(c, a, b))
 #define mat_store(at, c, ld) mat_put(at, c, ld)
 DEVFN MatC mat_multiply(MatC c, MatA a, MatB b)
 {
     for (uint i = 0; i < 8; i++) {
-        uint r = (lane * 8 + i) / 16, n = (lane * 8 + i) % 16;
-        for (uint k = 0; k < 16; k++) c.v[i] += h2f(a.p[r * a.ld + k]) * h2f(b.p[n * b.ld + k]);
+        uint r = MAT_ROW(i), n = MAT_COL(i);
+        for (uint k = 0; k < 16; k++) c.v[i] += h2f(a.p[r * a.ld + k]) * h2f(b.p[b.by_k ? k * b.ld + n : n * b.ld + k]);
     }
     return c;
 }
 DEVFN void mat_put(float *to, MatC c, uint ld)
 {
-    for (uint i = 0; i < 8; i++) to[(lane * 8 + i) / 16 * ld + (lane * 8 + i) % 16] = c.v[i];
+    for (uint i = 0; i < 8; i++) to[MAT_ROW(i) * ld + MAT_COL(i)] = c.v[i];
+}
+DEVFN MatA mat_keep(const ushort *at, uint ld, uint slot)
+{
+    ushort *to = mat_kept[wave][slot];
+    for (uint i = 0; i < 8; i++) to[MAT_ROW(i) * 16 + MAT_COL(i)] = at[MAT_ROW(i) * ld + MAT_COL(i)];
+    WAVE_SYNC();
+    return (MatA){.p = to, .ld = 16};
+}
+DEVFN MatA mat_a_from(MatC c, uint slot)
+{
+    ushort *to = mat_kept[wave][slot];
+    WAVE_SYNC(); /* what was there is multiplied */
+    for (uint i = 0; i < 8; i++) to[MAT_ROW(i) * 16 + MAT_COL(i)] = f2h(c.v[i]);
+    WAVE_SYNC();
+    return (MatA){.p = to, .ld = 16};
 }
 
 #endif

@@ -1,6 +1,7 @@
 /* The emulator as a device: buffers are host memory, a launch runs at once. It is there to check kernels without a GPU, not for speed. */
 #include "backend/gpu/emu/simt.h"
 #include "backend/gpu/gpu.h"
+#include "base/half.h"
 
 #include <stdlib.h>
 
@@ -17,7 +18,8 @@ static const char *const modules[] = {
 static kg_status emu_open(void **dev, struct gpu_info *info)
 {
     memcpy(dev, &(const void *){modules}, sizeof *dev); /* it has no state */
-    *info = (struct gpu_info){.name = "emulator on this machine's processor", .n_cores = 2, .matvec_waves = 2, .attend_waves = 4, .mv_groups = 2};
+    const char *gemm = getenv("KAGARI_EMU_GEMM"); /* 0: products by the kernels alone */
+    *info = (struct gpu_info){.flash = true, .gemm = !(gemm && *gemm == '0'), .name = "emulator on this machine's processor", .n_cores = 2, .matvec_waves = 2, .attend_waves = 4, .mv_groups = 2};
     return KG_OK;
 }
 
@@ -80,6 +82,19 @@ static kg_status emu_launch(void *dev, const struct gpu_launch *l)
     return simt_run(k, l->grid, l->threads, l->params, l->buffers);
 }
 
+static kg_status emu_gemm(void *dev, const struct gpu_gemm *m)
+{
+    (void)dev;
+    const uint16_t *w = (const uint16_t *)((const char *)m->w + m->w_offset), *x = m->x;
+    for (size_t t = 0; t < (size_t)m->n; t++)
+        for (size_t r = 0; r < (size_t)m->rows; r++) {
+            float sum = 0;
+            for (size_t i = 0; i < (size_t)m->n_in; i++) sum += f32_from_f16(w[r * (size_t)m->w_ld + i]) * f32_from_f16(x[t * (size_t)m->x_ld + i]);
+            ((float *)m->y)[m->y_offset + t * (size_t)m->y_ld + r] = sum;
+        }
+    return KG_OK;
+}
+
 static kg_status emu_sync(void *dev)
 {
     (void)dev;
@@ -97,6 +112,7 @@ static const struct gpu_device device = {
     .copy = emu_copy,
     .kernel = emu_kernel,
     .launch = emu_launch,
+    .gemm = emu_gemm,
     .sync = emu_sync,
 };
 

@@ -30,15 +30,13 @@ KERNEL(act_i8, 1024, NormP, BUF(1, const float, x), BUF(2, const float, w), BUF(
     }
 }
 
-/* Into halves, divided by a power of two that brings the largest below 2; scale[t] is that power. */
-KERNEL(act_f16, 1024, NormP, BUF(1, const float, x), BUF(2, const float, w), BUF(3, const float, b), BUF(4, ushort, y), BUF(5, float, scale))
+/* A token into halves, divided by a power of two that brings the largest below 2; *scale is that power. */
+DEVFN void token_halves(NormP p, GLOBAL const float *xr, GLOBAL const float *w, GLOBAL const float *b, GLOBAL ushort *y, GLOBAL float *scale, LOCAL float *tmp CTX_PARAM)
 {
-    SHARED float tmp[1024 / WAVE];
-    START();
-    GLOBAL const float *xr = x + (size_t)group_x * p.stride;
     Norm n = row_norm(xr, p.width, p.norm, p.eps, tmp CTX);
     float most = 0.0f;
-    for (uint i = tid; i < 8 * p.n_units; i += group_size) {
+    UNROLL_N(4) for (uint i = tid; i < 8 * p.n_units; i += group_size)
+    {
         float4 v = normed_4(xr, w, b, i, p.norm, p.has_b, n);
         most = fmaxf(most, fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
     }
@@ -46,14 +44,47 @@ KERNEL(act_f16, 1024, NormP, BUF(1, const float, x), BUF(2, const float, w), BUF
     uint exponent = f32_bits(most) >> 23 & 255u; /* of most in [2^(e-127), 2^(e-126)) */
     exponent = exponent < 2u ? 2u : exponent > 252u ? 252u : exponent;
     float down = bits_f32((254u - exponent) << 23);
-    for (uint i = tid; i < 8 * p.n_units; i += group_size) {
+    UNROLL_N(4) for (uint i = tid; i < 8 * p.n_units; i += group_size)
+    {
         float4 v = normed_4(xr, w, b, i, p.norm, p.has_b, n);
         uint2 h;
         h.x = two_halves(v.x * down, v.y * down);
         h.y = two_halves(v.z * down, v.w * down);
-        ((GLOBAL uint2 *)(y + (size_t)group_x * p.out_stride))[i] = h;
+        ((GLOBAL uint2 *)y)[p.planes ? (i / 2 % 4 * p.n_units + i / 8) * 2 + i % 2 : i] = h;
     }
-    if (tid == 0) scale[group_x] = bits_f32(exponent << 23);
+    if (tid == 0) *scale = bits_f32(exponent << 23);
+}
+
+KERNEL(act_f16, 1024, NormP, BUF(1, const float, x), BUF(2, const float, w), BUF(3, const float, b), BUF(4, ushort, y), BUF(5, float, scale))
+{
+    SHARED float tmp[1024 / WAVE];
+    START();
+    token_halves(p, x + (size_t)group_x * p.stride, w, b, y + (size_t)group_x * p.out_stride, scale + group_x, tmp CTX);
+}
+
+/* sums: f32 [n][sums_stride], of halves whose scales are scale[n]. The token's results go where the matmul's go; then, if asked for, it is made ready
+ * for the next one: halves [n][next.out_stride], next_scale[n]. */
+KERNEL(mm_end, 1024, EndP, BUF(1, const float, sums), BUF(2, const float, scale), BUF(3, const float, bias), BUF(4, const float, res), BUF(5, float, y0), BUF(6, float, y1),
+       BUF(7, float, y2), BUF(8, const float, norm_w), BUF(9, const float, norm_b), BUF(10, ushort, halves), BUF(11, float, next_scale))
+{
+    SHARED float tmp[1024 / WAVE];
+    START();
+    uint t = group_x, n_out = p.m.glu ? p.rows / 2 : p.rows;
+    float d = scale[t];
+    GLOBAL const float *s = sums + (size_t)t * p.sums_stride + p.col0;
+    UNROLL_N(4) for (uint i = tid; i < n_out; i += group_size)
+    {
+        uint row = p.row0 + (p.m.glu ? 2 * i : i);
+        float v = s[row - p.row0] * d, up = 0.0f;
+        if (p.m.glu) up = s[row - p.row0 + 1] * d;
+        if (p.m.has_bias) v += bias[row];
+        if (p.m.glu && p.m.has_bias) up += bias[row + 1];
+        store_output(p.m, res, y0, y1, y2, p.m.glu ? row / 2 : row, t, v, up);
+    }
+    if (p.next.n_units) {
+        BARRIER_GLOBAL();
+        token_halves(p.next, y0 + (size_t)t * p.m.stride0, norm_w, norm_b, halves + (size_t)t * p.next.out_stride, next_scale + t, tmp CTX);
+    }
 }
 
 KERNEL(map_act, 256, MapP, BUF(1, const float, x), BUF(2, float, y))

@@ -5,7 +5,7 @@
  *   - KERNEL(name, most threads, parameter block, BUF(i, type, name)...), groups of one dimension, a multiple of WAVE threads;
  *   - SHARED arrays at kernel scope, at most 32 KB; functions are DEVFN and get LOCAL pointers; one that uses tid, lane, wave or a
  *     wave operation takes CTX_PARAM and is called with CTX;
- *   - BARRIER() and wave operations (wave_sum, wave_max, wave_max8, wave_sum4, wave_xor) in flow that is the same for the whole group;
+ *   - BARRIER() (BARRIER_GLOBAL() where global memory written before it is read behind it) and wave operations (wave_sum, wave_max, wave_max8, wave_sum4, wave_xor) in flow that is the same for the whole group;
  *   - vectors only to load, to store and for .x .y .z .w; private arrays only with indices that are constant once unrolled;
  *   - f16 is a ushort in memory, h2f and f2h convert; START() comes before the first touch of what an earlier launch has written. */
 
@@ -33,7 +33,6 @@ DEVFN float group_max(LOCAL float *tmp, float x CTX_PARAM)
 DEVFN float dot_4(float4 a, float4 b) { return a.x * b.x + a.y * b.y + a.z * b.z + a.w * b.w; }
 DEVFN float h2f_lo(uint w) { return h2f((ushort)(w & 0xffffu)); }
 DEVFN float h2f_hi(uint w) { return h2f((ushort)(w >> 16)); }
-DEVFN uint two_halves(float a, float b) { return (uint)f2h(a) | (uint)f2h(b) << 16; }
 DEVFN int byte_signed(uint w, uint i) { return (int)(w << (24 - 8 * i)) >> 24; }
 
 /* enum activation of model/program.h */

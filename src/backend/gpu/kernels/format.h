@@ -135,12 +135,20 @@ DEVFN float4 FN(unit_value)(FN(Unit) a, uint i)
     v.z = h2f_lo(a.q[2 * i + 1]);
     v.w = h2f_hi(a.q[2 * i + 1]);
 #else
-    uint q = a.q[i];
     float s = i < 4 ? a.s0 : a.s1, m = i < 4 ? a.m0 : a.m1;
-    v.x = s * (float)(byte_signed(q, 0) - FMT_OFFSET) - m;
-    v.y = s * (float)(byte_signed(q, 1) - FMT_OFFSET) - m;
-    v.z = s * (float)(byte_signed(q, 2) - FMT_OFFSET) - m;
-    v.w = s * (float)(byte_signed(q, 3) - FMT_OFFSET) - m;
+#if FMT_BOOK || FMT_CODE == 8
+    uint q = a.q[i] ^ 0x80808080u; /* signed */
+    v.x = s * (byte_float(q, 0) - 128.0f) - m;
+    v.y = s * (byte_float(q, 1) - 128.0f) - m;
+    v.z = s * (byte_float(q, 2) - 128.0f) - m;
+    v.w = s * (byte_float(q, 3) - 128.0f) - m;
+#else
+    uint q = a.q[i];
+    v.x = s * (byte_float(q, 0) - (float)FMT_OFFSET) - m;
+    v.y = s * (byte_float(q, 1) - (float)FMT_OFFSET) - m;
+    v.z = s * (byte_float(q, 2) - (float)FMT_OFFSET) - m;
+    v.w = s * (byte_float(q, 3) - (float)FMT_OFFSET) - m;
+#endif
 #endif
     return v;
 }

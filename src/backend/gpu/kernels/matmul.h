@@ -142,3 +142,23 @@ KERNEL(FN(mm_f32), 128, MatP, BUF(1, const uchar, w), BUF(2, const float, x), BU
         }
     }
 }
+
+/* Rows as halves, for the device's library: a thread decodes a unit. In planes, as the packed plain numbers have them. */
+KERNEL(FN(halves), 256, HalvesP, BUF(1, const uchar, w), BUF(2, uint4, y))
+{
+    START();
+    uint i = group_x * group_size + tid, row = i / p.w.n_units, u = i % p.w.n_units;
+    if (row < p.rows) {
+        FN(Unit) a = FN(unit_load)(w + (size_t)(p.row0 + row) * p.w.row_bytes, u, p.w);
+        UNROLL for (uint k = 0; k < 4; k++)
+        {
+            float4 lo = FN(unit_value)(a, 2 * k), hi = FN(unit_value)(a, 2 * k + 1);
+            uint4 h;
+            h.x = two_halves(lo.x, lo.y);
+            h.y = two_halves(lo.z, lo.w);
+            h.z = two_halves(hi.x, hi.y);
+            h.w = two_halves(hi.z, hi.w);
+            y[((size_t)(p.to + row) * 4 + k) * p.w.n_units + u] = h;
+        }
+    }
+}

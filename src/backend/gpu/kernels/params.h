@@ -41,7 +41,21 @@ typedef struct {
 typedef struct {
     uint width, stride, out_stride, n_units, norm, has_b;
     float eps;
+    uint planes; /* halves: in the order of the planes of packed weights */
 } NormP;
+
+/* A slice of packed rows as halves, each row [4][n_units][8]. */
+typedef struct {
+    RowP w;
+    uint row0, rows, to; /* to: row of the halves */
+} HalvesP;
+
+/* What follows a product by the device's library: rows row0.. of the matmul are columns col0.. of its sums. */
+typedef struct {
+    MatP m;
+    uint row0, rows, col0, sums_stride;
+    NormP next; /* the next matmul's halves; n_units 0: none */
+} EndP;
 
 typedef struct {
     uint n, act; /* floats in all */

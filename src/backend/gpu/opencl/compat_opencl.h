@@ -20,6 +20,7 @@
 #define lane (tid % WAVE)
 #define wave (tid / WAVE)
 #define BARRIER() barrier(CLK_LOCAL_MEM_FENCE)
+#define BARRIER_GLOBAL() barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)
 #define WAVE_SYNC() barrier(CLK_LOCAL_MEM_FENCE)
 #define START() ((void)0)
 #define PREFETCH(a) ((void)(a))
@@ -41,6 +42,8 @@ DEVFN ushort f2h(float x)
     vstore_half_rte(x, 0, (__private half *)&h);
     return h;
 }
+DEVFN uint two_halves(float a, float b) { return (uint)f2h(a) | (uint)f2h(b) << 16; }
+DEVFN float byte_float(uint w, uint i) { return (float)(w >> 8 * i & 255u); }
 DEVFN float bits_f32(uint u) { return as_float(u); }
 DEVFN uint f32_bits(float f) { return as_uint(f); }
 DEVFN uint4 ld16_stream(__global const uint4 *a) { return *a; }

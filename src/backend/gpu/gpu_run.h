@@ -1,0 +1,37 @@
+/* A batch on its way through the steps: what gpu_run.c and the files for its parts share. */
+#ifndef BACKEND_GPU_RUN_H
+#define BACKEND_GPU_RUN_H
+
+#include "backend/gpu/gpu.h"
+
+struct gpu_run {
+    struct gpu *g;
+    const struct batch *batch;
+    int n;        /* tokens that the steps still have */
+    int n_select;
+    uint sel_at, table_at; /* words of the batch block */
+    int splits;   /* of the attention over the positions */
+    int longest;  /* blocks of the longest sequence, rounded up to a power of two */
+    bool one_sequence; /* all tokens, at positions that rise by one */
+    int taken;    /* steps behind the running one that it has done too */
+    bool acts_ready; /* the next matmul's halves are there */
+};
+
+kg_status gpu_launch(struct gpu *g, void *kernel, unsigned x, unsigned y, unsigned threads, const void *params, size_t params_bytes, void *const *buffers, int n_buffers);
+#define LAUNCH(g, kernel, x, y, threads, params, ...) \
+    gpu_launch(g, kernel, (unsigned)(x), (unsigned)(y), (unsigned)(threads), &(params), sizeof(params), (void *[]){__VA_ARGS__}, (int)COUNT_OF(((void *[]){__VA_ARGS__})))
+
+static inline unsigned ceil_div(unsigned a, unsigned b) { return (a + b - 1) / b; }
+/* Threads of a group that works on a row of n pieces. */
+static inline unsigned row_threads(unsigned n, unsigned most) { return MIN(most, MAX(32u, ROUND_UP(n, 32u))); }
+static inline void *reg_buffer(const struct gpu *g, int reg) { return reg >= 0 ? g->regs[reg].buffer : NULL; }
+
+NormP gpu_norm_params(const struct gpu *g, const struct gpu_step *s, uint out_stride);
+MatP gpu_mat_params(const struct gpu_run *r, const struct gpu_step *s);
+
+/* gpu_product.c: matmuls of many tokens by the device's library (info.gemm). */
+bool gpu_takes_halves(const struct gpu *g, const struct gpu_step *s); /* a prompt's activations and weights are halves */
+kg_status gpu_product(struct gpu_run *r, const struct gpu_step *s, MatP p);
+kg_status gpu_product_memory(struct gpu *g);
+
+#endif
