@@ -547,7 +547,7 @@ static void print_summary(const struct bench *b)
 
 static int check_settings(const struct settings *s)
 {
-    if (s->model && s->given[OPT_shape]) return print_error(EXIT_USAGE, "--model and --shape are both given: what is measured is a file or noise");
+    if (s->from[OPT_model] == FROM_FLAG && s->given[OPT_shape]) return print_error(EXIT_USAGE, "--model and --shape are both given: what is measured is a file or noise");
     if (s->given[OPT_type] && !s->given[OPT_shape]) return print_error(EXIT_USAGE, "--type is the type of a model of noise: it needs --shape");
     if (s->noise_out && !s->given[OPT_shape]) return print_error(EXIT_USAGE, "--out writes a model of noise: it needs --shape");
     if (s->json && s->csv) return print_error(EXIT_USAGE, "--json and --csv are both given: the report can be only one");

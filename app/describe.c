@@ -1,21 +1,9 @@
 /* The program described for other programs, from the tables of commands and options: the manual page, completion in bash. */
 #include "describe.h"
 
-#include <string.h>
+#include "option_table.h"
 
-enum kind { KIND_FLAG, KIND_INT, KIND_U64, KIND_REAL, KIND_TEXT, KIND_TEXTS, KIND_IDS, KIND_CHOICE };
-static const struct option {
-    enum kind kind;
-    const char *name;
-    char letter;
-    const char *arg, *fallback;
-    unsigned commands;
-    const char *help;
-} options[OPT_N] = {
-#define OPTION(kind, field, name, letter, arg, least, most, fallback, used_by, help) {KIND_##kind, name, letter, arg, fallback, used_by, help},
-#include "options.def"
-#undef OPTION
-};
+#include <string.h>
 
 /* ---- manual page (man(7)) -------------------------------------------------------------------------------- */
 
@@ -54,7 +42,7 @@ void describe_man(FILE *out)
         roff(c->help, out);
         fputc('\n', out);
         for (size_t k = 0; k < OPT_N; k++)
-            if (options[k].commands & c->bit) man_option(&options[k], out);
+            if (option_used_by(&option_table[k], c)) man_option(&option_table[k], out);
     }
     fputs(".SH EXIT STATUS\n0 done, 1 failed, 2 wrong command line, 130 interrupted.\n", out);
 }
@@ -72,11 +60,11 @@ static void bash_command(const struct command *c, FILE *out)
 {
     fprintf(out, "    '%s')\n        options='", c->name);
     for (size_t i = 0; i < OPT_N; i++)
-        if (options[i].commands & c->bit) bash_names(&options[i], " ", out), fputc(' ', out);
+        if (option_used_by(&option_table[i], c)) bash_names(&option_table[i], " ", out), fputc(' ', out);
     fputs("'\n        case $before in\n", out);
     for (size_t i = 0; i < OPT_N; i++) {
-        const struct option *o = &options[i];
-        if (!(o->commands & c->bit) || o->kind == KIND_FLAG) continue;
+        const struct option *o = &option_table[i];
+        if (!option_used_by(o, c) || o->kind == KIND_FLAG) continue;
         fputs("        ", out);
         bash_names(o, "|", out);
         if (o->kind == KIND_CHOICE) {

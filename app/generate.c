@@ -191,7 +191,7 @@ static int generate(struct generation *g)
     if (status && status != KG_ERR_ABORTED) return print_status(status);
     if (g->s->stats) print_stats(g, status ? "interruption" : finish_text(finish));
     if (status) return EXIT_INTERRUPTED;
-    if (finish == KG_FINISH_CONTEXT && !g->s->stats) print_error(0, "the context is full, the text is cut; --ctx sets its size");
+    if (finish == KG_FINISH_CONTEXT && !g->s->stats) print_note(LEVEL_WARN, "the context is full, the text is cut; --ctx sets its size");
     return 0;
 }
 

@@ -32,15 +32,19 @@ static const char *find_bundled(void)
 
 int input_model_path(const struct settings *s, const char **path)
 {
-    const char *env = getenv("KAGARI_MODEL");
-    if (s->model && s->arg && s->command->bit == INFO) return print_error(EXIT_USAGE, "the model file is given twice: '%s' and '%s'", s->model, s->arg);
+    if (s->from[OPT_model] == FROM_FLAG && s->arg && s->command->bit == INFO)
+        return print_error(EXIT_USAGE, "the model file is given twice: '%s' and '%s'", s->model, s->arg);
     if (s->arg && s->command->bit == INFO) *path = s->arg;
-    else if (s->model) *path = s->model;
-    else if (env && *env) *path = env;
-    else *path = find_bundled();
+    else *path = s->model ? s->model : find_bundled();
     if (!*path) return print_error(EXIT_USAGE, "No model specified: give one with -m FILE or in the environment variable KAGARI_MODEL");
     if (access(*path, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR)) return print_error(EXIT_RUNTIME, "Model file not found: %s", *path);
     return 0;
+}
+
+/* A backend that was not asked for on the command line may be replaced. */
+static bool may_fall_back(const struct settings *s, const char *backend)
+{
+    return s->from[OPT_backend] != FROM_FLAG && strcmp(s->fallback, "none") != 0 && strcmp(s->fallback, backend) != 0;
 }
 
 /* The backend that was asked for, or the best; NULL if it cannot be used, which is said. */
@@ -49,14 +53,21 @@ static const char *find_backend(const struct settings *s)
     static char why[320];
     if (!s->backend) {
         const char *best = kg_backend_best(why, sizeof why);
-        if (why[0]) print_error(0, "no backend was asked for: using %s", why);
+        if (why[0]) print_note(LEVEL_INFO, "no backend was asked for: using %s", why);
         return best;
     }
     kg_device devices[32];
     size_t n;
-    if (kg_devices(s->backend, devices, sizeof devices / sizeof *devices, &n) == KG_OK) return s->backend;
-    print_error(EXIT_RUNTIME, "Backend '%s' is not available: %s", s->backend, kg_error_message());
-    return NULL;
+    const char *backend = s->backend;
+    while (kg_devices(backend, devices, sizeof devices / sizeof *devices, &n) != KG_OK) {
+        if (!may_fall_back(s, backend)) {
+            print_error(EXIT_RUNTIME, "Backend '%s' is not available: %s", backend, kg_error_message());
+            return NULL;
+        }
+        print_note(LEVEL_WARN, "Backend '%s' is not available: %s; using %s instead", backend, kg_error_message(), s->fallback);
+        backend = s->fallback;
+    }
+    return backend;
 }
 
 static int gpu_layers(const struct settings *s, const char *backend, int *n)
@@ -64,7 +75,9 @@ static int gpu_layers(const struct settings *s, const char *backend, int *n)
     char *end = NULL;
     *n = -1;
     if (!s->gpu_layers) return 0;
-    if (strncmp(backend, "hybrid", 6) != 0) return print_error(EXIT_USAGE, "--gpu-layers goes with -b hybrid or hybrid-f32, not with %s", backend);
+    bool hybrid = strncmp(backend, "hybrid", 6) == 0;
+    if (!hybrid && s->from[OPT_gpu_layers] != FROM_FLAG) return 0;
+    if (!hybrid) return print_error(EXIT_USAGE, "--gpu-layers goes with -b hybrid or hybrid-f32, not with %s", backend);
     if (strcmp(s->gpu_layers, "auto") == 0) return 0;
     long v = strtol(s->gpu_layers, &end, 10);
     if (*end || end == s->gpu_layers || v < 0 || v > 100000) return print_error(EXIT_USAGE, "--gpu-layers '%s': must be auto or a whole number from 0", s->gpu_layers);
@@ -97,11 +110,12 @@ int input_open_model(const struct settings *s, kg_model **model, const char **pa
     if (code) return code;
     kg_status status = kg_model_open(model, *path, &params);
     bool device = status == KG_ERR_DEVICE || status == KG_ERR_MEMORY || status == KG_ERR_UNSUPPORTED;
-    if (device && !s->backend && strcmp(params.backend, "cpu") != 0) { /* it was our choice, not the user's */
-        print_error(0, "%s", kg_error_message());
-        params.backend = "cpu";
+    if (device && may_fall_back(s, params.backend)) {
+        print_note(LEVEL_WARN, "%s; using %s instead", kg_error_message(), s->fallback);
+        params.backend = s->fallback;
         status = kg_model_open(model, *path, &params);
     }
+    if (!status) print_note(LEVEL_DEBUG, "model %s: %s, %s backend", *path, kg_model_arch(*model), kg_model_backend(*model));
     return status ? print_status(status) : 0;
 }
 

@@ -28,6 +28,7 @@ const struct command commands[] = {
     {"convert", CONVERT, "IN OUT", "makes a GGUF of a Hugging Face folder: names, keys and order of rows as llama.cpp has them", command_convert},
     {"backends", BACKENDS, NULL, "lists what can compute in this build", command_backends},
     {"devices", DEVICES, NULL, "lists the GPUs and other devices of this machine, with memory, and why one cannot be used", command_devices},
+    {"config", CONFIG, NULL, "prints the settings in effect and where each comes from, as a configuration file", command_config},
     {"help", HELP, "[COMMAND]", "this text, or the options of a command", command_help},
 };
 const size_t n_commands = sizeof commands / sizeof *commands;
@@ -72,6 +73,8 @@ int main(int argc, char **argv)
     occupy_standard_streams();
     struct settings s;
     int code = options_parse(&s, argc, argv);
+    print_setup((enum level)s.log_level, !s.no_color);
+    if (s.config_read) print_note(LEVEL_DEBUG, "settings from %s", s.config_path);
     if (!code) {
         code = run(&s);
         errno = 0;

@@ -1,5 +1,5 @@
-/* The command line: what the user asked for, parsed from the one table of options (options.def) and checked. Knows nothing of
- * what the commands do. */
+/* What the user asked for: the command line over the environment over the configuration file over defaults, parsed by the one table of
+ * options (options.def) and checked. Knows nothing of what the commands do. */
 #ifndef APP_OPTIONS_H
 #define APP_OPTIONS_H
 
@@ -29,7 +29,8 @@ enum {
     EMBED = 8192,
     CONVERT = 16384,
     TEMPLATE = 32768,
-    EVERYTHING = 65535,
+    CONFIG = 65536,
+    EVERYTHING = 131071,
     USES_BACKEND = GENERATE | LOGITS | VERIFY | EMBED,
     USES_MODEL = USES_BACKEND | IMATRIX | INFO | TOKENIZE | BENCH | TEMPLATE,
 };
@@ -51,6 +52,9 @@ enum option_id {
 #undef OPTION
     OPT_N
 };
+
+/* Where a value comes from; later ones win. */
+enum source { FROM_DEFAULT, FROM_FILE, FROM_ENV, FROM_FLAG };
 
 struct ids {
     int32_t *v; /* [n] */
@@ -74,14 +78,19 @@ struct settings {
 #define OPTION(kind, field, ...) FIELD_##kind field;
 #include "options.def"
 #undef OPTION
-    bool given[OPT_N]; /* on the command line, not by default */
+    bool given[OPT_N]; /* not by default ... */
+    enum source from[OPT_N]; /* ... but by this */
+    int line[OPT_N];           /* in the configuration file */
+    char *config_path;         /* the file that was read or would have been; NULL: there is no place for one */
+    bool config_read;
+    struct toml *config_file; /* what was in it: texts of settings point into it */
     const struct command *command;
     const char *arg; /* the first positional argument; NULL: none */
     const char *args[MOST_ARGS];
     int n_args;
 };
 
-/* Fills *s; its texts point into argv. Returns 0, or EXIT_USAGE after one line about the mistake on standard error.
+/* Fills *s; its texts point into argv, the environment and what it owns. Returns 0, or EXIT_USAGE after one line about the mistake on standard error.
  * options_free in either case. */
 int options_parse(struct settings *s, int argc, char **argv);
 void options_free(struct settings *s);

@@ -1,10 +1,24 @@
-/* Printing for all commands. Owns no state. */
+/* Printing for all commands. Owns which messages are wanted and whether they may have colour. */
 #include "print.h"
 
 #include "options.h"
 
 #include <stdarg.h>
 #include <string.h>
+#include <unistd.h>
+
+static enum level least = LEVEL_INFO;
+static bool color;
+
+void print_setup(enum level least_wanted, bool color_wanted)
+{
+    least = least_wanted;
+    color = color_wanted;
+}
+
+bool print_wants(enum level level) { return level >= least; }
+
+bool print_color(FILE *out) { return color && isatty(fileno(out)); }
 
 /* Length of the valid UTF-8 character at s, n bytes left; 0 if it is none. */
 static size_t char_len(const unsigned char *s, size_t n)
@@ -75,18 +89,34 @@ size_t print_whole(const char *text, size_t len)
     return len;
 }
 
-int print_error(int code, const char *fmt, ...)
+static void print_message(enum level level, const char *fmt, va_list args)
 {
+    static const char *const colors[] = {"\033[2m", "\033[2m", "\033[36m", "\033[33m", "\033[1;31m"};
     char line[1024];
-    va_list args;
-    va_start(args, fmt);
+    bool colored = print_color(stderr);
     vsnprintf(line, sizeof line, fmt, args);
-    va_end(args);
     fflush(stdout);
-    fputs("kagari: ", stderr);
+    fprintf(stderr, "%skagari:%s ", colored ? colors[level] : "", colored ? "\033[0m" : "");
     print_plain(stderr, line, print_whole(line, strlen(line)));
     fputc('\n', stderr);
+}
+
+int print_error(int code, const char *fmt, ...)
+{
+    va_list args;
+    va_start(args, fmt);
+    print_message(LEVEL_ERROR, fmt, args);
+    va_end(args);
     return code;
+}
+
+void print_note(enum level level, const char *fmt, ...)
+{
+    if (!print_wants(level)) return;
+    va_list args;
+    va_start(args, fmt);
+    print_message(level, fmt, args);
+    va_end(args);
 }
 
 int print_status(kg_status status) { return print_error(status == KG_ERR_ARGUMENT ? EXIT_USAGE : EXIT_RUNTIME, "%s", kg_error_message()); }

@@ -4,7 +4,8 @@
 set -u
 kagari=$1
 model=$2/models/stories-q4_k_m.gguf
-unset KAGARI_MODEL
+unset KAGARI_MODEL NO_COLOR
+export KAGARI_CONFIG=/dev/null # not that of the user
 tmp=$(mktemp -d)
 trap 'rm -rf "$tmp"' EXIT
 passed=0 failed=0

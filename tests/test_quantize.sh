@@ -3,6 +3,7 @@
 #   tests/test_quantize.sh KAGARI SOURCE_DIR
 set -u
 kagari=$1
+export KAGARI_CONFIG=/dev/null # not that of the user
 source=$2
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
