@@ -123,6 +123,28 @@ static void cache_free(struct cache *c)
     free(c->values);
 }
 
+/* What happens to scores besides; filled anew for each job. */
+static struct {
+    int window;
+    float softcap;
+    bool has_slopes, has_sinks;
+    float slopes[70], sinks[70]; /* of the job's heads */
+} extra;
+
+static void choose_extra(int n_pos)
+{
+    memset(&extra, 0, sizeof extra);
+    if (rng_below(2)) return;
+    if (rng_below(2)) extra.window = 1 + rng_below(rng_below(2) ? 40 : n_pos + 3);
+    if (rng_below(3) == 0) extra.softcap = 1 + (float)rng_below(50);
+    extra.has_slopes = rng_below(3) == 0;
+    extra.has_sinks = rng_below(3) == 0;
+    for (int h = 0; h < 70; h++) {
+        extra.slopes[h] = exp2f((float)-rng_below(9));
+        extra.sinks[h] = 3 * rng_normal();
+    }
+}
+
 /* Runs n_tokens tokens, the last of which sees all positions; returns their out rows, `stride` apart. */
 static struct guarded attend(const struct cache *c, const float *q, int head, int n_q, int n_pos, int n_tokens, float scale, size_t stride)
 {
@@ -134,7 +156,8 @@ static struct guarded attend(const struct cache *c, const float *q, int head, in
     struct cpu_attend a = {
         .kv = &c->kv, .blocks = c->blocks, .kv_head = head, .n_q = n_q, .n_tokens = n_tokens, .n_pos = n_pos, .scale = scale,
         .q = (const float *)(const void *)qg.p, .out = (float *)(void *)out.p, .q_stride = stride, .out_stride = stride,
-        .scratch = (float *)(void *)scratch.p,
+        .scratch = (float *)(void *)scratch.p, .softcap = extra.softcap, .window = extra.window,
+        .slopes = extra.has_slopes ? extra.slopes : NULL, .sinks = extra.has_sinks ? extra.sinks : NULL,
     };
     c->k->attend(&a);
     for (int t = 0; t + 1 < n_tokens; t++) /* between the tokens' rows lie other heads */
@@ -150,13 +173,16 @@ static struct guarded attend(const struct cache *c, const float *q, int head, in
  * A score is a dot product of k_dim terms, off by e = U (6 sqrt(k_dim) + 8) scale sum |q k| (test_cpu.c says why), and its distance to the
  * largest one rounds once more. A weight e^s is off by that, by e of the largest score and by 8 U of exp itself, and may have been
  * rescaled in every block when the largest score rose (10 U each). The sums over positions round like any sum, and so does
- * the sum of weights that divides them. Weights below e^-87 may be taken for e^-87. */
-static double check_row(const struct cache *c, const float *q, int head, int n_pos, float scale, const float *out)
+ * the sum of weights that divides them. Weights below e^-87 may be taken for e^-87. A cap is twice a division and an exponential: 16 U of it; a
+ * slope rounds its product and the difference. */
+static double check_row(const struct cache *c, const float *q, int head, int h, int n_pos, float scale, const float *out)
 {
+    const int from = extra.window > 0 ? MAX(0, n_pos - extra.window) : 0;
     const int k_dim = c->kv.k_dim, v_dim = c->kv.v_dim;
     double *s = malloc((size_t)n_pos * sizeof *s), *off = malloc((size_t)n_pos * sizeof *off), top = -INFINITY, top_off = 0, sum = 0, worst = 0;
     assert_true(s && off);
-    for (int j = 0; j < n_pos; j++) {
+    if (extra.has_sinks) top = (double)extra.sinks[h];
+    for (int j = from; j < n_pos; j++) {
         double size = 0;
         s[j] = 0;
         for (int i = 0; i < k_dim; i++) {
@@ -165,22 +191,32 @@ static double check_row(const struct cache *c, const float *q, int head, int n_p
             size += fabs(x);
         }
         off[j] = U * (6 * sqrt(k_dim) + 8) * size;
+        if (extra.softcap > 0) {
+            s[j] = (double)extra.softcap * tanh(s[j] / (double)extra.softcap);
+            off[j] += 16 * U * (double)extra.softcap;
+        }
+        if (extra.has_slopes) {
+            double less = (double)extra.slopes[h] * (n_pos - 1 - j);
+            off[j] += U * (less + fabs(s[j] - less));
+            s[j] -= less;
+        }
         top = fmax(top, s[j]);
         top_off = fmax(top_off, off[j]);
     }
     double mean_off = 0, rounds = U * (6 * sqrt(n_pos) + 8 + 10 * (n_pos / KV_BLOCK + 1));
-    for (int j = 0; j < n_pos; j++) {
+    if (extra.has_sinks) sum = exp((double)extra.sinks[h] - top);
+    for (int j = from; j < n_pos; j++) {
         off[j] += top_off + U * (fabs(s[j] - top) + 8);
         s[j] = exp(s[j] - top);
         sum += s[j];
     }
-    for (int j = 0; j < n_pos; j++) {
+    for (int j = from; j < n_pos; j++) {
         s[j] /= sum;
         mean_off += s[j] * off[j];
     }
     for (int i = 0; i < v_dim; i++) {
         double want = 0, bound = 0, size = 0, all = 0;
-        for (int j = 0; j < n_pos; j++) {
+        for (int j = from; j < n_pos; j++) {
             double v = value(c, j, head, i), x = s[j] * v;
             want += x;
             size += fabs(x);
@@ -209,12 +245,13 @@ static double check_job(const struct cache *c, int n_q, int n_tokens, double pea
     float *q = malloc((size_t)n_tokens * stride * sizeof *q);
     assert_non_null(q);
     for (size_t i = 0; i < (size_t)n_tokens * stride; i++) q[i] = rng_normal();
+    choose_extra(c->n_pos);
     struct guarded out = attend(c, q, head, n_q, n_pos, n_tokens, scale, stride);
     for (int t = 0; t < n_tokens; t++) {
         const float *qt = q + (size_t)t * stride;
         const float *got = (const float *)(const void *)out.p + (size_t)t * stride;
         for (int h = 0; h < n_q; h += h + 1 < n_q && n_q > 8 ? 9 : 1)
-            if (t % 3 == 0 || t == n_tokens - 1) worst = fmax(worst, check_row(c, qt + h * k_dim, head, n_pos + t, scale, got + h * v_dim));
+            if (t % 3 == 0 || t == n_tokens - 1) worst = fmax(worst, check_row(c, qt + h * k_dim, head, h, n_pos + t, scale, got + h * v_dim));
         struct guarded alone = attend(c, qt, head, n_q, n_pos + t, 1, scale, stride);
         if (memcmp(alone.p, got, alone.n) != 0)
             fail_msg("tier %s, kv %s, dims %d and %d, %d queries: token %d of %d, at position %d, differs from itself alone", c->k->tier, kv_names[c->kv.type],
