@@ -69,6 +69,12 @@ case("falcon", "FalconConfig", layer_norm_epsilon=EPS, ffn_hidden_size=88, new_d
 case("gptj", "GPTJConfig", drop=COMMON.keys(), vocab_size=VOCAB, n_positions=64, n_embd=48, n_layer=3, n_head=6, n_inner=88, rotary_dim=4,
      layer_norm_epsilon=EPS, bos_token_id=1, eos_token_id=2, tie_word_embeddings=False, resid_pdrop=0.0, embd_pdrop=0.0)
 
+case("gpt-oss", "GptOssConfig", num_hidden_layers=4, head_dim=10, num_local_experts=5, num_experts_per_tok=3, intermediate_size=28, sliding_window=7,
+     rope_theta=150000.0, layer_types=["sliding_attention", "full_attention"] * 2,
+     rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 8.0, "beta_slow": 1.0, "truncate": False})
+case("phi3-longrope", "Phi3Config", partial_rotary_factor=0.75, max_position_embeddings=2 ** 20, original_max_position_embeddings=32,
+     rope_scaling={"type": "longrope", "short_factor": [1.0, 1.25, 2.5], "long_factor": [1.0, 4.0, 32.0]}, tie_word_embeddings=True)
+
 
 def fnv(text):
     h = 0xCBF29CE484222325

@@ -203,7 +203,7 @@ static kg_status adapt(const struct folder *d, struct tensor *t)
 /* ---- names */
 
 /* The experts of one layer lie apart in the file; programs address them as one tensor {in, out, experts}. */
-static kg_status add_expert(const struct folder *d, struct tensor *t, const struct tensor *part, int expert)
+static kg_status add_expert(const struct folder *d, struct tensor *t, const struct tensor *part, int expert, size_t *n_experts)
 {
     int64_t n = hf_config_number(d->family, d->config, "expert_count");
     if (n < 1 || n > MAX_EXPERTS || expert >= n) return status_set(KG_ERR_FORMAT, "tensor %s: expert %d of %" PRId64, t->name, expert, n);
@@ -215,6 +215,7 @@ static kg_status add_expert(const struct folder *d, struct tensor *t, const stru
         t->name = name;
         t->n_dims = 3;
         t->ne[2] = n;
+        *n_experts += (size_t)n;
         KG_TRY(copy_of(d, t, part->n_bytes * (size_t)n, &to));
     }
     if (part->type != t->type || part->ne[0] != t->ne[0] || part->ne[1] != t->ne[1] || part->n_dims != 2)
@@ -223,8 +224,60 @@ static kg_status add_expert(const struct folder *d, struct tensor *t, const stru
     return KG_OK;
 }
 
+/* gpt-oss has an expert's matrices as {out, in}. n of their columns, every step-th from the first on, become rows. */
+static kg_status columns_to_rows(const struct folder *d, struct tensor *t, const struct tensor *from, int64_t first, int64_t step)
+{
+    const size_t size = (size_t)type_by_id((uint32_t)from->type)->block_bytes, in = (size_t)from->ne[1], cols = (size_t)from->ne[0];
+    const size_t n = (cols - (size_t)first + (size_t)step - 1) / (size_t)step, n_experts = (size_t)from->ne[2];
+    const char *name = t->name;
+    uint8_t *to;
+    if (from->n_dims != 3) return status_set(KG_ERR_FORMAT, "tensor %s has %d dimensions, wanted 3", from->name, from->n_dims);
+    *t = *from;
+    t->name = name;
+    t->ne[0] = (int64_t)in;
+    t->ne[1] = (int64_t)n;
+    KG_TRY(copy_of(d, t, n_experts * n * in * size, &to));
+    for (size_t e = 0; e < n_experts; e++)
+        for (size_t o = 0; o < n; o++)
+            for (size_t i = 0; i < in; i++, to += size)
+                memcpy(to, (const uint8_t *)from->data + ((e * in + i) * cols + (size_t)first + o * (size_t)step) * size, size);
+    return KG_OK;
+}
+
+/* Every second number of each row, from `first` on. */
+static kg_status every_second(const struct folder *d, struct tensor *t, const struct tensor *from, int64_t first)
+{
+    const size_t size = (size_t)type_by_id((uint32_t)from->type)->block_bytes, n = (size_t)from->ne[0] / 2, rows = (size_t)from->ne[1];
+    const char *name = t->name;
+    uint8_t *to;
+    if (from->n_dims != 2 || from->ne[0] % 2) return status_set(KG_ERR_FORMAT, "tensor %s is no matrix of pairs", from->name);
+    *t = *from;
+    t->name = name;
+    t->ne[0] = (int64_t)n;
+    KG_TRY(copy_of(d, t, n * rows * size, &to));
+    for (size_t i = 0; i < n * rows; i++) memcpy(to + i * size, (const uint8_t *)from->data + (2 * i + (size_t)first) * size, size);
+    return KG_OK;
+}
+
+/* blk.N.ffn_gate_up_exps.* -> ffn_gate_exps and ffn_up_exps, which alternate in it. */
+static kg_status split_gate_up(const struct folder *d, struct tensor *list, size_t *n, const struct tensor *t, const char *name)
+{
+    const char *at = strstr(name, "ffn_gate_up_exps"), *end = strrchr(name, '.');
+    for (int up = 0; up < 2; up++) {
+        char text[NAME_BYTES];
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - name), name, up ? "ffn_up_exps" : "ffn_gate_exps", end);
+        struct tensor *to = &list[(*n)++];
+        to->name = arena_strndup(&d->f->arena, text, strlen(text));
+        if (!to->name) return KG_ERR_MEMORY;
+        if (strcmp(end, ".bias") == 0) KG_TRY(every_second(d, to, t, up));
+        else KG_TRY(columns_to_rows(d, to, t, up, 2));
+    }
+    return KG_OK;
+}
+
 struct merged {
     json_t *by_name, *experts;
+    size_t n_experts; /* that the tensors put together have room for */
 };
 
 static kg_status rename_one(const struct folder *d, struct merged *m, struct tensor *list, size_t *n, const struct tensor *t)
@@ -235,7 +288,12 @@ static kg_status rename_one(const struct folder *d, struct merged *m, struct ten
         return status_set(KG_ERR_UNSUPPORTED, "tensor '%.*s' is not known for model_type %s", file_shown(t->name), t->name, d->family->model_type);
     bool tied = json_is_true(json_object_get(d->config, "tie_word_embeddings"));
     if (!name[0] || (tied && strcmp(name, "output.weight") == 0)) return KG_OK;
+    const bool oai = d->family->flags & HF_OAI_EXPERTS;
     const json_t *old = json_object_get(m->by_name, name);
+    if (oai && !old && strstr(name, ".ffn_gate_up_exps.")) {
+        if (json_object_set_new(m->by_name, name, json_integer((json_int_t)*n)) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
+        return split_gate_up(d, list, n, t, name);
+    }
     if (old && expert < 0) return status_set(KG_ERR_FORMAT, "tensor '%.*s': another one has its place (%s)", file_shown(t->name), t->name, name);
     struct tensor *to = &list[old ? (size_t)json_integer_value(old) : *n];
     if (!old) {
@@ -244,37 +302,40 @@ static kg_status rename_one(const struct folder *d, struct merged *m, struct ten
         if (!to->name || json_object_set_new(m->by_name, name, json_integer((json_int_t)*n)) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
         ++*n;
     }
+    if (oai && strstr(name, ".ffn_down_exps.weight")) return columns_to_rows(d, to, t, 0, 1);
     if (expert < 0) return adapt(d, to);
     char mark[NAME_BYTES + 16];
     snprintf(mark, sizeof mark, "%s %d", name, expert);
     if (json_object_get(m->experts, mark)) return status_set(KG_ERR_FORMAT, "tensor %s: expert %d comes twice", name, expert);
     if (json_object_set_new(m->experts, mark, json_true()) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
-    return add_expert(d, to, t, expert);
+    return add_expert(d, to, t, expert, &m->n_experts);
 }
 
-/* Llama 3 stretches the rotation by factors: GGUF has them as a tensor. */
+/* Llama 3 stretches the rotation by factors, Phi by one list for short texts and one for long ones: GGUF has them as tensors. */
 static kg_status add_rope_factors(const struct folder *d, struct tensor *list, size_t *n)
 {
-    int64_t n_factors;
-    KG_TRY(hf_rope_factors(d->family, d->config, NULL, &n_factors));
-    if (n_factors == 0) return KG_OK;
-    float *factors = arena_array(&d->f->arena, (size_t)n_factors, sizeof *factors);
-    if (!factors) return KG_ERR_MEMORY;
-    KG_TRY(hf_rope_factors(d->family, d->config, factors, &n_factors));
-    list[(*n)++] = (struct tensor){"rope_freqs.weight", TYPE_F32, 1, {n_factors, 1, 1, 1}, factors, (size_t)n_factors * 4};
+    static const char *const tensors[] = {"rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"};
+    for (int i = 0; i < 3; i++) {
+        int64_t n_factors;
+        KG_TRY(hf_rope_factors(d->family, d->config, i, NULL, &n_factors));
+        if (n_factors == 0) continue;
+        float *factors = arena_array(&d->f->arena, (size_t)n_factors, sizeof *factors);
+        if (!factors) return KG_ERR_MEMORY;
+        KG_TRY(hf_rope_factors(d->family, d->config, i, factors, &n_factors));
+        list[(*n)++] = (struct tensor){tensors[i], TYPE_F32, 1, {n_factors, 1, 1, 1}, factors, (size_t)n_factors * 4};
+    }
     return KG_OK;
 }
 
 static kg_status rename_all(const struct folder *d)
 {
     struct file *f = d->f;
-    size_t n = 0, n_experts = 0;
+    size_t n = 0;
     struct merged m = {.by_name = json_object(), .experts = json_object()};
-    struct tensor *list = arena_array(&f->arena, f->n_tensors + 1, sizeof *list);
+    struct tensor *list = arena_array(&f->arena, 2 * f->n_tensors + 2, sizeof *list);
     kg_status st = list && m.by_name && m.experts ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory");
     for (size_t i = 0; i < f->n_tensors && st == KG_OK; i++) st = rename_one(d, &m, list, &n, &f->tensors[i]);
-    for (size_t i = 0; i < n && st == KG_OK; i++) n_experts += list[i].n_dims == 3 ? (size_t)list[i].ne[2] : 0;
-    if (st == KG_OK && n_experts != json_object_size(m.experts)) st = status_set(KG_ERR_FORMAT, "some experts are missing");
+    if (st == KG_OK && m.n_experts != json_object_size(m.experts)) st = status_set(KG_ERR_FORMAT, "some experts are missing");
     if (st == KG_OK) st = add_rope_factors(d, list, &n);
     json_decref(m.by_name);
     json_decref(m.experts);

@@ -18,8 +18,9 @@ kg_status hf_family_of(const json_t *config, const struct hf_family **out);
 kg_status hf_config(struct meta_out *o, const struct hf_family *family, const json_t *config, const char *name);
 /* A number of config.json by its key of GGUF; 0: absent. */
 int64_t hf_config_number(const struct hf_family *family, const json_t *config, const char *gguf_key);
-/* Long-context factors of Llama 3, one for each pair of a head: out NULL: only their number, 0 if the model has none. */
-kg_status hf_rope_factors(const struct hf_family *family, const json_t *config, float *out, int64_t *n);
+/* Long-context factors, one for each pair of a head; which: 0 of Llama 3, 1 and 2 longrope's for short and long texts. out NULL: only their
+ * number, 0 if the model has none. */
+kg_status hf_rope_factors(const struct hf_family *family, const json_t *config, int which, float *out, int64_t *n);
 
 /* The name in GGUF, written to out; *expert: the number of an expert or -1. False: no row fits. Empty: not to be loaded. */
 bool hf_tensor_name(const struct hf_family *family, const char *name, char *out, size_t size, int *expert);

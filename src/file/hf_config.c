@@ -265,11 +265,26 @@ static kg_status number(const json_t *s, const char *name, double *out)
     return status_set(KG_ERR_FORMAT, "config.json: rope_scaling: %s is no number above 0", name);
 }
 
-kg_status hf_rope_factors(const struct hf_family *family, const json_t *config, float *out, int64_t *n)
+static kg_status listed_factors(const json_t *list, float *out, int64_t *n)
+{
+    *n = (int64_t)json_array_size(list);
+    if (*n < 1 || *n > 32768) return status_set(KG_ERR_FORMAT, "config.json: rope_scaling: a list of factors is missing or too long");
+    for (int64_t i = 0; i < *n; i++) {
+        const double v = json_number_value(json_array_get(list, (size_t)i));
+        if (!(isfinite(v) && v > 0)) return status_set(KG_ERR_FORMAT, "config.json: rope_scaling: factor %d is no number above 0", (int)i);
+        if (out) out[i] = (float)v;
+    }
+    return KG_OK;
+}
+
+static bool is_longrope(const char *type) { return strcmp(type, "longrope") == 0 || strcmp(type, "su") == 0; }
+
+kg_status hf_rope_factors(const struct hf_family *family, const json_t *config, int which, float *out, int64_t *n)
 {
     const char *type;
     const json_t *s = scaling(config, &type);
     *n = 0;
+    if (which > 0) return is_longrope(type) ? listed_factors(json_object_get(s, which == 1 ? "short_factor" : "long_factor"), out, n) : KG_OK;
     if (strcmp(type, "llama3") != 0) return KG_OK;
     double factor, low, high, old_ctx;
     KG_TRY(number(s, "factor", &factor));
@@ -289,29 +304,64 @@ kg_status hf_rope_factors(const struct hf_family *family, const json_t *config, 
     return KG_OK;
 }
 
+/* Phi: two lists of factors, which become tensors, and one factor of cos and sin. */
+static kg_status put_longrope(const struct out *w, const json_t *s)
+{
+    const json_t *old = json_object_get(w->config, "original_max_position_embeddings");
+    if (!old) old = json_object_get(s, "original_max_position_embeddings");
+    const double most = json_number_value(json_object_get(w->config, "max_position_embeddings")), orig = json_number_value(old), given = json_number_value(json_object_get(s, "attention_factor"));
+    if (strcmp(w->family->arch, "phi3") != 0) return status_set(KG_ERR_UNSUPPORTED, "config.json: rope_scaling \"longrope\" is not supported for %s", w->family->model_type);
+    if (!(orig >= 2 && orig <= INT32_MAX && most >= 1)) return status_set(KG_ERR_FORMAT, "config.json: original_max_position_embeddings does not fit longrope");
+    put_u32(w, "rope.scaling.original_context_length", (int64_t)orig);
+    put_f32(w, "rope.scaling.attn_factor", given > 0 ? given : most > orig ? sqrt(1 + log(most / orig) / log(orig)) : 1);
+    return KG_OK;
+}
+
+static kg_status put_yarn(const struct out *w, const json_t *s)
+{
+    static const char *const refused[] = {"mscale", "mscale_all_dim"};
+    static const struct {
+        const char *name, *key;
+        double usual;
+    } betas[] = {{"beta_fast", "rope.scaling.yarn_beta_fast", 32}, {"beta_slow", "rope.scaling.yarn_beta_slow", 1}};
+    const json_t *whole = json_object_get(s, "truncate"), *factor = json_object_get(s, "attention_factor");
+    double v, stretch;
+    KG_TRY(number(s, "original_max_position_embeddings", &v));
+    put_u32(w, "rope.scaling.original_context_length", (int64_t)v);
+    for (size_t i = 0; i < COUNT_OF(refused); i++)
+        if (json_object_get(s, refused[i]) && !json_is_null(json_object_get(s, refused[i]))) return status_set(KG_ERR_UNSUPPORTED, "config.json: rope_scaling: %s is not supported", refused[i]);
+    for (size_t i = 0; i < COUNT_OF(betas); i++) {
+        if (!json_object_get(s, betas[i].name)) continue;
+        KG_TRY(number(s, betas[i].name, &v));
+        if (v != betas[i].usual) put_f32(w, betas[i].key, v);
+    }
+    /* gpt-oss alone has fractions, always: no key says so */
+    if (whole && json_is_false(whole) != (strcmp(w->family->arch, "gpt-oss") == 0))
+        return status_set(KG_ERR_UNSUPPORTED, "config.json: rope_scaling: truncate is not supported so for %s", w->family->model_type);
+    if (!factor || json_is_null(factor)) return KG_OK;
+    KG_TRY(number(s, "attention_factor", &v));
+    KG_TRY(number(s, "factor", &stretch));
+    put_f32(w, "rope.scaling.yarn_attn_factor", v / (1 + 0.1 * log(stretch)));
+    return KG_OK;
+}
+
 static kg_status put_rope(const struct out *w)
 {
     const char *type;
     const json_t *s = scaling(w->config, &type), *part = field(w->config, "partial_rotary_factor");
     char key[128];
-    double factor, v;
+    double factor;
     if (!part) part = field(w->config, "rotary_pct");
     if (w->family->flags & HF_ROTATED || part)
         put_u32(w, "rope.dimension_count", (int64_t)((part ? json_number_value(part) : 1) * (double)head_dim(w->family, w->config)));
     if (strcmp(type, "default") == 0 || strcmp(type, "llama3") == 0) return KG_OK; /* llama3 is a tensor of factors */
+    if (is_longrope(type)) return put_longrope(w, s);
     if (strcmp(type, "linear") != 0 && strcmp(type, "yarn") != 0)
         return status_set(KG_ERR_UNSUPPORTED, "config.json: rope_scaling \"%.20s\" is not supported", type);
     KG_TRY(number(s, "factor", &factor));
     meta_out_str(w->o, full_key(w, "rope.scaling.type", key, sizeof key), type, strlen(type));
     put_f32(w, "rope.scaling.factor", factor);
-    if (strcmp(type, "linear") == 0) return KG_OK;
-    KG_TRY(number(s, "original_max_position_embeddings", &v));
-    put_u32(w, "rope.scaling.original_context_length", (int64_t)v);
-    static const char *const refused[] = {"mscale", "mscale_all_dim", "attention_factor", "beta_fast", "beta_slow", "truncate"};
-    for (size_t i = 0; i < COUNT_OF(refused); i++)
-        if (json_object_get(s, refused[i]))
-            return status_set(KG_ERR_UNSUPPORTED, "config.json: rope_scaling: %s is not supported", refused[i]);
-    return KG_OK;
+    return strcmp(type, "linear") == 0 ? KG_OK : put_yarn(w, s);
 }
 
 /* ---- the whole */

@@ -280,7 +280,9 @@ static kg_status rope_scaling(const struct arch_build *b, struct rope *rope)
     KG_TRY(positive(b, "rope.scaling.yarn_beta_fast", &rope->beta_fast, NULL));
     KG_TRY(positive(b, "rope.scaling.yarn_beta_slow", &rope->beta_slow, NULL));
     KG_TRY(arch_f64(b, "rope.scaling.yarn_ext_factor", &rope->ext_factor, &found));
-    if (rope->scaling != ROPE_SCALING_YARN && rope->attn_factor != 1)
+    if (file_tensor(b->file, "rope_factors_short.weight")) /* longrope */
+        rope->magnitude = attn;
+    else if (rope->scaling != ROPE_SCALING_YARN && rope->attn_factor != 1)
         return status_set(KG_ERR_UNSUPPORTED, "%s: key %s is supported only with yarn scaling", b->file->path,
                           full_key(b, attn != 1 ? "rope.scaling.attn_factor" : "rope.scaling.yarn_attn_factor").text);
     if (log_multiplier != 0)
@@ -304,12 +306,20 @@ kg_status arch_rope(const struct arch_build *b, struct rope *rope)
                           full_key(b, "rope.dimension_count").text, rope->n_rot, rope->head_dim);
     KG_TRY(rope_scaling(b, rope));
     KG_TRY(arch_tensor(b, &rope->factors, true, rope->n_rot / 2, 1, "rope_freqs.weight"));
+    if (!rope->factors) {
+        /* longrope: one list of factors for texts up to the original length, another for longer ones, which would change earlier positions */
+        KG_TRY(arch_tensor(b, &rope->factors, true, rope->n_rot / 2, 1, "rope_factors_short.weight"));
+        if (rope->factors && rope->orig_ctx < (double)b->program->n_ctx) {
+            b->program->n_ctx = (int64_t)rope->orig_ctx;
+            b->program->ctx_is_hard = true;
+        }
+    }
     if (!rope->factors) return KG_OK;
-    if (rope->factors->type != TYPE_F32) return status_set(KG_ERR_UNSUPPORTED, "%s: tensor rope_freqs.weight must be F32", b->file->path);
+    if (rope->factors->type != TYPE_F32) return status_set(KG_ERR_UNSUPPORTED, "%s: tensor %s must be F32", b->file->path, rope->factors->name);
     for (int i = 0; i < rope->n_rot / 2; i++) {
         float v = f32_from_bits(load_u32((const uint8_t *)rope->factors->data + (size_t)i * 4));
         if (!(isfinite(v) && v > 0))
-            return status_set(KG_ERR_FORMAT, "%s: tensor rope_freqs.weight: item %d is %g, must be above 0", b->file->path, i, (double)v);
+            return status_set(KG_ERR_FORMAT, "%s: tensor %s: item %d is %g, must be above 0", b->file->path, rope->factors->name, i, (double)v);
     }
     return KG_OK;
 }

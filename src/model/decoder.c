@@ -137,7 +137,7 @@ kg_status decoder_hparams(struct arch_build *b)
     KG_TRY(windows(b, d));
     KG_TRY(rotation(b, d));
     KG_TRY(experts(b, d));
-    p->ctx_is_hard = d->style->positions == DECODER_LEARNED;
+    p->ctx_is_hard |= d->style->positions == DECODER_LEARNED;
     return d->style->adjust ? d->style->adjust(b, d) : KG_OK;
 }
 

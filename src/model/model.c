@@ -4,9 +4,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-/* Ends of the names of tensors that carry nothing to compute: precomputed masks and RoPE tables of older converters. */
+/* Ends of the names of tensors that carry nothing to compute: precomputed masks and RoPE tables of older converters;
+ * factors for a context that arch_rope() does not allow. */
 static const char *const harmless[] = {".attn.masked_bias", ".attn.bias", ".rotary_emb.inv_freq", ".attn_rot_embd",
-                                       ".attn_rot_embd.weight"};
+                                       ".attn_rot_embd.weight", "rope_factors_long.weight"};
 
 static bool is_harmless(const char *name)
 {
