@@ -6,7 +6,7 @@
 #include "tensor/codebooks.h"
 #include "tensor/decode.h"
 
-#define STREAM_AHEAD 16384
+#define STREAM_AHEAD 8192
 
 static inline int32_t load_i32(const void *p)
 {
@@ -186,9 +186,13 @@ struct stream {
     const uint8_t *at; /* the next line */
     size_t distance;   /* bytes; 0: none are asked for */
 };
-static struct stream stream_from(const uint8_t *panel)
+/* At the start of a panel its last plane is read from the first line on: that line must be there by then. */
+static struct stream stream_from(const struct cpu_matmul *m, const struct pack *pk, int panel)
 {
-    struct stream s = {panel, __builtin_cpu_is("amd") ? STREAM_AHEAD : 0};
+    struct stream s = {(const uint8_t *)m->packed + (size_t)panel * pack_plane(pk, m->in, PACK_PLANES), 0};
+    int last = PACK_PLANES - 1;
+    while (!pk->plane[last]) last--;
+    if (__builtin_cpu_is("amd")) s.distance = pack_plane(pk, m->in, last) + STREAM_AHEAD;
     s.at += s.distance;
     return s;
 }
