@@ -78,7 +78,7 @@ struct cpu {
 
     struct step *steps; /* [n_steps] */
     int n_steps;
-    atomic_int *next;   /* [n_steps]: pieces of work taken of SPLIT_SHARED steps */
+    atomic_int *next;   /* [n_threads][n_steps]: pieces of work taken of each thread's share of SPLIT_SHARED steps */
     struct cpu_rope_table *rope_tables;
     int n_rope_tables;
     struct cpu_packed *packed;

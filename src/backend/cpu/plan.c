@@ -302,7 +302,7 @@ kg_status cpu_plan(struct cpu *c)
     for (int i = 0; i < p->n_ops; i++)
         if (p->ops[i].code == OP_MATMUL || p->ops[i].code == OP_MATMUL_EXPERTS) n_matrices += (size_t)p->ops[i].w->ne[2];
     c->steps = arena_array(&c->arena, 4 * n_ops + 1, sizeof *c->steps);
-    c->next = arena_array(&c->arena, 4 * n_ops + 1, sizeof *c->next);
+    c->next = arena_array(&c->arena, (4 * n_ops + 1) * (size_t)c->params.n_threads, sizeof *c->next);
     c->rope_tables = arena_array(&c->arena, n_ops, sizeof *c->rope_tables);
     c->packed = arena_array(&c->arena, n_matrices, sizeof *c->packed);
     if (!h.read || !h.written || !acts_ready || !c->steps || !c->next || !c->rope_tables || !c->packed) return KG_ERR_MEMORY;

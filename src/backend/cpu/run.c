@@ -104,9 +104,15 @@ static void token_op(const struct worker *w, const struct step *s, int t)
 
 /* ---- steps whose work is shared out in pieces ---- */
 
-static void matmul(const struct worker *w, const struct step *s, atomic_int *next)
+/* Pieces of work taken of a step's share for one thread. */
+static atomic_int *taken(const struct worker *w, int step, int owner) { return &w->c->next[owner * w->c->n_steps + step]; }
+
+/* Each thread has a contiguous share of the rows, so that what is fetched ahead at the end of a piece is what it reads next, and helps
+ * the others when it is done. */
+static void matmul(const struct worker *w, int step)
 {
     const struct cpu *c = w->c;
+    const struct step *s = &c->steps[step];
     struct cpu_matmul m = s->matmul;
     m.n = cpu_n_tokens(c, s);
     m.x = c->reg[s->op->src[0]];
@@ -114,17 +120,22 @@ static void matmul(const struct worker *w, const struct step *s, atomic_int *nex
     m.y = c->reg[s->op->dst];
     m.scratch = w->scratch;
     /* enough pieces to even out threads that are slowed down, few enough to stream */
-    int piece = MAX(ROUND_UP(m.out / (8 * w->n), 2 * PANEL), 2 * PANEL);
-    for (int row0; (row0 = atomic_fetch_add_explicit(next, piece, memory_order_relaxed)) < m.out;)
-        s->matmul.format->run(&m, row0, MIN(row0 + piece, m.out));
+    const int piece = MAX(ROUND_UP(m.out / (8 * w->n), 2 * PANEL), 2 * PANEL), n_pieces = (m.out + piece - 1) / piece;
+    for (int i = 0; i < w->n; i++) {
+        const int owner = (w->i + i) % w->n;
+        const int first = (int)((int64_t)n_pieces * owner / w->n), n = (int)((int64_t)n_pieces * (owner + 1) / w->n) - first;
+        for (int at; (at = atomic_fetch_add_explicit(taken(w, step, owner), 1, memory_order_relaxed)) < n;)
+            s->matmul.format->run(&m, (first + at) * piece, MIN((first + at + 1) * piece, m.out));
+    }
 }
 
-static void attend(const struct worker *w, const struct step *s, atomic_int *next)
+static void attend(const struct worker *w, int step)
 {
     const struct cpu *c = w->c;
+    const struct step *s = &c->steps[step];
     const struct attention *a = &s->op->attention;
     int n_q = a->n_heads / a->n_kv_heads, n_pieces = c->n_tiles * a->n_kv_heads;
-    for (int i; (i = atomic_fetch_add_explicit(next, 1, memory_order_relaxed)) < n_pieces;) {
+    for (int i; (i = atomic_fetch_add_explicit(taken(w, step, 0), 1, memory_order_relaxed)) < n_pieces;) {
         const struct token_tile *tile = &c->tiles[c->n_tiles - 1 - i / a->n_kv_heads]; /* late tokens first: they take longest */
         const struct batch_token *tok = &c->batch->tokens[tile->first];
         int h = i % a->n_kv_heads;
@@ -214,10 +225,10 @@ static void run_thread(void *ctx, int i, int n)
         } else {
             if (s->split == SPLIT_ONE && s->code == STEP_OP && i == 0) select_rows(c, s->op);
             if (s->code == STEP_EXPERT_SORT && i == 0) cpu_experts_sort(c, s);
-            if (s->code == STEP_EXPERT_ROWS) cpu_experts_rows(c, s, &c->next[at]);
-            else if (s->code == STEP_EXPERT_MATMUL) cpu_experts_matmul(c, s, n, w.scratch, &c->next[at]);
-            else if (s->code == STEP_ATTEND) attend(&w, s, &c->next[at]);
-            else if (s->split == SPLIT_SHARED) matmul(&w, s, &c->next[at]);
+            if (s->code == STEP_EXPERT_ROWS) cpu_experts_rows(c, s, taken(&w, at, 0));
+            else if (s->code == STEP_EXPERT_MATMUL) cpu_experts_matmul(c, s, n, w.scratch, taken(&w, at, 0));
+            else if (s->code == STEP_ATTEND) attend(&w, at);
+            else if (s->split == SPLIT_SHARED) matmul(&w, at);
             at++;
         }
         if (is_tapped(c, &c->steps[at - 1])) show_tap(&w, &c->steps[at - 1]);
@@ -290,7 +301,7 @@ kg_status cpu_run(void *ctx, const struct batch *b)
     tile_tokens(c, b);
     c->batch = b;
     c->reg[c->logits_reg] = b->logits;
-    for (int s = 0; s < c->n_steps; s++) atomic_store_explicit(&c->next[s], 0, memory_order_relaxed);
+    for (int s = 0; s < c->n_steps * c->params.n_threads; s++) atomic_store_explicit(&c->next[s], 0, memory_order_relaxed);
     pool_run(c->pool, run_thread, c);
     c->batch = NULL;
     return KG_OK;
