@@ -1,6 +1,7 @@
 /* Finds the model file, reads the prompt. Owns the search order for models, nothing else. */
 #include "input.h"
 
+#include "models.h"
 #include "print.h"
 
 #include <errno.h>
@@ -30,6 +31,15 @@ static const char *find_bundled(void)
     return access(path, R_OK) == 0 ? path : NULL;
 }
 
+/* What to do about a model that is not there. */
+static const char *kind_of_name(const char *name)
+{
+    struct model_id id;
+    if (name[0] == '/' || name[0] == '.' || strstr(name, ".gguf")) return "";
+    if (model_id_parse(&id, name)) return "; kagari download gets it, if it is the name of one";
+    return "; kagari list shows the names of models";
+}
+
 int input_model_path(const struct settings *s, const char **path)
 {
     if (s->from[OPT_model] == FROM_FLAG && s->arg && s->command->bit == INFO)
@@ -37,7 +47,13 @@ int input_model_path(const struct settings *s, const char **path)
     if (s->arg && s->command->bit == INFO) *path = s->arg;
     else *path = s->model ? s->model : find_bundled();
     if (!*path) return print_error(EXIT_USAGE, "No model specified: give one with -m FILE or in the environment variable KAGARI_MODEL");
-    if (access(*path, F_OK) != 0 && (errno == ENOENT || errno == ENOTDIR)) return print_error(EXIT_RUNTIME, "Model file not found: %s", *path);
+    if (access(*path, F_OK) == 0 || (errno != ENOENT && errno != ENOTDIR)) return 0;
+    static char *found;
+    free(found);
+    int code = models_find(s, *path, &found);
+    if (code) return code;
+    if (!found) return print_error(EXIT_RUNTIME, "Model file not found: %s%s", *path, kind_of_name(*path));
+    *path = found;
     return 0;
 }
 
