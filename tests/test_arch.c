@@ -1,7 +1,8 @@
 /* layers: run */
 /* Every folder of tests/golden/arch is a tiny model of some architecture, with what Hugging Face transformers computes with it in float64
  * (tools/mkarch.py). Opened as a Hugging Face folder and as the GGUF that kg_convert makes of it, the reference has the same logits to
- * 1e-10 of the largest one and every tier of the cpu backend to 2e-3 (Euclidean, cache in f16); greedy continuations are the same. Weights come from a formula. */
+ * 1e-10 of the largest one and every tier of the cpu backend and a GPU (the emulator, or the backend KAGARI_TEST_GPU) to 2e-3 (Euclidean, cache
+ * in f16), unless that refuses an operation; greedy continuations are the same. Weights come from a formula. */
 #include "backend/cpu/cpu.h"
 #include "run/run.h"
 
@@ -196,7 +197,8 @@ static void run_case(const char *name, const struct backend *b, const struct mod
     free(exact);
 }
 
-static void check_file(const char *name, const char *file, const struct cases *c)
+/* gpu: the name of a backend, or NULL. */
+static void check_file(const char *name, const char *file, const struct cases *c, const char *gpu)
 {
     struct model m;
     OK(model_open(&m, file));
@@ -209,6 +211,7 @@ static void check_file(const char *name, const char *file, const struct cases *c
         run_case(name, backend_find("cpu"), &m, c, 7, 2e-3);
     }
     unsetenv("KAGARI_CPU");
+    if (gpu) run_case(name, backend_find(gpu), &m, c, MOST, 2e-3);
     model_close(&m);
 }
 
@@ -229,9 +232,9 @@ static void all_architectures(void **state)
         if (name[0] != '.' && (!only || strcmp(only, name) == 0)) {
             read_case(name, &c);
             write_model(name, &c);
-            check_file(name, folder, &c);
+            check_file(name, folder, &c, NULL);
             OK(kg_convert(folder, gguf, NULL));
-            check_file(name, gguf, &c);
+            check_file(name, gguf, &c, getenv("KAGARI_TEST_GPU") ? getenv("KAGARI_TEST_GPU") : "emulator");
             free(c.logits);
             unlink(gguf);
         }

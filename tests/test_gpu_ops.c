@@ -160,6 +160,11 @@ struct shape {
     enum rope_scaling scaling;
     bool layer_norm, glu, bias, loose; /* loose: nothing can be joined */
     enum activation f;
+    /* what attention adds, and operations of their own behind it */
+    int window;
+    double softcap, alibi;
+    bool sinks, others;
+    int head_norms; /* 1: one weight for all heads, 2: one each */
 };
 
 enum { LAYERS = 2, KEPT = 64 };
@@ -186,13 +191,33 @@ static void norm(struct net *m, const struct shape *s, int dst, int src)
     else program_rms_norm(&m->p, dst, src, w, NULL, 1e-6);
 }
 
+static void norm_heads(struct net *m, const struct shape *s, int reg, int n_heads)
+{
+    const struct tensor *w = keep(m, normal_tensor("norm", s->k_dim, s->head_norms == 2 ? n_heads : 1, 0.2f, 1));
+    if (s->layer_norm) program_layer_norm(&m->p, reg, reg, w, keep(m, normal_tensor("norm_b", s->k_dim, s->head_norms == 2 ? n_heads : 1, 0.1f, 0)), 1e-5);
+    else program_rms_norm(&m->p, reg, reg, w, NULL, 1e-6);
+}
+
+/* y through all operations that only few architectures have; one is a register of width 1. */
+static void add_others(struct net *m, const struct shape *s, int y, int x, int one)
+{
+    struct program *p = &m->p;
+    program_matmul(p, one, x, mat(m, s->dim, 1), NULL);
+    program_gate(p, y, y, one, ACTIVATION_SIGMOID);
+    program_scale(p, y, y, 1.75);
+    program_rms_norm(p, y, y, NULL, NULL, 1e-6);
+    program_clamp(p, y, y, 1.5);
+    program_softcap(p, y, y, 2.5);
+    program_layer_norm(p, y, y, NULL, NULL, 1e-6);
+}
+
 static void build(struct net *m, const struct shape *s)
 {
     *m = (struct net){.p = {.n_layers = LAYERS, .dim = s->dim, .n_vocab = VOCAB, .n_ctx = 512}};
     struct program *p = &m->p;
     int x = program_reg(p, s->dim), y = program_reg(p, s->dim), q = program_reg(p, s->n_heads * s->k_dim), k = program_reg(p, s->n_kv_heads * s->k_dim),
         v = program_reg(p, s->n_kv_heads * s->v_dim), att = program_reg(p, s->n_heads * s->v_dim), gate = program_reg(p, s->ffn), up = program_reg(p, s->ffn),
-        logits = program_reg(p, VOCAB);
+        logits = program_reg(p, VOCAB), one = program_reg(p, 1);
     struct rope rope = {.style = s->style, .scaling = s->scaling, .n_heads = s->n_heads, .head_dim = s->k_dim, .n_rot = s->n_rot, .base = 10000, .factor = 4, .orig_ctx = 128,
                         .low_freq = 1, .high_freq = 4, .beta_fast = 32, .beta_slow = 1, .ext_factor = 1, .attn_factor = 1};
     program_embed(p, x, mat(m, s->dim, VOCAB));
@@ -203,13 +228,19 @@ static void build(struct net *m, const struct shape *s)
         program_matmul(p, k, y, mat(m, s->dim, s->n_kv_heads * s->k_dim), vec(m, s, s->n_kv_heads * s->k_dim));
         if (s->loose) program_add(p, y, y, x); /* the norm has another reader */
         program_matmul(p, v, y, mat(m, s->dim, s->n_kv_heads * s->v_dim), vec(m, s, s->n_kv_heads * s->v_dim));
+        if (s->head_norms) norm_heads(m, s, q, s->n_heads);
+        if (s->head_norms) norm_heads(m, s, k, s->n_kv_heads);
         if (s->n_rot) program_rope(p, q, &rope);
         if (s->loose) program_act(p, v, v, s->f);
         rope.n_heads = s->n_kv_heads;
         if (s->n_rot) program_rope(p, k, &rope);
         rope.n_heads = s->n_heads;
-        program_attention(p, att, q, k, v, s->n_heads, s->n_kv_heads, s->k_dim, s->v_dim, 1 / sqrt(s->k_dim));
+        program_attention_as(p, att, q, k, v,
+                             &(struct attention){.n_heads = s->n_heads, .n_kv_heads = s->n_kv_heads, .k_dim = s->k_dim, .v_dim = s->v_dim, .scale = 1 / sqrt(s->k_dim),
+                                                 .window = i ? s->window : 0, .softcap = s->softcap, .alibi = s->alibi,
+                                                 .sinks = s->sinks ? keep(m, normal_tensor("sinks", s->n_heads, 1, 2, 0)) : NULL});
         program_matmul(p, y, att, mat(m, s->n_heads * s->v_dim, s->dim), vec(m, s, s->dim));
+        if (s->others) add_others(m, s, y, x, one);
         program_add(p, x, x, y);
         if (s->loose) program_add(p, x, x, y); /* what the first addition took is still needed */
         norm(m, s, y, x);
@@ -235,11 +266,14 @@ static void build(struct net *m, const struct shape *s)
 }
 
 static const struct shape shapes[] = {
-    {64, 4, 2, 24, 40, 24, 96, ROPE_INTERLEAVED, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SILU},
-    {80, 4, 4, 20, 20, 0, 100, ROPE_HALVES, ROPE_SCALING_NONE, true, false, true, false, ACTIVATION_GELU_TANH},
-    {72, 9, 1, 64, 128, 32, 56, ROPE_HALVES, ROPE_SCALING_LLAMA3, false, true, true, false, ACTIVATION_GELU_ERF},
-    {64, 6, 3, 16, 16, 10, 64, ROPE_HALVES, ROPE_SCALING_YARN, true, true, true, true, ACTIVATION_RELU},
-    {33, 2, 1, 128, 8, 128, 47, ROPE_INTERLEAVED, ROPE_SCALING_LINEAR, false, false, false, true, ACTIVATION_SILU},
+    {64, 4, 2, 24, 40, 24, 96, ROPE_INTERLEAVED, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SILU, .window = 0},
+    {80, 4, 4, 20, 20, 0, 100, ROPE_HALVES, ROPE_SCALING_NONE, true, false, true, false, ACTIVATION_GELU_TANH, .window = 0},
+    {72, 9, 1, 64, 128, 32, 56, ROPE_HALVES, ROPE_SCALING_LLAMA3, false, true, true, false, ACTIVATION_GELU_ERF, .window = 0},
+    {64, 6, 3, 16, 16, 10, 64, ROPE_HALVES, ROPE_SCALING_YARN, true, true, true, true, ACTIVATION_RELU, .window = 0},
+    {33, 2, 1, 128, 8, 128, 47, ROPE_INTERLEAVED, ROPE_SCALING_LINEAR, false, false, false, true, ACTIVATION_SILU, .window = 0},
+    {64, 6, 2, 24, 16, 24, 40, ROPE_HALVES, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SWIGLU_OAI, .window = 37, .sinks = true, .head_norms = 1},
+    {40, 6, 3, 20, 20, 0, 56, ROPE_HALVES, ROPE_SCALING_NONE, true, false, true, false, ACTIVATION_RELU_SQUARED, .softcap = 3, .alibi = 8, .head_norms = 2, .others = true},
+    {48, 4, 2, 64, 64, 64, 56, ROPE_HALVES, ROPE_SCALING_NONE, false, true, false, true, ACTIVATION_GELU_TANH, .window = 7, .softcap = 2, .sinks = true},
 };
 
 /* Two sequences beside each other; some tokens want logits. */
@@ -292,8 +326,8 @@ static void prompts(void **state)
 {
     (void)state;
     static const struct shape two[] = {
-        {64, 6, 2, 64, 64, 64, 40, ROPE_INTERLEAVED, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SILU},
-        {40, 2, 1, 128, 128, 32, 40, ROPE_HALVES, ROPE_SCALING_NONE, true, false, true, false, ACTIVATION_SILU},
+        {64, 6, 2, 64, 64, 64, 40, ROPE_INTERLEAVED, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SILU, .window = 0},
+        {40, 2, 1, 128, 128, 32, 40, ROPE_HALVES, ROPE_SCALING_NONE, true, false, true, false, ACTIVATION_SILU, .window = 0},
     };
     static struct net m;
     static struct timeline l;

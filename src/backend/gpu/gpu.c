@@ -141,15 +141,16 @@ kg_status gpu_upload_weights(struct gpu *g)
 static kg_status upload_vectors(struct gpu *g, void **buffer, const struct tensor *const *t, int n, bool glu)
 {
     int64_t total = 0;
-    for (int i = 0; i < n; i++) total += t[i]->ne[0];
+    for (int i = 0; i < n; i++) total += t[i]->ne[0] * t[i]->ne[1];
     size_t n_bytes = ROUND_UP((size_t)total, (size_t)32) * sizeof(float);
     float *f = calloc(1, n_bytes), *one = malloc(n_bytes);
     kg_status status = f && one ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory");
     int64_t at = 0;
     for (int i = 0; status == KG_OK && i < n; i++) {
-        decode_f32(t[i]->type)(t[i]->data, one, t[i]->ne[0]);
-        for (int64_t j = 0; j < t[i]->ne[0]; j++) f[glu ? 2 * j + i : at + j] = one[j];
-        at += t[i]->ne[0];
+        const int64_t n_all = t[i]->ne[0] * t[i]->ne[1];
+        for (int64_t r = 0; r < t[i]->ne[1]; r++) decode_f32(t[i]->type)(tensor_row(t[i], r), one + r * t[i]->ne[0], t[i]->ne[0]);
+        for (int64_t j = 0; j < n_all; j++) f[glu ? 2 * j + i : at + j] = one[j];
+        at += n_all;
     }
     if (status == KG_OK) status = gpu_buffer(g, buffer, n_bytes);
     if (status == KG_OK) status = g->device->upload(g->dev, *buffer, 0, f, n_bytes);
@@ -158,18 +159,30 @@ static kg_status upload_vectors(struct gpu *g, void **buffer, const struct tenso
     return status;
 }
 
-static kg_status upload_turns(struct gpu *g, const struct op *op, void **buffer, float *mscale)
+/* Bits of {slope, sink} of each head; program.h has the formula. */
+static void put_extra(const struct attention *a, uint32_t *out)
 {
-    if (!op) {
-        *buffer = g->none;
-        return KG_OK;
+    int p = 1;
+    while (2 * p <= a->n_heads) p *= 2;
+    for (int h = 0; h < a->n_heads; h++) {
+        const double exponent = h < p ? -a->alibi * (h + 1) / p : -a->alibi * (h - p + 0.5) / p;
+        out[2 * h] = a->alibi != 0 ? f32_bits((float)exp2(exponent)) : 0;
+        out[2 * h + 1] = a->sinks ? load_u32((const uint8_t *)a->sinks->data + 4 * (size_t)h) : 0;
     }
-    size_t n = (size_t)op->rope.n_rot;
-    uint32_t *turn = calloc(n + 1, sizeof *turn);
+}
+
+/* op NULL: does not rotate; a NULL: nothing else. */
+static kg_status upload_turns(struct gpu *g, const struct op *op, const struct attention *a, void **buffer, float *mscale)
+{
+    const size_t n_rot = op ? (size_t)op->rope.n_rot : 0, n = n_rot + (a && (a->alibi != 0 || a->sinks) ? 2 * (size_t)a->n_heads : 0);
+    *buffer = g->none;
+    if (n == 0) return KG_OK;
+    uint32_t *turn = calloc(n, sizeof *turn);
     if (!turn) return status_set(KG_ERR_MEMORY, "out of memory");
-    *mscale = gpu_rope_turns(&op->rope, turn);
+    if (op) *mscale = gpu_rope_turns(&op->rope, turn);
+    if (n > n_rot) put_extra(a, turn + n_rot);
     kg_status status = gpu_buffer(g, buffer, n * sizeof *turn);
-    if (status == KG_OK && n) status = g->device->upload(g->dev, *buffer, 0, turn, n * sizeof *turn);
+    if (status == KG_OK) status = g->device->upload(g->dev, *buffer, 0, turn, n * sizeof *turn);
     free(turn);
     return status;
 }
@@ -179,11 +192,11 @@ kg_status gpu_upload_steps(struct gpu *g)
     for (int i = 0; i < g->n_steps; i++) {
         struct gpu_step *s = &g->steps[i];
         s->norm_w = s->norm_b = s->bias = g->none;
-        if (s->norm) KG_TRY(upload_vectors(g, &s->norm_w, &s->norm->w, 1, false));
+        if (s->norm && s->norm->w) KG_TRY(upload_vectors(g, &s->norm_w, &s->norm->w, 1, false));
         if (s->norm && s->norm->b) KG_TRY(upload_vectors(g, &s->norm_b, &s->norm->b, 1, false));
         if (s->code == STEP_ATTEND || s->code == STEP_ROPE) {
-            KG_TRY(upload_turns(g, s->rope_q, &s->turns_q, &s->mscale_q));
-            KG_TRY(upload_turns(g, s->rope_k, &s->turns_k, &s->mscale_k));
+            KG_TRY(upload_turns(g, s->rope_q, s->code == STEP_ATTEND ? &s->op->attention : NULL, &s->turns_q, &s->mscale_q));
+            KG_TRY(upload_turns(g, s->rope_k, NULL, &s->turns_k, &s->mscale_k));
         }
         if (s->code != STEP_MATMUL) continue;
         const struct tensor *bias[3];
@@ -221,7 +234,7 @@ static kg_status find_kernels(struct gpu *g)
     const struct {
         const char *name;
         void **kernel;
-    } basic[] = {{"norm_rows", &g->norm}, {"act_i8", &g->act_i8}, {"act_f16", &g->act_f16}, {"mm_end", &g->mm_end}, {"map_act", &g->act}, {"map_glu", &g->glu}, {"map_add", &g->add}, {"take_rows", &g->select}},
+    } basic[] = {{"norm_rows", &g->norm}, {"act_i8", &g->act_i8}, {"act_f16", &g->act_f16}, {"mm_end", &g->mm_end}, {"map_act", &g->act}, {"map_glu", &g->glu}, {"map_add", &g->add}, {"map_value", &g->value}, {"map_gate", &g->gate}, {"norm_heads", &g->norm_heads}, {"take_rows", &g->select}},
       attend[] = {{"rope", &g->rope}, {"attend", &g->attend}, {"merge", &g->merge}};
     char module[64], name[64];
     for (size_t i = 0; i < COUNT_OF(basic); i++) KG_TRY(g->device->kernel(g->dev, "basic", basic[i].name, basic[i].kernel));

@@ -39,7 +39,7 @@ struct gpu_weight {
 
 /* ---- steps: the program with neighbouring operations joined ---- */
 
-enum gpu_step_code { STEP_EMBED, STEP_NORM, STEP_MATMUL, STEP_ROPE, STEP_ATTEND, STEP_ACT, STEP_GLU, STEP_ADD, STEP_SELECT };
+enum gpu_step_code { STEP_EMBED, STEP_NORM, STEP_MATMUL, STEP_ROPE, STEP_ATTEND, STEP_ACT, STEP_GLU, STEP_ADD, STEP_VALUE, STEP_GATE, STEP_NORM_HEADS, STEP_SELECT };
 
 struct gpu_step {
     enum gpu_step_code code;
@@ -55,7 +55,7 @@ struct gpu_step {
     void *bias;              /* f32 [rows], in the order of the weight's rows; NULL: none */
     void *norm_w, *norm_b;   /* f32 [width] */
     const struct op *rope_q, *rope_k; /* ATTEND, ROPE (only q); NULL: none */
-    void *turns_q, *turns_k; /* uint2 [n_rot / 2] */
+    void *turns_q, *turns_k; /* uint2 [n_rot / 2]; of q: then what params.h says */
     float mscale_q, mscale_k;
 };
 
@@ -95,7 +95,7 @@ struct gpu {
     void *acts, *act_scale, *normed; /* prepared activations of max_batch tokens; f32 after a norm */
     void *halves, *sums, *next_scale; /* products by the device's library: a slice of weights, what comes out, the next matmul's act_scale */
     void *part;           /* attention in splits */
-    void *norm, *act_i8, *act_f16, *mm_end, *act, *glu, *add, *select, *rope, *attend, *merge, *flash_64, *flash_128; /* kernels */
+    void *norm, *act_i8, *act_f16, *mm_end, *act, *glu, *add, *value, *gate, *norm_heads, *select, *rope, *attend, *merge, *flash_64, *flash_128; /* kernels */
     void **buffers;       /* [n_buffers] all that close frees, but for the cache's and the batch's */
     int n_buffers, cap_buffers;
     struct gpu_recording {

@@ -23,12 +23,15 @@ static bool dead_after(const struct program *p, int reg, int i)
 
 static bool is_norm(const struct op *op) { return op->code == OP_RMS_NORM || op->code == OP_LAYER_NORM; }
 
+/* Of heads, or without weights: a kernel of its own. */
+static bool is_head_norm(const struct program *p, const struct op *norm) { return !norm->w || norm->w->ne[0] != p->reg_width[norm->dst]; }
+
 /* Only matmuls read what norm i writes, and its source stays as it is until the last of them. */
 static bool norm_joins(const struct program *p, int i)
 {
     const struct op *norm = &p->ops[i];
     bool changed = norm->dst == norm->src[0];
-    if (norm->tap) return false;
+    if (norm->tap || is_head_norm(p, norm)) return false;
     for (int j = i + 1; j < p->n_ops; j++) {
         const struct op *op = &p->ops[j];
         if (reads(op, norm->dst) && (op->code != OP_MATMUL || changed || op->dst == norm->src[0])) return false;
@@ -177,14 +180,10 @@ enum { HEAD_MOST = 256 };
 /* What no kernel does. */
 static kg_status check_op(const struct gpu *g, const struct op *op)
 {
-    bool norm = op->code == OP_RMS_NORM || op->code == OP_LAYER_NORM, act = op->code == OP_ACT || op->code == OP_GLU;
-    if (norm && (!op->w || op->w->ne[0] != g->program->reg_width[op->dst])) return refuse(g, op, "norms of heads, or without weights, do not run on GPUs yet");
-    if (act && op->activation > ACTIVATION_RELU) return refuse(g, op, "this activation does not run on GPUs yet");
+    if (op->code == OP_ACT && op->activation == ACTIVATION_SIGMOID) return refuse(g, op, "a sigmoid that gates nothing"); /* of the padding, 0, it makes 1/2 */
     if (op->code == OP_ROPE && op->rope.head_dim > HEAD_MOST) return refuse(g, op, "heads of more than 256");
     if (op->code != OP_ATTENTION) return KG_OK;
     const struct attention *a = &op->attention;
-    if (a->window || a->softcap != 0 || a->alibi != 0 || a->sinks)
-        return refuse(g, op, "windows, caps, slopes and sinks of attention do not run on GPUs yet");
     int most = g->params.kv_type == KG_KV_F32 ? HEAD_MOST / 2 : HEAD_MOST;
     if (a->k_dim > most || a->v_dim > most)
         return refuse(g, op, g->params.kv_type == KG_KV_F32 ? "heads of more than 128 with an f32 cache" : "heads of more than 256");
@@ -205,7 +204,7 @@ static kg_status plan_op(struct gpu *g, int *i)
     case OP_RMS_NORM:
     case OP_LAYER_NORM:
         if (norm_joins(g->program, *i)) return KG_OK;
-        s.code = STEP_NORM;
+        s.code = is_head_norm(g->program, op) ? STEP_NORM_HEADS : STEP_NORM;
         s.norm = op;
         break;
     case OP_MATMUL: *i = plan_matmul(g, *i); return KG_OK;
@@ -214,6 +213,10 @@ static kg_status plan_op(struct gpu *g, int *i)
     case OP_ACT: s.code = STEP_ACT; break;
     case OP_GLU: s.code = STEP_GLU; break;
     case OP_ADD: s.code = STEP_ADD; break;
+    case OP_GATE: s.code = STEP_GATE; break;
+    case OP_SCALE:
+    case OP_SOFTCAP:
+    case OP_CLAMP: s.code = STEP_VALUE; break;
     case OP_SELECT: s.code = STEP_SELECT; break;
     case OP_LOGITS: return KG_OK;
     default: return refuse(g, op, "this operation does not run on GPUs yet");

@@ -42,6 +42,17 @@ static kg_status run_norm(const struct gpu_run *r, const struct gpu_step *s, voi
                   g->regs[s->code == STEP_NORM ? s->norm->src[0] : s->src].buffer, s->norm_w, s->norm_b, out);
 }
 
+static kg_status run_norm_heads(const struct gpu_run *r, const struct gpu_step *s)
+{
+    struct gpu *g = r->g;
+    const struct gpu_reg *x = &g->regs[s->op->src[0]], *y = &g->regs[s->op->dst];
+    const struct tensor *w = s->op->w;
+    const uint width = w ? (uint)w->ne[0] : (uint)x->width;
+    HeadNormP p = {.n_heads = (uint)x->width / width, .width = width, .stride = (uint)x->stride, .out_stride = (uint)y->stride, .norm = norm_kind(s->op),
+                   .has_w = w != NULL, .has_b = s->op->b != NULL, .own = w && w->ne[1] > 1, .eps = (float)s->op->eps};
+    return LAUNCH(g, g->norm_heads, p.n_heads, r->n, row_threads(width, 256), p, x->buffer, s->norm_w, s->norm_b, y->buffer);
+}
+
 /* ---- matmul ---- */
 
 enum { MV_UNITS = 512, MV_F32_UNITS = 240 }; /* as in kernels/tune.h and module_pack.h */
@@ -153,6 +164,10 @@ static HeadP head_params(const struct gpu_run *r, const struct gpu_step *s)
     p.k_groups = kv->k_groups;
     p.v_groups = kv->v_groups;
     p.scale = (float)a->scale;
+    p.window = (uint)a->window;
+    p.softcap = (float)a->softcap;
+    p.has_slopes = a->alibi != 0;
+    p.has_sinks = a->sinks != NULL;
     p.store = 1;
     p.rows = r->n == 1 ? 1 : MIN(8u, p.n * p.n_heads / p.n_kv_heads); /* one token: few rows, so each has a group */
     while (p.rows * p.slices * 2 <= MIN((uint)g->info.attend_waves, 8 * p.rows) && (int)p.slices < r->longest && p.rows * p.slices * 2 * p.v_row * kv->v_n <= 4096) p.slices *= 2;
@@ -176,12 +191,13 @@ static kg_status run_attend(const struct gpu_run *r, const struct gpu_step *s)
     void *q = g->regs[s->op->src[0]].buffer, *k = g->regs[s->op->src[1]].buffer, *v = g->regs[s->op->src[2]].buffer, *out = g->regs[s->op->dst].buffer;
     if (!p.owner) KG_TRY(LAUNCH(g, g->rope, ceil_div(p.n_heads + 2 * p.n_kv_heads, 4), r->n, 128, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v, kv->k_scale, kv->v_scale));
     unsigned rows = p.n * p.n_heads / p.n_kv_heads;
-    void *flash = p.k_dim != p.v_dim ? NULL : p.k_dim == 64 ? g->flash_64 : p.k_dim == 128 ? g->flash_128 : NULL;
+    const bool plain = !p.window && p.softcap == 0 && !p.has_slopes && !p.has_sinks;
+    void *flash = p.k_dim != p.v_dim || !plain ? NULL : p.k_dim == 64 ? g->flash_64 : p.k_dim == 128 ? g->flash_128 : NULL;
     if (flash && r->n > GPU_MV_TOKENS && r->one_sequence) return LAUNCH(g, flash, p.n_kv_heads * ceil_div(rows, 64), 1, 128, p, g->batch, q, kv->k, kv->v, out);
     KG_TRY(LAUNCH(g, g->attend, p.n_kv_heads * ceil_div(rows, p.rows), r->splits, p.rows * p.slices * 32, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v,
                   kv->k_scale, kv->v_scale, out, g->part));
     if (r->splits == 1) return KG_OK;
-    return LAUNCH(g, g->merge, p.n_heads, r->n, row_threads(p.v_dim, 256), p, g->part, out);
+    return LAUNCH(g, g->merge, p.n_heads, r->n, row_threads(p.v_dim, 256), p, g->part, out, s->turns_q);
 }
 
 /* ---- the rest ---- */
@@ -190,11 +206,19 @@ static kg_status run_map(const struct gpu_run *r, const struct gpu_step *s)
 {
     struct gpu *g = r->g;
     const struct gpu_reg *y = &g->regs[s->op->dst];
-    MapP p = {.n = (uint)r->n * (uint)y->stride, .act = s->op->code == OP_ADD ? 0 : (uint)s->op->activation};
+    const enum op_code code = s->op->code;
+    MapP p = {.n = (uint)r->n * (uint)y->stride, .stride = (uint)y->stride};
+    if (code == OP_ACT || code == OP_GLU || code == OP_GATE) p.act = (uint)s->op->activation;
+    if (code == OP_GATE) p.gate_stride = (uint)g->regs[s->op->src[1]].stride;
+    if (s->code == STEP_VALUE) {
+        p.act = code == OP_SCALE ? 0 : code == OP_SOFTCAP ? 1 : 2;
+        p.value = (float)s->op->value;
+    }
     void *a = g->regs[s->op->src[0]].buffer, *b = reg_buffer(g, s->op->src[1]);
     unsigned threads = MIN(256u, (unsigned)g->info.matvec_waves * 32), groups = ceil_div(p.n, threads);
     if (s->code == STEP_ACT) return LAUNCH(g, g->act, groups, 1, threads, p, a, y->buffer);
-    return LAUNCH(g, s->code == STEP_ADD ? g->add : g->glu, groups, 1, threads, p, a, b, y->buffer);
+    if (s->code == STEP_VALUE) return LAUNCH(g, g->value, groups, 1, threads, p, a, y->buffer);
+    return LAUNCH(g, s->code == STEP_ADD ? g->add : s->code == STEP_GATE ? g->gate : g->glu, groups, 1, threads, p, a, b, y->buffer);
 }
 
 static kg_status run_select(struct gpu_run *r, const struct gpu_step *s)
@@ -212,12 +236,15 @@ static kg_status run_step(struct gpu_run *r, const struct gpu_step *s)
 {
     switch (s->code) {
     case STEP_EMBED: return run_embed(r, s);
+    case STEP_NORM_HEADS: return run_norm_heads(r, s);
     case STEP_NORM: return run_norm(r, s, r->g->regs[s->dst[0]].buffer, r->g->regs[s->dst[0]].stride);
     case STEP_MATMUL: return run_matmul(r, s);
     case STEP_ROPE: return run_rope(r, s);
     case STEP_ATTEND: return run_attend(r, s);
     case STEP_ACT:
     case STEP_GLU:
+    case STEP_VALUE:
+    case STEP_GATE:
     case STEP_ADD: return run_map(r, s);
     case STEP_SELECT: return run_select(r, s);
     }

@@ -113,6 +113,12 @@ DEVFN KN(Piece) KN(piece)(uint4 w)
     return r;
 }
 
+#ifndef ATTEND_SHARED
+#define ATTEND_SHARED
+DEVFN uint first_seen(uint window, uint pos) { return window && pos >= window ? pos - window + 1 : 0; }
+DEVFN float adjusted(float s, float cap, float less) { return (cap > 0.0f ? cap * tanhf(s / cap) : s) - less; }
+#endif
+
 /* Attention. A row is one head of one token; the rows of a group share a kv head, and p.slices waves share a row, block by block. Groups: x kv
  * head and tile of rows, y splits of the positions. Without splits it writes the result, else {sum, largest score, sums of values} to part.
  * p.owner: there is one token, whose q, k and v come as the matmuls left them: the group rotates them, takes its own k and v from shared
@@ -128,13 +134,15 @@ KERNEL(KN(attend), 1024, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, t
     LOCAL float *qs = (LOCAL float *)qs4, *qr = qs + wave / p.slices * HEAD_MOST, *pw = ps + wave * KV_BLOCK;
     uint gqa = p.n_heads / p.n_kv_heads, kv_head = group_x % p.n_kv_heads, first = group_x / p.n_kv_heads * p.rows, n_rows = p.n * gqa;
     uint row = first + wave / p.slices, slice = wave % p.slices, live = row < n_rows, t = (live ? row : n_rows - 1) / gqa, split = group_y;
-    uint pos = batch[4 * t + 1], table = batch[4 * t + 2], n_blocks = pos / KV_BLOCK + 1, per = (n_blocks + p.splits - 1) / p.splits, longest = 0;
-    uint b0 = split * per < n_blocks ? split * per : n_blocks, b1 = b0 + per < n_blocks ? b0 + per : n_blocks, owns = p.owner && b1 == n_blocks && b0 < b1;
+    uint pos = batch[4 * t + 1], table = batch[4 * t + 2], n_blocks = pos / KV_BLOCK + 1, from = first_seen(p.window, pos), skip = from / KV_BLOCK;
+    uint per = (n_blocks - skip + p.splits - 1) / p.splits, longest = 0;
+    uint b0 = skip + split * per < n_blocks ? skip + split * per : n_blocks, b1 = b0 + per < n_blocks ? b0 + per : n_blocks, owns = p.owner && b1 == n_blocks && b0 < b1;
+    float slope = p.has_slopes ? bits_f32(turns_q[p.rot_q / 2 + kv_head * gqa + (live ? row : n_rows - 1) % gqa].x) : 0.0f;
     size_t own_base = (size_t)(batch[table + n_blocks - 1] * p.n_kv_heads + kv_head);
     if (p.n == 1) longest = (per + p.slices - 1) / p.slices;
     else {
         for (uint r = first; r < first + p.rows && r < n_rows; r++) { /* most blocks that a wave of the group has to read */
-            uint n = batch[4 * (r / gqa) + 1] / KV_BLOCK + 1, per_r = (n + p.splits - 1) / p.splits, steps = (per_r + p.slices - 1) / p.slices;
+            uint at = batch[4 * (r / gqa) + 1], n = at / KV_BLOCK + 1 - first_seen(p.window, at) / KV_BLOCK, per_r = (n + p.splits - 1) / p.splits, steps = (per_r + p.slices - 1) / p.slices;
             longest = steps > longest ? steps : longest;
         }
     }
@@ -174,7 +182,7 @@ KERNEL(KN(attend), 1024, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, t
             KN(put)(v_cache, v_scale, own_base, 0, p.v_row, p.v_groups, p.v_row * KV_N, pos % KV_BLOCK, stores && wave == group_size / WAVE - 1, own + HEAD_MOST CTX);
         float s = 0.0f;
         for (uint i = lane; i < p.k_dim; i += WAVE) s += qr[i] * own[i];
-        s = wave_sum(s) * p.scale;
+        s = adjusted(wave_sum(s) * p.scale, p.softcap, 0.0f);
         if (owns && slice == 0) {
             most = s;
             sum = 1.0f;
@@ -188,7 +196,7 @@ KERNEL(KN(attend), 1024, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, t
         size_t base = (size_t)(block * p.n_kv_heads + kv_head);
         float s = 0.0f, d = 1.0f;
         GLOBAL const uint4 *kp = (GLOBAL const uint4 *)k_cache + base * p.k_row * KV_BLOCK + lane;
-        if (runs && j < seen_end) {
+        if (runs && j < seen_end && j >= from) {
             UNROLL_N(8) for (uint i = 0; i < p.k_row; i++)
             {
                 KN(Piece) e = KN(piece)(kp[i * KV_BLOCK]);
@@ -200,8 +208,8 @@ KERNEL(KN(attend), 1024, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, t
                 s += dot * d;
             }
         }
-        uint seen = runs && j < seen_end;
-        s = seen ? s * p.scale : -1e30f;
+        uint seen = runs && j < seen_end && j >= from;
+        s = seen ? adjusted(s * p.scale, p.softcap, slope * ((float)pos - (float)j)) : -1e30f;
         float now = fmaxf(most, wave_max(s)), old = expf(most - now), e = seen ? expf(s - now) : 0.0f;
         sum = sum * old + wave_sum(e);
         most = now;
@@ -212,7 +220,7 @@ KERNEL(KN(attend), 1024, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, t
         if (c < p.v_row && runs) {
             UNROLL_N(8) for (uint i = lane / p.lanes; i < KV_BLOCK; i += lanes_per)
             {
-                if (b * KV_BLOCK + i < seen_end) {
+                if (b * KV_BLOCK + i < seen_end && b * KV_BLOCK + i >= from) {
                     KN(Piece) a = KN(piece)(vp[i * p.v_row]);
                     float w = pw[i];
 #if KV_TYPE == 2
@@ -239,6 +247,11 @@ KERNEL(KN(attend), 1024, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, t
         uint r = i / p.v_dim, e = i % p.v_dim, at = first + r, h = kv_head * gqa + at % gqa;
         float top = -1e30f, all = 0.0f, value = 0.0f;
         for (uint s = r * p.slices; s < (r + 1) * p.slices; s++) top = fmaxf(top, found[2 * s + 1]);
+        if (p.has_sinks && p.splits == 1) { /* one more score, whose value is zero */
+            float sink = bits_f32(turns_q[p.rot_q / 2 + h].y);
+            top = fmaxf(top, sink);
+            all = expf(sink - top);
+        }
         for (uint s = r * p.slices; s < (r + 1) * p.slices; s++) {
             float f = expf(found[2 * s + 1] - top);
             all += found[2 * s] * f;
@@ -259,13 +272,18 @@ KERNEL(KN(attend), 1024, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, t
 }
 
 /* Brings the splits together. Groups: x heads, y tokens. */
-KERNEL(KN(merge), 256, HeadP, BUF(1, const float, part), BUF(2, float, out))
+KERNEL(KN(merge), 256, HeadP, BUF(1, const float, part), BUF(2, float, out), BUF(3, const uint2, turns_q))
 {
     START();
     uint h = group_x, t = group_y;
     GLOBAL const float *from = part + (size_t)((t * p.n_heads + h) * p.splits) * (HEAD_MOST + 2);
     float most = -1e30f, sum = 0.0f;
     for (uint s = 0; s < p.splits; s++) most = fmaxf(most, from[s * (HEAD_MOST + 2) + 1]);
+    if (p.has_sinks) {
+        float sink = bits_f32(turns_q[p.rot_q / 2 + h].y);
+        most = fmaxf(most, sink);
+        sum = expf(sink - most);
+    }
     for (uint s = 0; s < p.splits; s++) sum += from[s * (HEAD_MOST + 2)] * expf(from[s * (HEAD_MOST + 2) + 1] - most);
     for (uint i = tid; i < p.v_dim; i += group_size) {
         float v = 0.0f;

@@ -98,7 +98,7 @@ KERNEL(map_glu, 256, MapP, BUF(1, const float, gate), BUF(2, const float, up), B
 {
     START();
     uint i = group_x * group_size + tid;
-    if (i < p.n) y[i] = activate(p.act, gate[i]) * up[i];
+    if (i < p.n) y[i] = activate_glu(p.act, gate[i], up[i]);
 }
 
 KERNEL(map_add, 256, MapP, BUF(1, const float, a), BUF(2, const float, b), BUF(3, float, y))
@@ -106,6 +106,44 @@ KERNEL(map_add, 256, MapP, BUF(1, const float, a), BUF(2, const float, b), BUF(3
     START();
     uint i = group_x * group_size + tid;
     if (i < p.n) y[i] = a[i] + b[i];
+}
+
+/* act 0: value * x, 1: value * tanh(x / value), 2: x between -value and value */
+KERNEL(map_value, 256, MapP, BUF(1, const float, x), BUF(2, float, y))
+{
+    START();
+    uint i = group_x * group_size + tid;
+    float v = i < p.n ? x[i] : 0.0f;
+    if (p.act == 0) v = p.value * v;
+    else if (p.act == 1) v = p.value * tanhf(v / p.value);
+    else v = v < -p.value ? -p.value : v > p.value ? p.value : v;
+    if (i < p.n) y[i] = v;
+}
+
+/* Rows times a function of one number each. */
+KERNEL(map_gate, 256, MapP, BUF(1, const float, x), BUF(2, const float, gate), BUF(3, float, y))
+{
+    START();
+    uint i = group_x * group_size + tid;
+    if (i < p.n) y[i] = activate(p.act, gate[(size_t)(i / p.stride) * p.gate_stride]) * x[i];
+}
+
+/* Groups: x heads, y tokens. */
+KERNEL(norm_heads, 256, HeadNormP, BUF(1, const float, x), BUF(2, const float, w), BUF(3, const float, b), BUF(4, float, y))
+{
+    SHARED float tmp[256 / WAVE];
+    START();
+    uint at = group_x * p.width, own = p.own ? at : 0;
+    GLOBAL const float *xr = x + (size_t)group_y * p.stride + at;
+    GLOBAL float *yr = y + (size_t)group_y * p.out_stride + at;
+    Norm n = row_norm(xr, p.width, p.norm, p.eps, tmp CTX);
+    BARRIER(); /* x may be y */
+    for (uint i = tid; i < p.width; i += group_size) {
+        float v = (xr[i] - n.mean) * n.inv;
+        if (p.has_w) v *= w[own + i];
+        if (p.has_b) v += b[own + i];
+        yr[i] = v;
+    }
 }
 
 /* dst[s] = src[selected token s]. Groups: x over the row, y tokens. */

@@ -41,7 +41,17 @@ DEVFN float activate(uint f, float x)
     if (f == 0) return x / (1.0f + expf(-x));
     if (f == 1) return 0.5f * x * (1.0f + tanhf(0.7978845608028654f * (x + 0.044715f * x * x * x)));
     if (f == 2) return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f));
+    if (f == 4) return x < 0.0f ? 0.0f : x * x;
+    if (f == 5) return 1.0f / (1.0f + expf(-x));
     return x < 0.0f ? 0.0f : x;
+}
+
+DEVFN float activate_glu(uint f, float x, float up)
+{
+    if (f != 6) return activate(f, x) * up;
+    x = x > 7.0f ? 7.0f : x;
+    up = up > 7.0f ? 7.0f : up < -7.0f ? -7.0f : up;
+    return x / (1.0f + expf(-1.702f * x)) * (up + 1.0f);
 }
 
 typedef struct {
@@ -220,7 +230,7 @@ DEVFN ActUnit act_unit_local(LOCAL const uint4 *q, LOCAL const float *d, LOCAL c
 DEVFN void store_output(MatP p, GLOBAL const float *res, GLOBAL float *y0, GLOBAL float *y1, GLOBAL float *y2, uint row, uint t, float v,
                         float up)
 {
-    if (p.glu) v = activate(p.act - 1, v) * up;
+    if (p.glu) v = activate_glu(p.act - 1, v, up);
     else if (p.act) v = activate(p.act - 1, v);
     if (p.has_res) v += res[(size_t)t * p.res_stride + row];
     if (row < p.rows0) y0[(size_t)t * p.stride0 + row] = v;

@@ -59,7 +59,15 @@ typedef struct {
 
 typedef struct {
     uint n, act; /* floats in all */
+    uint stride, gate_stride; /* of a row; of the rows whose first element gates */
+    float value;
 } MapP;
+
+/* Norm of each of n_heads heads of `width` elements, of one weight for all or `own` ones. */
+typedef struct {
+    uint n_heads, width, stride, out_stride, norm, has_w, has_b, own;
+    float eps;
+} HeadNormP;
 
 typedef struct {
     uint stride, sel_at; /* where in the batch block the selection begins, in words */
@@ -80,6 +88,9 @@ typedef struct {
     uint owner;              /* attend: one token, which the kernel itself rotates and stores */
     uint lanes;              /* lanes that read one value; a power of two */
     uint store;              /* rope: also put k and v into the cache */
+    uint window;             /* positions that a token sees; 0: all */
+    float softcap;           /* 0: none */
+    uint has_slopes, has_sinks; /* behind the turns of q: bits of {slope, sink} of each head */
 } HeadP;
 
 #endif
