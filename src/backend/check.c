@@ -12,11 +12,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { DIM = 256, WIDE = 288, HEADS = 8, KV_HEADS = 4, HEAD = 32, VOCAB = 96, TOKENS = 21, MOST = 24 };
+enum { DIM = 256, WIDE = 288, HEADS = 8, KV_HEADS = 4, HEAD = 32, VOCAB = 96, TOKENS = 21, MOST = 48 };
 
 /* What a program of the check computes beside an embedding and the logits. */
-enum part { PART_EMBED, PART_RMS_NORM, PART_LAYER_NORM, PART_ACT, PART_GLU, PART_ROPE, PART_ATTENTION, PART_MATMUL, PART_N };
-static const char *const part_names[PART_N] = {"embed", "rms_norm", "layer_norm", "act", "glu", "rope", "attention", "matmul"};
+enum part { PART_EMBED, PART_RMS_NORM, PART_LAYER_NORM, PART_ACT, PART_GLU, PART_ROPE, PART_ATTENTION, PART_NORM_HEADS, PART_SCALE, PART_GATE, PART_WINDOW, PART_MATMUL, PART_N };
+static const char *const part_names[PART_N] = {"embed", "rms_norm", "layer_norm", "act", "glu", "rope", "attention", "norm of heads", "scale", "gate", "attention with a window", "matmul"};
 
 struct net {
     struct program p;
@@ -68,7 +68,7 @@ static kg_status build(struct net *m, unsigned parts, const struct type_info *co
     *m = (struct net){.p = {.n_layers = 1, .dim = DIM, .n_vocab = VOCAB, .n_ctx = 64}, .random = 2463534242u};
     struct program *p = &m->p;
     int x = program_reg(p, DIM), y = program_reg(p, DIM), wide = program_reg(p, WIDE), up = program_reg(p, WIDE), k = program_reg(p, KV_HEADS * HEAD),
-        v = program_reg(p, KV_HEADS * HEAD), logits = program_reg(p, VOCAB);
+        v = program_reg(p, KV_HEADS * HEAD), logits = program_reg(p, VOCAB), one = program_reg(p, 1);
     struct rope rope = {.style = ROPE_HALVES, .n_heads = HEADS, .head_dim = HEAD, .n_rot = HEAD, .base = 10000, .factor = 1, .orig_ctx = 64, .attn_factor = 1};
     program_embed(p, x, matrix(m, f32, DIM, VOCAB, 0));
     if (parts >> PART_RMS_NORM & 1) program_rms_norm(p, x, x, matrix(m, f32, DIM, 1, 1), NULL, 1e-5);
@@ -77,6 +77,24 @@ static kg_status build(struct net *m, unsigned parts, const struct type_info *co
         program_matmul(p, k, x, matrix(m, f32, DIM, KV_HEADS * HEAD, 0), NULL);
         program_matmul(p, v, x, matrix(m, f32, DIM, KV_HEADS * HEAD, 0), NULL);
         program_attention(p, y, x, k, v, HEADS, KV_HEADS, HEAD, HEAD, 1 / sqrt(HEAD));
+        program_add(p, x, x, y);
+    }
+    if (parts >> PART_NORM_HEADS & 1) program_rms_norm(p, x, x, matrix(m, f32, HEAD, 1, 1), NULL, 1e-5);
+    if (parts >> PART_SCALE & 1) {
+        program_scale(p, x, x, 1.25);
+        program_softcap(p, x, x, 4);
+        program_clamp(p, x, x, 3);
+    }
+    if (parts >> PART_GATE & 1) {
+        program_matmul(p, one, x, matrix(m, f32, DIM, 1, 0), NULL);
+        program_gate(p, x, x, one, ACTIVATION_SIGMOID);
+    }
+    if (parts >> PART_WINDOW & 1) {
+        program_matmul(p, k, x, matrix(m, f32, DIM, KV_HEADS * HEAD, 0), NULL);
+        program_matmul(p, v, x, matrix(m, f32, DIM, KV_HEADS * HEAD, 0), NULL);
+        program_attention_as(p, y, x, k, v,
+                             &(struct attention){.n_heads = HEADS, .n_kv_heads = KV_HEADS, .k_dim = HEAD, .v_dim = HEAD, .scale = 1 / sqrt(HEAD), .window = 7,
+                                                 .softcap = 3, .alibi = 8, .sinks = matrix(m, f32, HEADS, 1, 0)});
         program_add(p, x, x, y);
     }
     if (parts >> PART_LAYER_NORM & 1) program_layer_norm(p, x, x, matrix(m, f32, DIM, 1, 1), matrix(m, f32, DIM, 1, 0), 1e-5);
