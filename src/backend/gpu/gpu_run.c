@@ -104,11 +104,12 @@ static kg_status run_matmul(struct gpu_run *r, const struct gpu_step *s)
     const unsigned threads = row_threads(units * 8, (unsigned)g->info.matvec_waves * 32);
     void *x = g->regs[s->src].buffer;
     const unsigned waves = (unsigned)g->info.matvec_waves, half = MIN(waves, 8u); /* the kernels with more in registers */
-    if (r->n == 1 && quantized && units <= MV_UNITS) {
+    const bool alone = r->n == 1 && g->info.prepares;
+    if (alone && quantized && units <= MV_UNITS) {
         bool tall = p.rows >= 4 * half * (unsigned)(g->info.n_cores * g->info.mv_groups); /* work for all even with four rows each */
         return run_matvec(r, s, &p, tall ? w->mv1r4_i8 : w->mv1_i8, x, 1, tall ? 4 : 2, tall ? half : waves);
     }
-    if (r->n == 1 && !quantized && units <= MV_F32_UNITS) return run_matvec(r, s, &p, w->mv1, x, 1, 2, half);
+    if (alone && !quantized && units <= MV_F32_UNITS) return run_matvec(r, s, &p, w->mv1, x, 1, 2, half);
     if (r->n <= GPU_MV_TOKENS && quantized) {
         NormP np = gpu_norm_params(g, s, ROUND_UP(units * 40, 16u));
         if (!s->same_acts) KG_TRY(LAUNCH(g, g->act_i8, r->n, 1, threads, np, g->regs[s->src].buffer, s->norm_w, s->norm_b, g->acts));

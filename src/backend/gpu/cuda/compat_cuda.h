@@ -34,6 +34,7 @@ typedef unsigned char uchar;
 #define START() ((void)0)
 #endif
 #define PREFETCH(a) asm volatile("prefetch.global.L2 [%0];" ::"l"(a))
+#define SKIP_UNLESS(some) if (some)
 
 DEVFN float h2f(ushort h)
 {

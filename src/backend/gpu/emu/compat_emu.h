@@ -74,6 +74,7 @@ typedef struct {
 #define WAVE_SYNC() simt_wave_barrier(__LINE__)
 #define START() ((void)0)
 #define PREFETCH(a) ((void)(a))
+#define SKIP_UNLESS(some) if (some)
 #define wave_sum(x) simt_sum(x, WAVE, __LINE__)
 #define wave_sum4(x) simt_sum(x, 4, __LINE__)
 #define wave_max(x) simt_max(x, WAVE, __LINE__)

@@ -44,7 +44,7 @@ KERNEL(FN(MV_NAME), MV_THREADS, MatP, BUF(1, const uchar, w), BUF(2, const uchar
             UNROLL for (uint j = 0; j < PRE; j++)
             {
                 uint i = (set * PRE + j) * group_size + tid, u = i / 8, k = i % 8;
-                if ((set * PRE + j) * group_size < n_pieces) {
+                SKIP_UNLESS((set * PRE + j) * group_size < n_pieces) {
                     float4 v = a.v[j], nb;
                     nb.x = nb.y = nb.z = nb.w = 0.0f;
                     if (p.has_norm_b && i < n_pieces) nb = ((GLOBAL const float4 *)norm_b)[i];

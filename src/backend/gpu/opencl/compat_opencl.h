@@ -24,6 +24,7 @@
 #define WAVE_SYNC() barrier(CLK_LOCAL_MEM_FENCE)
 #define START() ((void)0)
 #define PREFETCH(a) ((void)(a))
+#define SKIP_UNLESS(some) /* wave operations are barriers, which had better stand in no condition */
 
 #define expf(x) exp(x)
 #define tanhf(x) tanh(x)
@@ -65,16 +66,33 @@ DEVFN uint lookup_4(uint q, uint b0, uint b1, uint b2, uint b3)
            lookup_1(q >> 24 & 15u, b0, b1, b2, b3) << 24;
 }
 
-/* In the order of a butterfly, so that all lanes have the same sum. */
-DEVFN float wave_sum_(float x, uint width, __local float *wave_tmp)
+/* In the order of a butterfly, so that all lanes have the same sum. No loop has a barrier in it: PoCL multiplies the code behind such a loop,
+ * and with one inside another did not finish compiling. */
+DEVFN float wave_sum_step(float x, uint m, __local float *wave_tmp)
+{
+    float other;
+    barrier(CLK_LOCAL_MEM_FENCE);
+    other = wave_tmp[tid ^ m];
+    barrier(CLK_LOCAL_MEM_FENCE);
+    wave_tmp[tid] = x + other;
+    return x + other;
+}
+DEVFN float wave_sum_4(float x, __local float *wave_tmp)
 {
     wave_tmp[tid] = x;
-    for (uint m = width / 2; m; m >>= 1) {
-        barrier(CLK_LOCAL_MEM_FENCE);
-        float other = wave_tmp[tid ^ m];
-        barrier(CLK_LOCAL_MEM_FENCE);
-        wave_tmp[tid] = x = x + other;
-    }
+    x = wave_sum_step(x, 2, wave_tmp);
+    x = wave_sum_step(x, 1, wave_tmp);
+    barrier(CLK_LOCAL_MEM_FENCE);
+    return x;
+}
+DEVFN float wave_sum_(float x, __local float *wave_tmp)
+{
+    wave_tmp[tid] = x;
+    x = wave_sum_step(x, 16, wave_tmp);
+    x = wave_sum_step(x, 8, wave_tmp);
+    x = wave_sum_step(x, 4, wave_tmp);
+    x = wave_sum_step(x, 2, wave_tmp);
+    x = wave_sum_step(x, 1, wave_tmp);
     barrier(CLK_LOCAL_MEM_FENCE);
     return x;
 }
@@ -95,8 +113,8 @@ DEVFN float wave_xor_(float x, uint m, __local float *wave_tmp)
     barrier(CLK_LOCAL_MEM_FENCE);
     return x;
 }
-#define wave_sum(x) wave_sum_(x, WAVE, wave_tmp)
-#define wave_sum4(x) wave_sum_(x, 4, wave_tmp)
+#define wave_sum(x) wave_sum_(x, wave_tmp)
+#define wave_sum4(x) wave_sum_4(x, wave_tmp)
 #define wave_max(x) wave_max_(x, WAVE, wave_tmp)
 #define wave_max8(x) wave_max_(x, 8, wave_tmp)
 #define wave_xor(x, m) wave_xor_(x, m, wave_tmp)

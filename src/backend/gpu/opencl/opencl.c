@@ -203,7 +203,7 @@ static kg_status open_device(struct cl *c, struct gpu_info *info)
     c->queue = c->clCreateCommandQueue(c->context, c->device, 0, &code);
     CL_TRY("queue", code);
     *info = (struct gpu_info){.memory = (size_t)d->memory, .n_cores = (int)MAX(units, 1u), .matvec_waves = d->is_gpu ? 8 : 1, .attend_waves = d->is_gpu ? 8 : 2,
-                              .mv_groups = d->is_gpu ? 2 : 8};
+                              .mv_groups = d->is_gpu ? 2 : 8, .prepares = d->is_gpu};
     snprintf(info->name, sizeof info->name, "%.100s, %.50s", d->name, d->driver);
     return KG_OK;
 }
@@ -294,7 +294,7 @@ static kg_status build(struct cl *c, const char *module, program_id *out)
     if (status == KG_OK) {
         const char *source = written.data;
         *out = c->clCreateProgramWithSource(c->context, 1, &source, NULL, &code);
-        if (code == 0) code = c->clBuildProgram(*out, 1, &c->device, "-cl-std=CL1.2", NULL, NULL);
+        if (code == 0) code = c->clBuildProgram(*out, 1, &c->device, "-cl-std=CL1.2 -w", NULL, NULL);
         if (code != 0) {
             size_t n = 0; /* some drivers give all of the log or nothing */
             if (*out) c->clGetProgramBuildInfo(*out, c->device, BUILD_LOG, 0, NULL, &n);
