@@ -14,7 +14,7 @@ struct gpu_info {
     int mv_groups;     /* groups of a matvec per core that run at the same time */
     bool flash;        /* it has matrix operations on registers */
     bool gemm;         /* it has a library for products of matrices */
-    bool prepares;     /* each group of a matvec prepares its token itself, which saves a launch; else a kernel does it once for all */
+    bool fuses;        /* a token alone is prepared by the groups of its matvecs and of its attention, which saves launches; else by kernels of their own */
 };
 
 struct gpu_launch {

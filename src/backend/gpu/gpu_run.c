@@ -104,7 +104,7 @@ static kg_status run_matmul(struct gpu_run *r, const struct gpu_step *s)
     const unsigned threads = row_threads(units * 8, (unsigned)g->info.matvec_waves * 32);
     void *x = g->regs[s->src].buffer;
     const unsigned waves = (unsigned)g->info.matvec_waves, half = MIN(waves, 8u); /* the kernels with more in registers */
-    const bool alone = r->n == 1 && g->info.prepares;
+    const bool alone = r->n == 1 && g->info.fuses;
     if (alone && quantized && units <= MV_UNITS) {
         bool tall = p.rows >= 4 * half * (unsigned)(g->info.n_cores * g->info.mv_groups); /* work for all even with four rows each */
         return run_matvec(r, s, &p, tall ? w->mv1r4_i8 : w->mv1_i8, x, 1, tall ? 4 : 2, tall ? half : waves);
@@ -172,7 +172,7 @@ static HeadP head_params(const struct gpu_run *r, const struct gpu_step *s)
     p.store = 1;
     p.rows = r->n == 1 ? 1 : MIN(8u, p.n * p.n_heads / p.n_kv_heads); /* one token: few rows, so each has a group */
     while (p.rows * p.slices * 2 <= MIN((uint)g->info.attend_waves, 8 * p.rows) && (int)p.slices < r->longest && p.rows * p.slices * 2 * p.v_row * kv->v_n <= 4096) p.slices *= 2;
-    p.owner = r->n == 1;
+    p.owner = r->n == 1 && g->info.fuses;
     while (p.lanes < p.v_row) p.lanes *= 2;
     return p;
 }

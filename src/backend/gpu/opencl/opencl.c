@@ -202,8 +202,9 @@ static kg_status open_device(struct cl *c, struct gpu_info *info)
     CL_TRY("context", code);
     c->queue = c->clCreateCommandQueue(c->context, c->device, 0, &code);
     CL_TRY("queue", code);
+    /* On processors a launch costs nothing; and PoCL 3.1 takes half a minute for each fused matvec, and computes the fused attention wrong. */
     *info = (struct gpu_info){.memory = (size_t)d->memory, .n_cores = (int)MAX(units, 1u), .matvec_waves = d->is_gpu ? 8 : 1, .attend_waves = d->is_gpu ? 8 : 2,
-                              .mv_groups = d->is_gpu ? 2 : 8, .prepares = d->is_gpu};
+                              .mv_groups = d->is_gpu ? 2 : 8, .fuses = d->is_gpu};
     snprintf(info->name, sizeof info->name, "%.100s, %.50s", d->name, d->driver);
     return KG_OK;
 }
