@@ -13,7 +13,7 @@
         if ((expr) != KG_OK) fail_msg("%s: %s", #expr, kg_error_message()); \
     } while (0)
 
-static const char *const gpu_names[] = {"emulator", "opencl", "cuda"};
+static const char *const gpu_names[] = {"emulator", "opencl", "cuda", "metal"};
 
 /* The emulator is slow: a part of the cases must do. */
 static inline bool gpu_quick(size_t i) { return i == 0 && !is_long(); }

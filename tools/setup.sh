@@ -2,7 +2,7 @@
 # Installs what the build needs and the system lacks. Does nothing where all of it is there; needs root or sudo otherwise.
 #   tools/setup.sh        what `make build`, `make run` and `make test` need
 #   tools/setup.sh fuzz   also clang and its fuzzer
-#   tools/setup.sh ci     also what .ci/run needs: both of these, a C++ compiler, PoCL, the aarch64 compiler, an emulator
+#   tools/setup.sh ci     also what .ci/run needs: both of these, compilers for C++ and Objective-C, PoCL, the aarch64 compiler, an emulator
 set -euo pipefail
 
 missing=()
@@ -21,7 +21,7 @@ if command -v cc >/dev/null 2>&1 && ! echo '#include <stdio.h>' | cc -E - >/dev/
 case ${1:-} in
 '') ;;
 fuzz) for package in clang libclang-rt-dev; do need_package "$package"; done ;;
-ci) for package in clang libclang-rt-dev g++ pocl-opencl-icd ocl-icd-libopencl1 qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross; do need_package "$package"; done ;;
+ci) for package in clang libclang-rt-dev g++ gobjc pocl-opencl-icd ocl-icd-libopencl1 qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross; do need_package "$package"; done ;;
 *) echo "usage: tools/setup.sh [fuzz|ci]" >&2; exit 2 ;;
 esac
 [ ${#missing[@]} -gt 0 ] || exit 0

@@ -17,7 +17,6 @@ static const struct backend *const backends[] = {
 static const struct {
     const char *name, *why;
 } absent[] = {
-    {"metal", "Metal needs macOS, and this program was built for another system"},
     {"coreml", "Core ML runs whole models that were converted beforehand, and gives no access to quantized weights or to a KV cache; on a Mac the GPU is reached through metal"},
 };
 
@@ -63,6 +62,8 @@ kg_status backend_open(const struct backend *b, void **ctx, const struct program
         if (d[i].chosen && d[i].is_gpu && !d[i].why[0]) status = backend_check(b, p, params, false);
     return offer_cpu(b, status == KG_OK ? b->open(ctx, p, params) : status);
 }
+
+kg_status backend_kv_reserve(const struct backend *b, void *ctx, int n_blocks) { return offer_cpu(b, b->kv_reserve(ctx, n_blocks)); }
 
 kg_status backend_run(const struct backend *b, void *ctx, const struct batch *batch) { return offer_cpu(b, b->run(ctx, batch)); }
 

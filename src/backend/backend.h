@@ -85,8 +85,9 @@ struct backend {
 const struct backend *backend_find(const char *name); /* NULL: unknown or not built (KG_ERR_UNSUPPORTED); the message lists what there is */
 const struct backend *backend_at(size_t i);           /* NULL past the end */
 
-/* open and run, with what else the user could do in the message of a device that fails. */
+/* open, kv_reserve and run, with what else the user could do in the message of a device that fails. */
 kg_status backend_open(const struct backend *b, void **ctx, const struct program *p, const struct backend_params *params);
+kg_status backend_kv_reserve(const struct backend *b, void *ctx, int n_blocks);
 kg_status backend_run(const struct backend *b, void *ctx, const struct batch *batch);
 /* Computes a small program on the chosen device and in float64: KG_ERR_DEVICE and which operation is wrong. p: what is going to run, NULL: the
  * usual types of weights. Verdicts are kept; again: without looking at them. backend_open does it for GPUs. */

@@ -52,7 +52,7 @@ static kg_status reserve(struct kv_pool *pool, int64_t n_more)
     int32_t *unused = realloc(pool->unused, (size_t)n * sizeof *unused);
     if (unused) pool->unused = unused;
     if (!refs || !unused) return status_set(KG_ERR_MEMORY, "no memory for a KV cache of %lld blocks", (long long)n);
-    KG_TRY(pool->backend->kv_reserve(pool->ctx, (int)n));
+    KG_TRY(backend_kv_reserve(pool->backend, pool->ctx, (int)n));
     for (int64_t b = n - 1; b >= pool->n_blocks; b--) { /* the lowest is handed out first */
         refs[b] = 0;
         unused[pool->n_unused++] = (int32_t)b;

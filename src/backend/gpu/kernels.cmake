@@ -37,7 +37,8 @@ endforeach()
 file(CONFIGURE OUTPUT generated/gpu_modules.inc CONTENT "${gpu_module_list}" @ONLY)
 
 # Every header of the kernels as text: TEXT("name", bytes).
-file(GLOB gpu_headers CONFIGURE_DEPENDS ${gpu_dir}/kernels/*.h ${gpu_dir}/opencl/compat_*.h ${gpu_dir}/cuda/compat_*.h)
+file(GLOB gpu_headers CONFIGURE_DEPENDS ${gpu_dir}/kernels/*.h ${gpu_dir}/opencl/compat_*.h ${gpu_dir}/cuda/compat_*.h
+     ${gpu_dir}/metal/compat_*.h)
 add_custom_command(OUTPUT ${PROJECT_BINARY_DIR}/generated/gpu_text.inc
                    COMMAND ${CMAKE_COMMAND} -DOUT=${PROJECT_BINARY_DIR}/generated/gpu_text.inc "-DFILES=${gpu_headers}" -P ${gpu_dir}/text.cmake
                    DEPENDS ${gpu_headers} ${gpu_dir}/text.cmake VERBATIM)

@@ -138,7 +138,7 @@ static kg_status cuda_alloc(void *dev, void **buffer, size_t n_bytes)
     cu_pointer p = 0;
     KG_TRY(enter(c));
     int code = c->cuMemAlloc_v2(&p, n_bytes);
-    if (code == CU_OUT_OF_MEMORY) return status_set(KG_ERR_MEMORY, "cuda: no device memory for %zu bytes; the cpu backend may have room", n_bytes);
+    if (code == CU_OUT_OF_MEMORY) return status_set(KG_ERR_MEMORY, "cuda: no device memory for %zu bytes", n_bytes);
     CU_TRY(c, "memory", code);
     code = c->cuMemsetD8Async(p, 0, n_bytes, c->stream);
     if (code != 0) {
