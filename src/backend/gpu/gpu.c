@@ -43,7 +43,9 @@ void gpu_close(void *ctx)
     struct gpu *g = ctx;
     if (!g) return;
     if (g->dev) {
-        g->device->sync(g->dev);
+        char message[512]; /* of what failed before: a device that is lost fails again here */
+        snprintf(message, sizeof message, "%s", kg_error_message());
+        if (g->device->sync(g->dev) != KG_OK) status_set(KG_ERR_DEVICE, "%s", message);
         gpu_forget_recordings(g);
         for (int i = 0; g->kv && i < g->program->n_kv; i++) free_kv(g, &g->kv[i]);
         if (g->batch) g->device->free(g->dev, g->batch);
