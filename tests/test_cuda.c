@@ -113,6 +113,7 @@ static int start(void **state)
     assert_non_null(fake);
     rng_start();
     small_cache_folder(folder);
+    setenv("KAGARI_CUBLAS", "0", 1); /* it could not know the double's memory */
     small_build(&m);
     begin();
     struct backend_params params = {.n_threads = 1, .kv_type = KG_KV_F16, .activations = KG_ACT_INT8, .max_batch = 32};

@@ -25,6 +25,7 @@ using namespace metal;
 #define group_y group_.y
 #define group_size size_.x
 #define BARRIER() threadgroup_barrier(mem_flags::mem_threadgroup)
+#define BARRIER_GLOBAL() threadgroup_barrier(mem_flags::mem_device | mem_flags::mem_threadgroup)
 #define WAVE_SYNC() simdgroup_barrier(mem_flags::mem_threadgroup)
 #define START() ((void)0)
 #define PREFETCH(a) ((void)0)
@@ -65,6 +66,8 @@ DEVFN float error_function(float x)
 
 DEVFN float h2f(ushort h) { return float(as_type<half>(h)); }
 DEVFN ushort f2h(float x) { return as_type<ushort>(half(x)); }
+DEVFN uint two_halves(float a, float b) { return uint(f2h(a)) | uint(f2h(b)) << 16; }
+DEVFN float byte_float(uint w, uint i) { return float(w >> 8 * i & 255u); }
 DEVFN float bits_f32(uint u) { return as_type<float>(u); }
 DEVFN uint f32_bits(float f) { return as_type<uint>(f); }
 DEVFN uint4 ld16_stream(device const uint4 *a) { return *a; }
