@@ -20,6 +20,7 @@ int command_convert(const struct settings *s);
 int command_backends(const struct settings *s);
 int command_devices(const struct settings *s);
 int command_list(const struct settings *s);
+int command_download(const struct settings *s);
 int command_config(const struct settings *s);
 int command_help(const struct settings *s);
 

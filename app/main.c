@@ -29,6 +29,7 @@ const struct command commands[] = {
     {"backends", BACKENDS, NULL, "lists what can compute in this build", command_backends},
     {"devices", DEVICES, NULL, "lists the GPUs and other devices of this machine, with memory, and why one cannot be used", command_devices},
     {"list", LIST, "[hf|ms|ollama]", "lists the models that -m takes by name: those of the models directory and of ollama's store", command_list},
+    {"download", DOWNLOAD, "MODEL", "gets a model, whole and checked: hf:owner/repo[:QUANT], ms:owner/repo[:QUANT], ollama:name[:tag]", command_download},
     {"config", CONFIG, NULL, "prints the settings in effect and where each comes from, as a configuration file", command_config},
     {"help", HELP, "[COMMAND]", "this text, or the options of a command", command_help},
 };

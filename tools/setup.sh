@@ -15,6 +15,8 @@ need_program cmake cmake
 need_program pkg-config pkg-config
 need_library libpcre2-8 libpcre2-dev
 need_library jansson libjansson-dev
+need_library libcurl libcurl4-openssl-dev
+need_library libcrypto libssl-dev
 need_library cmocka libcmocka-dev
 # gcc may stand without the C library's headers (Debian only recommends them)
 if command -v cc >/dev/null 2>&1 && ! echo '#include <stdio.h>' | cc -E - >/dev/null 2>&1; then missing+=(libc6-dev); fi
