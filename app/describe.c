@@ -35,7 +35,7 @@ void describe_man(FILE *out)
 {
     fprintf(out, ".TH KAGARI 1 \"\" \"kagari %s\"\n.SH NAME\nkagari \\- runs large language models\n", kg_version());
     fputs(".SH SYNOPSIS\n.B kagari\n[options]\n.br\n.B kagari\ncommand [options]\n", out);
-    for (size_t i = 0; i < n_commands; i++) {
+    for (size_t i = 0; i < N_COMMANDS; i++) {
         const struct command *c = &commands[i];
         fprintf(out, ".SH \"KAGARI%s%s\"\n", c->name[0] ? " " : "", c->name);
         if (c->arg) fputs("Arguments: ", out), roff(c->arg, out), fputs(".\n.PP\n", out);
@@ -83,12 +83,12 @@ void describe_bash(FILE *out)
     fputs("# bash completion for kagari: eval \"$(kagari help --completions bash)\"\n_kagari()\n{\n"
           "    local word=${COMP_WORDS[COMP_CWORD]} before=${COMP_WORDS[COMP_CWORD-1]} command= commands options= follows= i\n    commands='",
           out);
-    for (size_t i = 0; i < n_commands; i++)
+    for (size_t i = 0; i < N_COMMANDS; i++)
         if (commands[i].name[0]) fprintf(out, "%s ", commands[i].name);
     fputs("'\n    COMPREPLY=()\n    for ((i = 1; i < COMP_CWORD; i++)); do\n"
           "        [[ \" $commands\" == *\" ${COMP_WORDS[i]} \"* ]] && { command=${COMP_WORDS[i]}; break; }\n    done\n    case $command in\n",
           out);
-    for (size_t i = 0; i < n_commands; i++) bash_command(&commands[i], out);
+    for (size_t i = 0; i < N_COMMANDS; i++) bash_command(&commands[i], out);
     fputs("    esac\n"
           "    if [[ -z $follows && $word == -* ]]; then follows=$options\n"
           "    elif [[ -z $follows && -z $command ]]; then follows=$commands; fi\n"

@@ -12,28 +12,11 @@
 #include <string.h>
 #include <unistd.h>
 
-const struct command commands[] = {
-    {"", GENERATE, NULL, "continues a prompt: prints the text that follows it", command_generate},
-    {"info", INFO, "FILE", "what is in a model file: metadata, tensors, bytes by type", command_info},
-    {"tokenize", TOKENIZE, "[TEXT]", "turns text (standard input if not given) into tokens", command_tokenize},
-    {"template", TEMPLATE, NULL, "prints a conversation as the model's chat template renders it", command_template},
-    {"logits", LOGITS, NULL, "writes the raw logits after a prompt to a file: float32, of the reference backend float64", command_logits},
-    {"verify", VERIFY, NULL, "measures a backend against the float64 reference; fails beyond its error bound", command_verify},
-    {"bench", BENCH, NULL, "measures prompt and generation speed beside what this machine can do at most", command_bench},
-    {"quantize", QUANTIZE, "IN OUT TYPE", "writes a model file with smaller tensor types: Q4_K_M, Q8_0, ... (any other word lists them)", command_quantize},
-    {"imatrix", IMATRIX, NULL, "measures on a text how much each column of each matrix counts, for quantize --imatrix", command_imatrix},
-    {"embed", EMBED, NULL, "prints the embedding of a text, of length 1, as JSON", command_embed},
-    {"split", SPLIT, "IN PREFIX", "cuts a model file into PREFIX-00001-of-0000N.gguf and so on", command_split},
-    {"merge", MERGE, "FIRST OUT", "makes one model file of those that split made", command_merge},
-    {"convert", CONVERT, "IN OUT", "makes a GGUF of a Hugging Face folder: names, keys and order of rows as llama.cpp has them", command_convert},
-    {"backends", BACKENDS, NULL, "lists what can compute in this build", command_backends},
-    {"devices", DEVICES, NULL, "lists the GPUs and other devices of this machine, with memory, and why one cannot be used", command_devices},
-    {"list", LIST, "[hf|ms|ollama]", "lists the models that -m takes by name: those of the models directory and of ollama's store", command_list},
-    {"download", DOWNLOAD, "MODEL", "gets a model, whole and checked: hf:owner/repo[:QUANT], ms:owner/repo[:QUANT], ollama:name[:tag]", command_download},
-    {"config", CONFIG, NULL, "prints the settings in effect and where each comes from, as a configuration file", command_config},
-    {"help", HELP, "[COMMAND]", "this text, or the options of a command", command_help},
+const struct command commands[N_COMMANDS] = {
+#define COMMAND(id, name, arg, function, summary) {name, id, arg, summary, function},
+#include "commands.def"
+#undef COMMAND
 };
-const size_t n_commands = sizeof commands / sizeof *commands;
 
 int command_help(const struct settings *s)
 {

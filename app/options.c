@@ -53,14 +53,14 @@ static const struct option *nearest_option(const char *name)
 const char *options_nearest_command(const char *name)
 {
     const struct command *best = NULL;
-    for (size_t i = 0; i < n_commands; i++)
+    for (size_t i = 0; i < N_COMMANDS; i++)
         if (commands[i].name[0] && (!best || edit_distance(name, commands[i].name) < edit_distance(name, best->name))) best = &commands[i];
     return best->name;
 }
 
 const struct command *options_command(const char *name)
 {
-    for (size_t i = 0; i < n_commands; i++)
+    for (size_t i = 0; i < N_COMMANDS; i++)
         if (strcmp(commands[i].name, name) == 0) return &commands[i];
     return NULL;
 }
@@ -334,7 +334,7 @@ void options_help(const struct command *command, FILE *out)
     if (!command->name[0]) {
         fprintf(out, "Usage: kagari [options]            %s\n", command->help);
         fprintf(out, "       kagari COMMAND [options]\n\nCommands:\n");
-        for (size_t i = 0; i < n_commands; i++) {
+        for (size_t i = 0; i < N_COMMANDS; i++) {
             char left[48];
             if (!commands[i].name[0]) continue;
             snprintf(left, sizeof left, "%s %s", commands[i].name, commands[i].arg ? commands[i].arg : "");

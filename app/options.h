@@ -11,31 +11,23 @@
 #define EXIT_RUNTIME 1 /* the request was fine, doing it failed */
 #define EXIT_USAGE 2   /* the command line is wrong */
 
-/* Which commands use an option: a set of bits, one for each command. */
+/* The commands, and which of them use an option: a set of bits, one for each command. */
+enum command_id {
+#define COMMAND(id, ...) COMMAND_##id,
+#include "commands.def"
+#undef COMMAND
+    N_COMMANDS
+};
 enum {
-    GENERATE = 1,
-    INFO = 2,
-    TOKENIZE = 4,
-    LOGITS = 8,
-    VERIFY = 16,
-    BACKENDS = 32,
-    HELP = 64,
-    BENCH = 128,
-    DEVICES = 256,
-    QUANTIZE = 512,
-    SPLIT = 1024,
-    MERGE = 2048,
-    IMATRIX = 4096,
-    EMBED = 8192,
-    CONVERT = 16384,
-    TEMPLATE = 32768,
-    CONFIG = 65536,
-    LIST = 131072,
-    DOWNLOAD = 262144,
-    EVERYTHING = 524287,
+#define COMMAND(id, ...) id = 1 << COMMAND_##id,
+#include "commands.def"
+#undef COMMAND
+    EVERYTHING = (int)((1u << N_COMMANDS) - 1),
     USES_BACKEND = GENERATE | LOGITS | VERIFY | EMBED,
     USES_MODEL = USES_BACKEND | IMATRIX | INFO | TOKENIZE | BENCH | TEMPLATE,
 };
+
+_Static_assert(N_COMMANDS < 31, "a set of commands is an int");
 
 struct settings;
 struct command {
@@ -45,8 +37,7 @@ struct command {
     const char *help;
     int (*run)(const struct settings *s); /* returns the exit code */
 };
-extern const struct command commands[];
-extern const size_t n_commands;
+extern const struct command commands[N_COMMANDS];
 
 enum option_id {
 #define OPTION(kind, field, ...) OPT_##field,
