@@ -57,9 +57,24 @@ check "shards" [ -e "$dir/s-00001-of-"*.gguf ]
 check "merge" "$kagari" merge "$dir"/s-00001-of-*.gguf "$dir/m.gguf"
 check "merged differs" cmp -s <("$kagari" info "$dir/a.gguf" | grep -v '^file\|^size' | sort) <("$kagari" info "$dir/m.gguf" | grep -v '^file\|^size' | sort)
 check "merged bytes differ" cmp -s <("$kagari" logits -m "$dir/a.gguf" --tokens 1,7 -o "$dir/l1" >/dev/null 2>&1 && cat "$dir/l1") <("$kagari" logits -m "$dir/m.gguf" --tokens 1,7 -o "$dir/l2" >/dev/null 2>&1 && cat "$dir/l2")
-refused 2 "shard" "$kagari" merge "$dir/a.gguf" "$dir/m.gguf"
-rm "$dir"/s-00002-of-*.gguf
-refused 1 "No such file" "$kagari" merge "$dir"/s-00001-of-*.gguf "$dir/m.gguf"
+refused 2 "is not a shard" "$kagari" merge "$dir/a.gguf" "$dir/m.gguf"
+
+# The first shard opens as the whole model; no other does, nor one with a shard missing, exchanged or of another cut.
+first=$(echo "$dir"/s-00001-of-*.gguf) second=$(echo "$dir"/s-00002-of-*.gguf) third=$(echo "$dir"/s-00003-of-*.gguf)
+check "a model in shards differs" cmp -s "$dir/l1" <("$kagari" logits -m "$first" --tokens 1,7 -o "$dir/l3" >/dev/null 2>&1 && cat "$dir/l3")
+check "split of shards" "$kagari" split "$first" "$dir/t" --max-tensors 3 >/dev/null
+check "quantize of shards" "$kagari" quantize "$first" "$dir/q.gguf" Q8_0 --allow-requantize >/dev/null
+refused 1 "open the first" "$kagari" info "$second"
+cp "$second" "$dir/kept"
+cp "$third" "$second"
+refused 1 "says that it is shard 3" "$kagari" info "$first"
+cp "$(echo "$dir"/t-00002-of-*.gguf)" "$second"
+refused 1 "says that it is shard 2 of" "$kagari" info "$first"
+rm "$second"
+refused 1 "No such file" "$kagari" info "$first"
+cp "$dir/kept" "$second"
+cp "$first" "$dir/alone.gguf"
+refused 1 "name must end with" "$kagari" info "$dir/alone.gguf"
 refused 2 "max-size" "$kagari" split "$dir/a.gguf" "$dir/s"
 refused 2 "must be bytes" "$kagari" split "$dir/a.gguf" "$dir/s" --max-size 3X
 

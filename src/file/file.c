@@ -113,7 +113,7 @@ static kg_status new_file(struct file **out, const char *path)
     return KG_ERR_MEMORY;
 }
 
-static kg_status add_more(struct file *f, struct os_map map)
+kg_status file_add_more(struct file *f, struct os_map map)
 {
     struct os_map *more = realloc(f->more, (f->n_more + 1) * sizeof *more);
     if (!more) {
@@ -129,13 +129,13 @@ kg_status file_map_more(struct file *f, const char *path, struct os_map *out)
 {
     KG_TRY(os_map_file(out, path));
     f->n_file_bytes += out->n_bytes;
-    return add_more(f, *out);
+    return file_add_more(f, *out);
 }
 
 kg_status file_alloc_more(struct file *f, size_t n_bytes, void **out)
 {
     *out = os_alloc_shared(n_bytes);
-    return *out ? add_more(f, (struct os_map){*out, n_bytes}) : KG_ERR_MEMORY;
+    return *out ? file_add_more(f, (struct os_map){*out, n_bytes}) : KG_ERR_MEMORY;
 }
 
 /* A file of Safetensors alone: its own names, no keys. */
@@ -187,7 +187,7 @@ static char *folder_of(struct file *f)
     return config;
 }
 
-kg_status file_open(struct file **out, const char *path)
+kg_status file_open_part(struct file **out, const char *path)
 {
     struct file *f;
     *out = NULL;
@@ -203,6 +203,15 @@ kg_status file_open(struct file **out, const char *path)
     }
     f->index->mapped = true;
     return finish(out, f, read_map(f));
+}
+
+kg_status file_open(struct file **out, const char *path)
+{
+    KG_TRY(file_open_part(out, path));
+    kg_status st = gguf_join_shards(*out);
+    if (st == KG_OK && (*out)->n_shards > 0) st = build_index(*out);
+    if (st != KG_OK) file_close(out);
+    return st;
 }
 
 kg_status file_open_memory(struct file **out, const void *data, size_t n_bytes, const char *name)
@@ -221,6 +230,8 @@ void file_close(struct file **file)
     if (f->index && f->index->mapped) os_unmap(&f->map);
     for (size_t i = 0; i < f->n_more; i++) os_unmap(&f->more[i]);
     free(f->more);
+    for (size_t i = 0; i < f->n_shards; i++) file_close(&f->shards[i]);
+    free(f->shards);
     arena_free(&f->arena);
     free(f);
     *file = NULL;

@@ -34,6 +34,8 @@ struct file {
     struct os_map map;    /* the file; of a model in several files the first one */
     struct os_map *more;  /* [n_more]: its other files, and copies of what cannot be used as it lies in a file; closed with it */
     size_t n_more, n_file_bytes; /* bytes of all files together */
+    struct file **shards;        /* [n_shards]: the others of a GGUF in several files, whose names the tensors borrow */
+    size_t n_shards;
     const uint8_t *metas_end;    /* no value reaches past it */
     struct tensor *tensors;
     size_t n_tensors;
@@ -44,7 +46,7 @@ struct file {
     struct file_index *index; /* by name: tensors and keys */
 };
 
-/* Chooses the reader by the file's first bytes. Errors carry the path. */
+/* Chooses the reader by the file's first bytes. The first shard of a GGUF in several files opens all. Errors carry the path. */
 kg_status file_open(struct file **out, const char *path);
 /* The same over bytes in memory that the caller keeps alive; `name` is for messages. */
 kg_status file_open_memory(struct file **out, const void *data, size_t n_bytes, const char *name);

@@ -18,6 +18,12 @@ struct file_index {
 
 enum { FILE_MAX_ARRAY_DEPTH = 4 };
 
+/* One file alone, though it may be a shard of a model. */
+kg_status file_open_part(struct file **out, const char *path);
+/* Opens the other shards of a model, if f is the first of several; f's index is to be built anew then. */
+kg_status gguf_join_shards(struct file *f);
+/* map is f's from here on, also on failure. */
+kg_status file_add_more(struct file *f, struct os_map map);
 /* Maps one more file that belongs to f. */
 kg_status file_map_more(struct file *f, const char *path, struct os_map *out);
 /* Memory that lives as long as f, for tensors that are not in its files as they are needed: zeroed, page aligned. Unlike memory of an

@@ -1,5 +1,4 @@
-/* kg_split and kg_merge: one GGUF file to several and back. The shards are named PREFIX-00001-of-00003.gguf and carry split.no,
- * split.count and split.tensors.count, as llama.cpp's tools name and mark them; the first has all other keys. */
+/* kg_split and kg_merge: one GGUF file to several (see file/gguf_shards.c) and back. */
 #include "file/gguf_write.h"
 
 #include <stdio.h>
@@ -67,8 +66,7 @@ kg_status kg_split(const char *in, const char *prefix, const kg_split_params *pa
     struct file *f = NULL;
     size_t n = 0, *first = NULL;
     kg_status status = file_open(&f, in);
-    if (status == KG_OK && file_meta(f, "split.count")) status = status_set(KG_ERR_ARGUMENT, "%s: is a shard itself; merge it first", in);
-    if (status == KG_OK && f->n_tensors > INT32_MAX) status = status_set(KG_ERR_UNSUPPORTED, "%s: too many tensors", in);
+        if (status == KG_OK && f->n_tensors > INT32_MAX) status = status_set(KG_ERR_UNSUPPORTED, "%s: too many tensors", in);
     if (status == KG_OK && !(first = malloc((f->n_tensors + 2) * sizeof *first))) status = status_set(KG_ERR_MEMORY, "out of memory");
     if (status == KG_OK) status = cut(f, params, first, &n);
     for (size_t k = 0; status == KG_OK && k < n; k++) status = write_shard(f, prefix, k, n, first[k], first[k + 1]);
@@ -80,79 +78,31 @@ kg_status kg_split(const char *in, const char *prefix, const kg_split_params *pa
 
 /* ---- merge ----------------------------------------------------------------------------------------------------- */
 
-struct merge {
-    struct file **files; /* [n] */
-    size_t n;
-};
-
-static kg_status check_shard(const struct file *f, size_t k, size_t n)
+static kg_status merge(const struct file *f, struct gguf_out *o)
 {
-    uint32_t no = 0, count = 0;
-    KG_TRY(file_get_u32(f, "split.no", &no, NULL));
-    KG_TRY(file_get_u32(f, "split.count", &count, NULL));
-    if (no == k && count == n) return KG_OK;
-    return status_set(KG_ERR_FORMAT, "%s: says that it is shard %u of %u, not %zu of %zu", f->path, no + 1, count, k + 1, n);
-}
-
-/* The names of the others follow from that of the first. */
-static kg_status open_shards(struct merge *m, const char *first)
-{
-    static const char tail[] = "-00001-of-";
-    size_t len = strlen(first), end = strlen("-00001-of-00000.gguf");
-    unsigned n = 0;
-    if (len <= end || strncmp(first + len - end, tail, strlen(tail)) != 0 || sscanf(first + len - end + strlen(tail), "%5u.gguf", &n) != 1 ||
-        n < 1 || n > MOST_SHARDS)
-        return status_set(KG_ERR_ARGUMENT, "%s: the first shard is named ...-00001-of-00003.gguf or the like", first);
-    m->files = calloc(n, sizeof *m->files);
-    char *path = malloc(len + 16);
-    if (!m->files || !path) {
-        free(path);
-        return status_set(KG_ERR_MEMORY, "out of memory");
+    KG_TRY(copy_keys(o, f));
+    for (size_t i = 0; i < f->n_tensors; i++) {
+        const struct tensor *t = &f->tensors[i];
+        KG_TRY(gguf_out_tensor(o, t->name, t->type, t->n_dims, t->ne));
     }
-    kg_status status = KG_OK;
-    for (size_t k = 0; status == KG_OK && k < n; k++) {
-        snprintf(path, len + 16, "%.*s-%05zu-of-%05u.gguf", (int)(len - end), first, k + 1, n);
-        status = file_open(&m->files[k], path);
-        if (status == KG_OK) m->n++, status = check_shard(m->files[k], k, n);
+    for (size_t i = 0; i < f->n_tensors; i++) {
+        const struct tensor *t = &f->tensors[i];
+        KG_TRY(gguf_out_data(o, t->data, t->n_bytes));
+        os_map_release(t->data, t->n_bytes);
     }
-    free(path);
-    return status;
-}
-
-static kg_status merge(const struct merge *m, struct gguf_out *o)
-{
-    int64_t want = 0, total = 0;
-    KG_TRY(file_get_i64(m->files[0], "split.tensors.count", &want, NULL));
-    KG_TRY(copy_keys(o, m->files[0]));
-    for (size_t k = 0; k < m->n; k++)
-        for (size_t i = 0; i < m->files[k]->n_tensors; i++, total++) {
-            const struct tensor *t = &m->files[k]->tensors[i];
-            for (size_t other = 0; other < k; other++)
-                if (file_tensor(m->files[other], t->name))
-                    return status_set(KG_ERR_FORMAT, "%s: tensor %s is in %s too", m->files[k]->path, t->name, m->files[other]->path);
-            KG_TRY(gguf_out_tensor(o, t->name, t->type, t->n_dims, t->ne));
-        }
-    if (total != want)
-        return status_set(KG_ERR_FORMAT, "%s: there are %lld tensors in all shards, not %lld", m->files[0]->path, (long long)total, (long long)want);
-    for (size_t k = 0; k < m->n; k++)
-        for (size_t i = 0; i < m->files[k]->n_tensors; i++) {
-            const struct tensor *t = &m->files[k]->tensors[i];
-            KG_TRY(gguf_out_data(o, t->data, t->n_bytes));
-            os_map_release(t->data, t->n_bytes);
-        }
     return gguf_out_finish(o);
 }
 
 kg_status kg_merge(const char *first, const char *out)
 {
     if (!first || !out) return status_set(KG_ERR_ARGUMENT, "merging needs two paths");
-    struct merge m = {0};
+    struct file *f = NULL;
     struct gguf_out *o = NULL;
-    kg_status status = open_shards(&m, first);
+    kg_status status = file_open(&f, first);
+    if (status == KG_OK && !file_meta(f, "split.count")) status = status_set(KG_ERR_ARGUMENT, "%s: is not a shard", first);
     if (status == KG_OK) status = gguf_out_open(&o, out);
-    if (status == KG_OK) status = merge(&m, o);
+    if (status == KG_OK) status = merge(f, o);
     gguf_out_close(&o);
-    for (size_t k = 0; k < m.n; k++) file_close(&m.files[k]);
-    free(m.files);
+    file_close(&f);
     return status;
 }
