@@ -297,6 +297,8 @@ static kg_status put_bytes(struct meta_out *o, const struct vocab *v, const json
     KG_TRY(pre_name(get(tokenizer, "pre_tokenizer"), json_is_true(get(model, "ignore_merges")), &pre));
     meta_out_str(o, "tokenizer.ggml.model", "gpt2", 4);
     meta_out_str(o, "tokenizer.ggml.pre", pre, strlen(pre));
+    const bool nfc = is(get(get(tokenizer, "normalizer"), "type"), "NFC"); /* check_bpe lets no other pass */
+    if (nfc != (strcmp(pre, "qwen2") == 0)) meta_out_str(o, "kagari.normalizer", nfc ? "nfc" : "none", nfc ? 3 : 4); /* else the name says it */
     put_tokens(o, v);
     put_types(o, v);
     return put_merges(o, "tokenizer.ggml.merges", get(model, "merges"));

@@ -1,6 +1,8 @@
 /* The public tokenizer functions: cuts special tokens out of a text, hands what lies between to the merges, and turns
  * ids back into text. Vocabulary: vocab.c; patterns: pretokenizer.c; merges: encode.c. */
 #include "text/tokenizer.h"
+
+#include "text/normalize.h"
 #include "text/utf8.h"
 
 #include <stdlib.h>
@@ -61,12 +63,22 @@ static int32_t special_at(const struct kg_tokenizer *tok, const struct specials 
 
 static kg_status word_of_split(void *ctx, const char *word, size_t n) { return encoder_word(ctx, word, n); }
 
+static kg_status encode_valid(struct encoder *e, const char *text, size_t n)
+{
+    if (!e->tok->nfc || !normalize_needed(text, n)) return pretokenizer_split(e->tok->pre, text, n, word_of_split, e);
+    struct buf form = {0};
+    kg_status status = normalize_nfc(&form, text, n);
+    if (status == KG_OK) status = pretokenizer_split(e->tok->pre, form.data, form.len, word_of_split, e);
+    buf_free(&form);
+    return status;
+}
+
 static kg_status encode_bpe(struct encoder *e, const char *text, size_t n)
 {
     const uint8_t *s = (const uint8_t *)text;
     for (size_t i = 0; i < n;) {
         size_t valid = utf8_valid_prefix(s + i, n - i);
-        if (valid > 0) KG_TRY(pretokenizer_split(e->tok->pre, text + i, valid, word_of_split, e));
+        if (valid > 0) KG_TRY(encode_valid(e, text + i, valid));
         i += valid;
         size_t bad = i;
         while (bad < n && utf8_char(s + bad, n - bad) == 0) bad++;

@@ -79,6 +79,7 @@ struct kg_tokenizer {
     /* BPE; SPM only where the file ranks the merges (kagari.bpe_merges: a tokenizer.json that has them), else merges is NULL */
     struct pretokenizer *pre;
     bool ignore_merges;
+    bool nfc; /* texts are brought to Unicode's form C first */
     struct merge_slot *merges; /* [merge_mask + 1] */
     size_t merge_mask;
 };

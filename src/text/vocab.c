@@ -185,6 +185,20 @@ static kg_status load_id(const struct kg_tokenizer *tok, const struct file *f, c
     return KG_OK;
 }
 
+/* GGUF has no key for it. Qwen's tokenizers normalize, which their name implies; kagari.normalizer comes from a tokenizer.json. */
+static kg_status load_normalizer(struct kg_tokenizer *tok, const struct file *f)
+{
+    struct str pre = {0}, name = {0};
+    bool has_pre = false, found = false;
+    KG_TRY(file_get_str(f, "tokenizer.ggml.pre", &pre, &has_pre));
+    KG_TRY(file_get_str(f, "kagari.normalizer", &name, &found));
+    if (found && !(name.len == 3 && memcmp(name.ptr, "nfc", 3) == 0) && !(name.len == 4 && memcmp(name.ptr, "none", 4) == 0))
+        return status_set(KG_ERR_UNSUPPORTED, "kagari.normalizer is neither nfc nor none");
+    const bool qwen = has_pre && ((pre.len == 5 && memcmp(pre.ptr, "qwen2", 5) == 0) || (pre.len == 6 && memcmp(pre.ptr, "qwen35", 6) == 0));
+    tok->nfc = found ? name.len == 3 : qwen;
+    return KG_OK;
+}
+
 static kg_status load_flags(struct kg_tokenizer *tok, const struct file *f)
 {
     bool spm = tok->kind == TOKENIZER_SPM, found;
@@ -197,7 +211,7 @@ static kg_status load_flags(struct kg_tokenizer *tok, const struct file *f)
     tok->add_bos = spm || pretokenizer_adds_bos(tok->pre);
     KG_TRY(file_get_bool(f, "tokenizer.ggml.add_bos_token", &tok->add_bos, &found));
     KG_TRY(file_get_bool(f, "tokenizer.ggml.add_eos_token", &tok->add_eos, &found));
-    if (!spm) return KG_OK; /* byte-level BPE knows no such thing */
+    if (!spm) return load_normalizer(tok, f); /* byte-level BPE knows nothing of what follows */
     KG_TRY(file_get_bool(f, "kagari.prefix_unless_space", &tok->prefix_unless_space, &found));
     KG_TRY(file_get_bool(f, "tokenizer.ggml.add_space_prefix", &tok->add_space_prefix, &found));
     return file_get_bool(f, "tokenizer.ggml.remove_extra_whitespaces", &tok->remove_extra_whitespaces, &found);
