@@ -4,6 +4,7 @@
 
 #include "base/half.h"
 
+#include <math.h>
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -229,6 +230,90 @@ static void test_rotated(void **state)
     remove(dir);
 }
 
+/* ---- FP8: every code, with scales per tensor, per row and per block, as torch widens them */
+
+static void put_text(const char *dir, const char *name, const void *bytes, size_t n)
+{
+    char path[256];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    assert_int_equal(fwrite(bytes, 1, n, f), n);
+    fclose(f);
+}
+
+/* A folder whose one matrix is the codes 0 to 255 as 8 rows of 32; scales are 1, 2, 3 ... */
+static kg_status open_fp8(struct file **out, const char *dtype, const char *config, const char *suffix, const char *shape, int n_scales)
+{
+    char dir[] = "/tmp/kagari-fp8-XXXXXX", header[512], path[256];
+    uint8_t file[8 + 512 + 256 + 256] = {0};
+    assert_non_null(mkdtemp(dir));
+    int n = snprintf(header, sizeof header,
+                     "{\"model.layers.0.mlp.up_proj.weight\":{\"dtype\":\"%s\",\"shape\":[8,32],\"data_offsets\":[0,256]},"
+                     "\"model.layers.0.mlp.up_proj.weight%s\":{\"dtype\":\"F32\",\"shape\":%s,\"data_offsets\":[256,%d]}}",
+                     dtype, suffix, shape, 256 + 4 * n_scales);
+    memcpy(file, &(uint64_t){(uint64_t)n}, 8);
+    memcpy(file + 8, header, (size_t)n);
+    for (int i = 0; i < 256; i++) file[8 + n + i] = (uint8_t)i;
+    for (int i = 0; i < n_scales; i++) memcpy(file + 8 + n + 256 + 4 * i, &(float){(float)(i + 1)}, 4);
+    put_text(dir, "config.json", config, strlen(config));
+    put_text(dir, "model.safetensors", file, (size_t)(8 + n + 256 + 4 * n_scales));
+    kg_status st = file_open(out, dir);
+    static const char *const names[] = {"config.json", "model.safetensors"};
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        remove(path);
+    }
+    rmdir(dir);
+    return st;
+}
+
+/* From the bits, in another way than the reader's. */
+static double fp8_value(int code, int mantissa_bits)
+{
+    const int sign = code >> 7, rest = code & 127, exponent = rest >> mantissa_bits, bias = mantissa_bits == 3 ? 7 : 15;
+    const double fraction = (double)(rest & ((1 << mantissa_bits) - 1)) / (1 << mantissa_bits);
+    const double v = exponent ? (1 + fraction) * pow(2, exponent - bias) : fraction * pow(2, 1 - bias);
+    return sign ? -v : v;
+}
+
+static void test_fp8(void **state)
+{
+    (void)state;
+    static const char plain[] = "{\"model_type\":\"qwen2\"}", blocks[] = "{\"model_type\":\"qwen2\",\"quantization_config\":{\"weight_block_size\":[3,20]}}";
+    static const struct {
+        const char *dtype, *config, *suffix, *shape;
+        int n_scales, rows, cols, across; /* of a scale */
+    } cases[] = {
+        {"F8_E4M3", plain, "_scale", "[]", 1, 8, 32, 1},       {"F8_E5M2", plain, "_scale", "[1]", 1, 8, 32, 1},
+        {"F8_E4M3", plain, "_scale", "[8,1]", 8, 1, 32, 1},    {"F8_E4M3", blocks, "_scale_inv", "[3,2]", 6, 3, 20, 2},
+        {"F8_E5M2", blocks, "_scale_inv", "[3,2]", 6, 3, 20, 2},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct file *f;
+        if (open_fp8(&f, cases[i].dtype, cases[i].config, cases[i].suffix, cases[i].shape, cases[i].n_scales) != KG_OK) fail_msg("case %zu: %s", i, kg_error_message());
+        assert_int_equal(f->n_tensors, 1);
+        const struct tensor *t = file_tensor(f, "blk.0.ffn_up.weight");
+        const bool e4m3 = strcmp(cases[i].dtype, "F8_E4M3") == 0;
+        assert_non_null(t);
+        assert_int_equal(t->type, TYPE_F32);
+        for (int k = 0; k < 256; k++) {
+            const int scale = k / 32 / cases[i].rows * cases[i].across + k % 32 / cases[i].cols + 1, top = k & 127;
+            const double got = (double)f32_from_bits(load_u32((const uint8_t *)t->data + 4 * k)), want = fp8_value(k, e4m3 ? 3 : 2) * scale;
+            if (e4m3 ? top == 127 : top > 124) assert_true(isnan(got));
+            else if (!e4m3 && top == 124) assert_true(isinf(got));
+            else if (got != want) fail_msg("case %zu, code %d: %g, wanted %g", i, k, got, want);
+        }
+        file_close(&f);
+    }
+    struct file *f;
+    assert_int_not_equal(open_fp8(&f, "F8_E4M3", plain, "_scale", "[3]", 3), KG_OK);
+    assert_non_null(strstr(kg_error_message(), "do not fit"));
+    assert_int_not_equal(open_fp8(&f, "F8_E4M3", plain, "_other", "[1]", 1), KG_OK);
+    assert_non_null(strstr(kg_error_message(), "no scales"));
+    refuses("{\"a\":{\"dtype\":\"F8_E4M3\",\"shape\":[2],\"data_offsets\":[0,2]}}", 2, "need the folder");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -238,6 +323,7 @@ int main(void)
         cmocka_unit_test(test_sentencepiece),
         cmocka_unit_test(test_convert),
         cmocka_unit_test(test_rotated),
+        cmocka_unit_test(test_fp8),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

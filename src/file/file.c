@@ -142,7 +142,12 @@ kg_status file_alloc_more(struct file *f, size_t n_bytes, void **out)
 static kg_status read_safetensors(struct file *f)
 {
     f->format = "Safetensors";
-    return safetensors_read(f, &f->map);
+    KG_TRY(safetensors_read(f, &f->map));
+    for (size_t i = 0; i < f->n_tensors; i++)
+        if (f->index->fp8[i])
+            return status_set(KG_ERR_UNSUPPORTED, "tensor '%.*s': FP8 weights need the folder, whose config.json says what their scales are",
+                              file_shown(f->tensors[i].name), f->tensors[i].name);
+    return KG_OK;
 }
 
 static bool is_safetensors(const struct file *f)

@@ -409,6 +409,7 @@ static kg_status read_all(struct folder *d, const char *only)
     KG_TRY(hf_family_of(d->config, &d->family));
     KG_TRY(hf_config(&d->out, d->family, d->config, last_part(d)));
     KG_TRY(load_weights(d, only));
+    KG_TRY(hf_widen_fp8(d->f, d->config));
     KG_TRY(rename_all(d));
     uint32_t n_vocab = 0;
     for (size_t i = 0; i < f->n_tensors; i++)

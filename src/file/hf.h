@@ -13,6 +13,9 @@ struct hf_family {
     unsigned flags;
 };
 
+/* hf_fp8.c: 8-bit floating-point weights become F32, their scales leave the list. */
+kg_status hf_widen_fp8(struct file *f, const json_t *config);
+
 /* hf_config.c: config.json -> its family, and the keys of GGUF. */
 kg_status hf_family_of(const json_t *config, const struct hf_family **out);
 kg_status hf_config(struct meta_out *o, const struct hf_family *family, const json_t *config, const char *name);

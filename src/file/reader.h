@@ -10,9 +10,12 @@ struct file_name {
     const void *item; /* struct meta or struct tensor */
 };
 
+enum file_fp8 { FILE_FP8_NONE, FILE_FP8_E4M3, FILE_FP8_E5M2 };
+
 struct file_index {
     struct file_name *keys;    /* [n_metas] */
     struct file_name *tensors; /* [n_tensors] */
+    uint8_t *fp8;              /* [n_tensors] while a folder is read: enum file_fp8 of tensors that stand in the list as I8 */
     bool mapped;               /* file->map is to be unmapped; else the caller's memory */
 };
 

@@ -22,6 +22,7 @@ static const struct {
 } dtypes[] = {
     {"F32", TYPE_F32}, {"F16", TYPE_F16}, {"BF16", TYPE_BF16}, {"F64", TYPE_F64},
     {"I8", TYPE_I8},   {"I16", TYPE_I16}, {"I32", TYPE_I32},   {"I64", TYPE_I64},
+    {"F8_E4M3", TYPE_I8}, {"F8_E5M2", TYPE_I8}, /* see struct file_index */
 };
 
 bool safetensors_recognise(const struct os_map *m)
@@ -38,7 +39,7 @@ static kg_status read_dtype(struct tensor *t, const json_t *v)
         t->type = dtypes[i].type;
         return KG_OK;
     }
-    return status_set(KG_ERR_UNSUPPORTED, "dtype %.20s is not supported; F64, F32, BF16, F16 and integers are", dtype);
+    return status_set(KG_ERR_UNSUPPORTED, "dtype %.20s is not supported; F64, F32, BF16, F16, F8_E4M3, F8_E5M2 and integers are", dtype);
 }
 
 /* The format's shapes end with the contiguous dimension, ours begin with it. */
@@ -129,13 +130,23 @@ static kg_status check_metadata(const json_t *meta)
     return KG_OK;
 }
 
+static uint8_t fp8_of(const json_t *entry)
+{
+    const char *dtype = json_string_value(json_object_get(entry, "dtype"));
+    return strcmp(dtype, "F8_E4M3") == 0 ? FILE_FP8_E4M3 : strcmp(dtype, "F8_E5M2") == 0 ? FILE_FP8_E5M2 : FILE_FP8_NONE;
+}
+
 static kg_status read_tensors(struct file *f, json_t *root, const uint8_t *data, uint64_t data_bytes)
 {
     size_t n = json_object_size(root), old = f->n_tensors;
     struct tensor *all = arena_array(&f->arena, old + n, sizeof *all);
+    uint8_t *fp8 = arena_alloc(&f->arena, old + n + 1);
     struct span *spans = calloc(n + 1, sizeof *spans);
-    kg_status st = all && spans ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory for %zu tensors", n);
-    if (st == KG_OK && old > 0) memcpy(all, f->tensors, old * sizeof *all);
+    kg_status st = all && spans && fp8 ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory for %zu tensors", n);
+    if (st == KG_OK && old > 0) {
+        memcpy(all, f->tensors, old * sizeof *all);
+        memcpy(fp8, f->index->fp8, old);
+    }
     const char *name;
     json_t *entry;
     size_t k = 0;
@@ -152,13 +163,14 @@ static kg_status read_tensors(struct file *f, json_t *root, const uint8_t *data,
             status_prefix(st, "tensor '%.*s'", file_shown(name), name);
             break;
         }
-        k++;
+        fp8[old + k++] = fp8_of(entry);
     }
     if (st == KG_OK) st = check_spans(spans, k, data_bytes);
     free(spans);
     if (st != KG_OK) return st;
     f->tensors = all;
     f->n_tensors = old + k;
+    f->index->fp8 = fp8;
     return KG_OK;
 }
 
