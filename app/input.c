@@ -101,6 +101,27 @@ static int gpu_layers(const struct settings *s, const char *backend, int *n)
     return 0;
 }
 
+/* FILE or FILE=F. */
+static int adapters(const struct settings *s, kg_model_params *params)
+{
+    enum { MOST = 16 };
+    static kg_lora loras[MOST]; /* read by kg_model_open */
+    static char paths[MOST][4096];
+    if (s->lora.n > MOST) return print_error(EXIT_USAGE, "--lora is given %zu times, at most %d", s->lora.n, MOST);
+    for (size_t i = 0; i < s->lora.n; i++) {
+        const char *text = s->lora.v[i], *equals = strrchr(text, '=');
+        char *end = NULL;
+        double strength = equals ? strtod(equals + 1, &end) : 1;
+        const bool has = equals && end != equals + 1 && !*end; /* else the sign belongs to the file's name */
+        if ((size_t)snprintf(paths[i], sizeof paths[i], "%.*s", has ? (int)(equals - text) : (int)strlen(text), text) >= sizeof paths[i])
+            return print_error(EXIT_USAGE, "--lora: the path is too long");
+        loras[i] = (kg_lora){paths[i], has ? strength : 1};
+    }
+    params->loras = loras;
+    params->n_loras = s->lora.n;
+    return 0;
+}
+
 int input_model_params(const struct settings *s, kg_model_params *params)
 {
     const char *backend = find_backend(s);
@@ -108,6 +129,8 @@ int input_model_params(const struct settings *s, kg_model_params *params)
     *params = kg_model_default_params();
     params->backend = backend;
     int code = gpu_layers(s, backend, &params->gpu_layers);
+    if (code) return code;
+    code = adapters(s, params);
     if (code) return code;
     params->n_threads = (int)s->threads;
     params->kv_type = (kg_kv_type)s->kv_type;

@@ -166,12 +166,20 @@ typedef enum kg_kv_type { KG_KV_F16, KG_KV_F32, KG_KV_Q8_0 } kg_kv_type;
 /* What quantized weights are multiplied with: activations rounded to int8 per block (fast), or exact f32. */
 typedef enum kg_activations { KG_ACT_INT8, KG_ACT_F32 } kg_activations;
 
+/* A low-rank adapter: a GGUF file whose general.type is "adapter". */
+typedef struct kg_lora {
+    const char *path;
+    double strength; /* 1: as it was trained */
+} kg_lora;
+
 typedef struct kg_model_params {
     const char *backend;  /* "cpu" (default), "reference" */
     int n_threads;        /* 0: one per processor that the process may use */
     kg_kv_type kv_type;
     kg_activations activations;
     int gpu_layers;       /* of the hybrid backends: layers on the device; -1 (default): as many as fit */
+    const kg_lora *loras; /* [n_loras]: applied one on top of the other, beside the weights as they are; read while the model is opened */
+    size_t n_loras;
 } kg_model_params;
 
 KG_API kg_model_params kg_model_default_params(void);

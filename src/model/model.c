@@ -1,6 +1,8 @@
 /* Opens a model: file, architecture, program. Makes sure that no tensor of the file is left out of the program unnoticed. */
 #include "model/model.h"
 
+#include "model/lora.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -92,6 +94,17 @@ static kg_status find_arch(struct model *m, const char **prefix)
     return status_set(KG_ERR_UNSUPPORTED, "architecture \"%.60s\" is not supported; this build knows %s", text, known);
 }
 
+static kg_status open_adapters(struct model *m, const kg_lora *loras, size_t n)
+{
+    m->adapters = calloc(n + 1, sizeof *m->adapters);
+    if (!m->adapters) return status_set(KG_ERR_MEMORY, "out of memory");
+    for (size_t i = 0; i < n; i++) {
+        KG_TRY(lora_open(&m->adapters[i], loras[i].path, loras[i].strength, m->file, &m->program));
+        m->n_adapters = i + 1;
+    }
+    return KG_OK;
+}
+
 static kg_status build(struct model *m)
 {
     struct arch_build b = {.file = m->file, .program = &m->program};
@@ -104,14 +117,18 @@ static kg_status build(struct model *m)
     KG_TRY(m->arch->tensors(&b));
     KG_TRY(m->arch->program(&b));
     KG_TRY(program_finish(&m->program));
+    KG_TRY(lora_check_used(&m->program));
     return check_all_used(m);
 }
 
-kg_status model_open(struct model *out, const char *path)
+kg_status model_open(struct model *out, const char *path) { return model_open_adapted(out, path, NULL, 0); }
+
+kg_status model_open_adapted(struct model *out, const char *path, const kg_lora *loras, size_t n_loras)
 {
     memset(out, 0, sizeof *out);
     KG_TRY(file_open(&out->file, path));
-    kg_status status = build(out);
+    kg_status status = open_adapters(out, loras, n_loras);
+    if (status == KG_OK) status = build(out);
     if (status == KG_OK) return KG_OK;
     size_t n = strlen(path);
     if (strncmp(kg_error_message(), path, n) || kg_error_message()[n] != ':') status_prefix(status, "%s", path);
@@ -123,6 +140,10 @@ void model_close(struct model *m)
 {
     if (!m) return;
     program_free(&m->program);
+    for (size_t i = 0; i < m->n_adapters; i++) file_close(&m->adapters[i]);
+    free(m->adapters);
+    m->adapters = NULL;
+    m->n_adapters = 0;
     file_close(&m->file);
     m->arch = NULL;
 }

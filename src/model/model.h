@@ -7,10 +7,13 @@
 struct model {
     struct file *file;
     const struct arch *arch;
-    struct program program; /* its tensors borrow from file */
+    struct program program; /* its tensors borrow from file and the adapters */
+    struct file **adapters; /* [n_adapters] */
+    size_t n_adapters;
 };
 
 kg_status model_open(struct model *out, const char *path);
+kg_status model_open_adapted(struct model *out, const char *path, const kg_lora *loras, size_t n_loras);
 void model_close(struct model *m);
 
 #endif

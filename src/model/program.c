@@ -201,7 +201,18 @@ void program_layer_norm(struct program *p, int dst, int src, const struct tensor
     add_norm(p, OP_LAYER_NORM, dst, src, w, b, eps);
 }
 
-void program_matmul(struct program *p, int dst, int src, const struct tensor *w, const struct tensor *b)
+/* A register of this width that adapters share; which: 0 for a x, 1 for b (a x). */
+static int lora_reg(struct program *p, int wide, int which)
+{
+    for (int i = 0; i < p->n_lora_regs[which]; i++)
+        if (width(p, p->lora_regs[which][i]) == wide) return p->lora_regs[which][i];
+    int *regs = grow(p, p->lora_regs[which], p->n_lora_regs[which], sizeof *regs), reg = program_reg(p, wide);
+    if (!regs || reg < 0) return -1;
+    p->lora_regs[which] = regs;
+    return regs[p->n_lora_regs[which]++] = reg;
+}
+
+static void matmul(struct program *p, int dst, int src, const struct tensor *w, const struct tensor *b)
 {
     struct op *op = add(p, OP_MATMUL, dst, src, -1, -1);
     if (!op) return;
@@ -209,6 +220,25 @@ void program_matmul(struct program *p, int dst, int src, const struct tensor *w,
     op->b = b;
     check_tensor(p, op, w, width(p, src), width(p, dst));
     if (b) check_tensor(p, op, b, width(p, dst), 1);
+}
+
+void program_matmul(struct program *p, int dst, int src, const struct tensor *w, const struct tensor *b)
+{
+    matmul(p, dst, src, w, b);
+    for (int i = 0; i < p->n_loras && p->status == KG_OK; i++) {
+        struct lora *l = &p->loras[i];
+        if (strcmp(l->name, w->name) != 0) continue;
+        if (l->a->ne[1] > MAX_WIDTH) {
+            p->status = status_set(KG_ERR_FORMAT, "%s: rank %lld is out of range", l->a->name, (long long)l->a->ne[1]);
+            return;
+        }
+        const int low = lora_reg(p, (int)l->a->ne[1], 0), change = lora_reg(p, width(p, dst), 1);
+        matmul(p, low, src, l->a, NULL);
+        program_scale(p, low, low, l->scale);
+        matmul(p, change, low, l->b, NULL);
+        program_add(p, dst, dst, change);
+        l->used = true;
+    }
 }
 
 void program_rope(struct program *p, int reg, const struct rope *rope)
@@ -326,7 +356,14 @@ static void add_value(struct program *p, enum op_code code, int dst, int src, co
     check_positive(p, op, what, value);
 }
 
-void program_scale(struct program *p, int dst, int src, double factor) { add_value(p, OP_SCALE, dst, src, "the factor", factor); }
+void program_scale(struct program *p, int dst, int src, double factor)
+{
+    struct op *op = add(p, OP_SCALE, dst, src, -1, -1);
+    if (!op) return;
+    op->value = factor;
+    check_width(p, op, "the source", src, width(p, dst));
+    if (!isfinite(factor)) fail(p, op, "the factor is %g", factor);
+}
 void program_softcap(struct program *p, int dst, int src, double cap) { add_value(p, OP_SOFTCAP, dst, src, "the cap", cap); }
 void program_clamp(struct program *p, int dst, int src, double most) { add_value(p, OP_CLAMP, dst, src, "the largest value", most); }
 

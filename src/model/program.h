@@ -134,6 +134,15 @@ struct kv_shape {
     int n_kv_heads;
 };
 
+/* A change of low rank to a matrix: wherever w is called name, w x + scale * b (a x) is computed. */
+struct lora {
+    const char *name;
+    const struct tensor *a, *b; /* {in, rank}, {rank, out} */
+    double scale;
+    bool used;
+    const char *path; /* for messages */
+};
+
 struct program {
     struct op *ops;
     int n_ops;
@@ -141,6 +150,10 @@ struct program {
     int n_regs;
     struct kv_shape *kv; /* [n_kv] */
     int n_kv;
+    struct lora *loras; /* [n_loras]: program_matmul applies them */
+    int n_loras;
+    int *lora_regs[2]; /* [n_lora_regs]: their registers, for a x and for b (a x); used again where the width is the same */
+    int n_lora_regs[2];
     int n_layers, dim, n_vocab;
     int64_t n_ctx; /* trained positions; also the bound of POS_EMBED */
     bool ctx_is_hard; /* positions >= n_ctx cannot be computed (learned positions) */

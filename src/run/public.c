@@ -83,7 +83,7 @@ kg_status kg_model_open(kg_model **out, const char *path, const kg_model_params 
     kg_model *m = calloc(1, sizeof *m);
     if (!m) return status_set(KG_ERR_MEMORY, "out of memory");
     m->backend = backend;
-    kg_status status = model_open(&m->model, path);
+    kg_status status = model_open_adapted(&m->model, path, p.loras, p.n_loras);
     if (status != KG_OK) goto fail;
     status = tokenizer_new(&m->tokenizer, m->model.file);
     if (status == KG_OK) status = open_backend(m, &p);
