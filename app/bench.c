@@ -453,7 +453,7 @@ static void print_json_report(const struct bench *b)
         if (isfinite(numbers[i].value)) printf(",\n  \"%s\": %.10g", numbers[i].key, numbers[i].value);
         else printf(",\n  \"%s\": null", numbers[i].key);
     }
-    printf(",\n  \"bit_identical\": %s", b->bit_identical ? "true" : "false");
+    printf(",\n  \"bit_identical\": %s,\n  \"deterministic\": %s", b->bit_identical ? "true" : "false", b->params.deterministic ? "true" : "false");
     print_list("prompt_runs_tok_s", b->series[PROMPT].tok_s, b->s->runs);
     print_list("prompt_runs_share", b->series[PROMPT].share, b->s->runs);
     print_list("generation_runs_tok_s", b->series[GENERATION].tok_s, b->s->runs);
@@ -491,8 +491,8 @@ static void print_start(const struct bench *b)
 {
     const struct settings *s = b->s;
     printf("%s, %s: %.1f MB of weights are multiplied, most of them %s\n", b->name, b->type, b->work.weight_bytes * 1e-6, b->work.main_type);
-    printf("%s backend, %d threads, KV cache %s, activations %s\n", b->params.backend, b->params.n_threads, kv_names[b->params.kv_type],
-           activation_names[b->params.activations]);
+    printf("%s backend, %d threads, KV cache %s, activations %s%s\n", b->params.backend, b->params.n_threads, kv_names[b->params.kv_type],
+           activation_names[b->params.activations], b->params.deterministic ? ", deterministic" : "");
     printf("loaded in %.2f s, peak memory %.0f MB\n", b->load_s, b->peak_rss_mb);
     if (b->meter) printf("limits measured with %s\n", b->limits[0].with);
     printf("\n            prompt of %-6lld            generation of %lld after %lld\n", (long long)s->prompt_tokens, (long long)s->generate_tokens,

@@ -135,6 +135,7 @@ int input_model_params(const struct settings *s, kg_model_params *params)
     params->n_threads = (int)s->threads;
     params->kv_type = (kg_kv_type)s->kv_type;
     params->activations = (kg_activations)s->activations;
+    params->deterministic = s->deterministic;
     return 0;
 }
 

@@ -177,6 +177,8 @@ typedef struct kg_model_params {
     int n_threads;        /* 0: one per processor that the process may use */
     kg_kv_type kv_type;
     kg_activations activations;
+    bool deterministic;   /* GPUs: a token's results have the same bits however the prompt is cut and whatever runs beside it, which costs
+                           * speed. The cpu and reference backends always keep this. */
     int gpu_layers;       /* of the hybrid backends: layers on the device; -1 (default): as many as fit */
     const kg_lora *loras; /* [n_loras]: applied one on top of the other, beside the weights as they are; read while the model is opened */
     size_t n_loras;

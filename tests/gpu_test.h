@@ -18,6 +18,8 @@ static const char *const gpu_names[] = {"emulator", "opencl", "cuda", "metal"};
 /* The emulator is slow: a part of the cases must do. */
 static inline bool gpu_quick(size_t i) { return i == 0 && !is_long(); }
 
+static bool gpu_deterministic; /* what contexts are opened with */
+
 /* A context on backend i of gpu_names, NULL (and said so) if this machine has no such device. */
 static inline void *gpu_ctx(size_t i, const struct program *p, kg_activations act, kg_kv_type kv, int max_batch)
 {
@@ -29,7 +31,7 @@ static inline void *gpu_ctx(size_t i, const struct program *p, kg_activations ac
     if (!b) fail_msg("%s", kg_error_message());
     static int opened;
     setenv("KAGARI_EMU_GEMM", opened++ % 2 ? "0" : "1", 1); /* products by the kernels alone, or by a library */
-    struct backend_params params = {.n_threads = 2, .kv_type = kv, .activations = act, .max_batch = max_batch};
+    struct backend_params params = {.n_threads = 2, .kv_type = kv, .activations = act, .max_batch = max_batch, .deterministic = gpu_deterministic};
     kg_status st = b->open(&ctx, p, &params);
     if (st == KG_OK) return ctx;
     if (st != KG_ERR_DEVICE || i == 0 || (only && *only)) fail_msg("%s: %s", gpu_names[i], kg_error_message());

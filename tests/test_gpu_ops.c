@@ -2,7 +2,7 @@
 /* Every operation of the GPU engine, on every device of this machine and always on the emulator: each tensor type through matmuls of one,
  * a few and many tokens and through embeddings, against products in double of what the kernel is meant to see; norms, ropes, attention,
  * activations, additions in small programs against the reference backend. */
-#include "gpu_test.h"
+#include "gpu_double.h"
 
 /* ---- matmul by type ---- */
 
@@ -358,6 +358,50 @@ static void prompts(void **state)
     }
 }
 
+/* Batches of many tokens, of one, of a few and across the border of both. */
+static void check_bits(size_t d, const struct program *p, const char *what, kg_activations act, kg_kv_type kv)
+{
+    static const int batches[] = {64, 1, 5, 9};
+    static struct timeline l;
+    make_timeline(&l);
+    void *ctx = gpu_ctx(d, p, act, kv, 64);
+    if (!ctx) return;
+    const struct backend *be = backend_find(gpu_names[d]);
+    const size_t n_bytes = (size_t)l.n_wanted * (size_t)p->n_vocab * sizeof(float);
+    float *first = compute(be, ctx, p->n_vocab, &l, batches[0], NULL);
+    for (size_t k = 1; k < COUNT_OF(batches); k++) {
+        float *got = compute(be, ctx, p->n_vocab, &l, batches[k], NULL);
+        if (memcmp(first, got, n_bytes) != 0)
+            fail_msg("%s: %s, activations %d, cache type %d: batches of %d and of %d differ", gpu_names[d], what, (int)act, (int)kv, batches[0], batches[k]);
+        free(got);
+    }
+    free(first);
+    be->close(ctx);
+}
+
+/* --deterministic: the logits of a token have the same bits in any batch. */
+static void deterministic(void **state)
+{
+    (void)state;
+    static struct net m;
+    static struct small quantized;
+    gpu_deterministic = true;
+    small_build(&quantized);
+    for (size_t d = 0; d < COUNT_OF(gpu_names); d++)
+        for (int i = 0; i < 6; i++)
+            if (!gpu_quick(d) || i == 0) check_bits(d, &quantized.p, "quantized", (kg_activations)(i / 3), (kg_kv_type)(i % 3));
+    small_free(&quantized);
+    for (size_t i = 0; i < COUNT_OF(shapes); i++) {
+        build(&m, &shapes[i]);
+        for (size_t d = 0; d < COUNT_OF(gpu_names); d++)
+            for (int kv = KG_KV_F16; kv <= KG_KV_Q8_0; kv++)
+                if (!gpu_quick(d) || (i < 3 && kv == (int)(i % 3))) check_bits(d, &m.p, "program", KG_ACT_INT8, (kg_kv_type)kv);
+        program_free(&m.p);
+        for (int k = 0; k < m.n; k++) tensor_free(&m.kept[k]);
+    }
+    gpu_deterministic = false;
+}
+
 static int start(void **state)
 {
     (void)state;
@@ -367,6 +411,6 @@ static int start(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(prompts), cmocka_unit_test(programs), cmocka_unit_test(embeddings), cmocka_unit_test(matmuls)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(prompts), cmocka_unit_test(programs), cmocka_unit_test(deterministic), cmocka_unit_test(embeddings), cmocka_unit_test(matmuls)};
     return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -13,6 +13,7 @@ struct backend_params {
     kg_kv_type kv_type;
     kg_activations activations;
     int max_batch; /* most tokens per run, >= 1 */
+    bool deterministic; /* a token's results have the same bits whatever is in its batch; the others may do it anyway, GPUs then leave faster ways out */
     int gpu_layers; /* of hybrid; -1: as many as fit. Others ignore it */
 };
 

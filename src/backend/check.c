@@ -268,7 +268,8 @@ kg_status backend_check(const struct backend *b, const struct program *p, const 
     for (int i = 0; i < n; i++)
         if (list[i].chosen) d = &list[i];
     if (!d) return status_set(KG_ERR_DEVICE, "%s: no device is chosen", b->name);
-    int len = snprintf(key, sizeof key, "kagari %s %s|%s|%s|kv %d, activations %d", KG_VERSION, b->name, d->name, d->driver, (int)params->kv_type, (int)params->activations);
+    int len = snprintf(key, sizeof key, "kagari %s %s|%s|%s|kv %d, activations %d%s", KG_VERSION, b->name, d->name, d->driver, (int)params->kv_type, (int)params->activations,
+                       params->deterministic ? ", deterministic" : "");
     for (int i = 0; i < n_types; i++) len += snprintf(key + len, sizeof key - (size_t)len, " %s", types[i]->name);
     bool cached = verdict_path(path, sizeof path, key);
     if (again || !cached || !read_verdict(path, key, bad, sizeof bad)) {

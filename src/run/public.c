@@ -63,6 +63,7 @@ static kg_status open_backend(kg_model *m, const kg_model_params *params)
         .n_threads = params->n_threads ? params->n_threads : os_n_processors(),
         .kv_type = params->kv_type,
         .activations = params->activations,
+        .deterministic = params->deterministic,
         .max_batch = MAX_BATCH,
         .gpu_layers = params->gpu_layers,
     };

@@ -282,7 +282,8 @@ static kg_status make_registers(struct gpu *g)
     KG_TRY(gpu_buffer(g, &g->acts, batch * most * 64)); /* 64 bytes a unit as halves, 40 as int8 and its padding */
     KG_TRY(gpu_buffer(g, &g->act_scale, batch * sizeof(float)));
     KG_TRY(gpu_buffer(g, &g->normed, batch * most_f32 * 32 * sizeof(float)));
-    KG_TRY(gpu_buffer(g, &g->part, part * GPU_MV_TOKENS * GPU_SPLITS * (HEAD_PART) * sizeof(float)));
+    size_t splits = g->params.deterministic ? batch * GPU_FIXED_SPLITS : (size_t)GPU_MV_TOKENS * GPU_SPLITS;
+    KG_TRY(gpu_buffer(g, &g->part, part * splits * HEAD_PART * sizeof(float)));
     KG_TRY(gpu_product_memory(g));
     g->rows = arena_array(&g->arena, (size_t)widest * batch, sizeof *g->rows);
     return g->rows ? KG_OK : KG_ERR_MEMORY;
@@ -376,6 +377,7 @@ static kg_status open_all(struct gpu *g)
 {
     KG_TRY(gpu_plan(g)); /* before the device: what cannot run is refused without one */
     KG_TRY(g->device->open(&g->dev, &g->info));
+    if (g->params.deterministic) g->info.fuses = g->info.flash = g->info.gemm = false; /* one way for any number of tokens */
     KG_TRY(gpu_buffer(g, &g->none, 64));
     KG_TRY(find_kernels(g));
     KG_TRY(kv_layout(g));

@@ -110,13 +110,14 @@ static kg_status run_matmul(struct gpu_run *r, const struct gpu_step *s)
         return run_matvec(r, s, &p, tall ? w->mv1r4_i8 : w->mv1_i8, x, 1, tall ? 4 : 2, tall ? half : waves);
     }
     if (alone && !quantized && units <= MV_F32_UNITS) return run_matvec(r, s, &p, w->mv1, x, 1, 2, half);
-    if (r->n <= GPU_MV_TOKENS && quantized) {
+    const bool few = r->n <= GPU_MV_TOKENS || g->params.deterministic; /* a matvec sums in an order of its own */
+    if (few && quantized) {
         NormP np = gpu_norm_params(g, s, ROUND_UP(units * 40, 16u));
         if (!s->same_acts) KG_TRY(LAUNCH(g, g->act_i8, r->n, 1, threads, np, g->regs[s->src].buffer, s->norm_w, s->norm_b, g->acts));
         p.x_stride = np.out_stride;
         return run_matvec(r, s, &p, w->mv4_i8, g->acts, 4, 2, half);
     }
-    if (r->n > GPU_MV_TOKENS && gpu_takes_halves(g, s)) {
+    if (!few && gpu_takes_halves(g, s)) {
         if (g->info.gemm) return gpu_product(r, s, p);
         NormP np = gpu_norm_params(g, s, units * 32);
         if (!s->same_acts) KG_TRY(LAUNCH(g, g->act_f16, r->n, 1, threads, np, g->regs[s->src].buffer, s->norm_w, s->norm_b, g->acts, g->act_scale));
@@ -128,7 +129,7 @@ static kg_status run_matmul(struct gpu_run *r, const struct gpu_step *s)
         x = g->normed;
         p.x_stride = units * 32;
     }
-    return r->n <= GPU_MV_TOKENS ? run_matvec(r, s, &p, w->mv2, x, 2, 2, half) : run_tiles(r, s, &p, false, x);
+    return few ? run_matvec(r, s, &p, w->mv2, x, 2, 2, half) : run_tiles(r, s, &p, false, x);
 }
 
 /* ---- attention ---- */
@@ -170,8 +171,13 @@ static HeadP head_params(const struct gpu_run *r, const struct gpu_step *s)
     p.has_slopes = a->alibi != 0;
     p.has_sinks = a->sinks != NULL;
     p.store = 1;
+    const uint waves = (uint)g->info.attend_waves, most_waves = 4096 / (p.v_row * kv->v_n);
     p.rows = r->n == 1 ? 1 : MIN(8u, p.n * p.n_heads / p.n_kv_heads); /* one token: few rows, so each has a group */
-    while (p.rows * p.slices * 2 <= MIN((uint)g->info.attend_waves, 8 * p.rows) && (int)p.slices < r->longest && p.rows * p.slices * 2 * p.v_row * kv->v_n <= 4096) p.slices *= 2;
+    if (g->params.deterministic) { /* who sums what must depend on positions alone */
+        p.slices = MIN(4u, MIN(waves, most_waves));
+        p.rows = MIN(p.rows, MIN(waves, most_waves) / p.slices);
+    }
+    while (!g->params.deterministic && p.rows * p.slices * 2 <= MIN(waves, 8 * p.rows) && (int)p.slices < r->longest && p.rows * p.slices * 2 <= most_waves) p.slices *= 2;
     p.owner = r->n == 1 && g->info.fuses;
     while (p.lanes < p.v_row) p.lanes *= 2;
     return p;
@@ -380,10 +386,11 @@ static void choose_splits(struct gpu_run *r)
     const struct batch *b = r->batch;
     int longest = 0, groups = g->program->n_kv ? g->program->kv[0].n_kv_heads * b->n : 1;
     for (int i = 0; i < b->n; i++) longest = MAX(longest, b->tokens[i].pos / KV_BLOCK + 1);
-    r->splits = r->longest = 1;
+    r->splits = g->params.deterministic ? GPU_FIXED_SPLITS : 1;
+    r->longest = 1;
     r->one_sequence = true;
     for (int i = 1; i < b->n; i++) r->one_sequence &= b->tokens[i].seq == b->tokens[0].seq && b->tokens[i].pos == b->tokens[0].pos + i;
-    while (b->n <= GPU_MV_TOKENS && r->splits < GPU_SPLITS && longest > 8 * r->splits && groups * r->splits < 4 * g->info.n_cores) r->splits *= 2;
+    while (!g->params.deterministic && b->n <= GPU_MV_TOKENS && r->splits < GPU_SPLITS && longest > 8 * r->splits && groups * r->splits < 4 * g->info.n_cores) r->splits *= 2;
     while (r->longest < longest) r->longest *= 2; /* a power of two: it chooses the recording */
 }
 
