@@ -75,6 +75,17 @@ case("gpt-oss", "GptOssConfig", num_hidden_layers=4, head_dim=10, num_local_expe
 case("phi3-longrope", "Phi3Config", partial_rotary_factor=0.75, max_position_embeddings=2 ** 20, original_max_position_embeddings=32,
      rope_scaling={"type": "longrope", "short_factor": [1.0, 1.25, 2.5], "long_factor": [1.0, 4.0, 32.0]}, tie_word_embeddings=True)
 
+MOE = dict(n_routed_experts=6, num_experts_per_tok=3, moe_intermediate_size=28, n_shared_experts=2, first_k_dense_replace=1, routed_scaling_factor=1.5)
+case("glm4moe", "Glm4MoeConfig", head_dim=12, partial_rotary_factor=0.5, attention_bias=True, use_qk_norm=True, n_group=3, topk_group=2, norm_topk_prob=True, **MOE)
+case("glm4moe-plain", "Glm4MoeConfig", head_dim=12, partial_rotary_factor=0.5, use_qk_norm=False, n_group=1, topk_group=1, norm_topk_prob=False, **MOE)
+case("dots1", "Dots1Config", head_dim=10, n_group=1, topk_group=1, norm_topk_prob=True, sliding_window=None, **MOE)
+case("ernie4_5", "Ernie4_5Config", head_dim=10)
+case("seed_oss", "SeedOssConfig", head_dim=10, attention_bias=True, attention_out_bias=False)
+case("hunyuan-dense", "HunYuanDenseV1Config", head_dim=10, tie_word_embeddings=True)
+case("arcee", "ArceeConfig", head_dim=8)
+case("exaone4", "Exaone4Config", num_hidden_layers=5, sliding_window=None, layer_types=["full_attention"] * 5, head_dim=8)
+case("exaone4-window", "Exaone4Config", num_hidden_layers=5, sliding_window=7, sliding_window_pattern=4, head_dim=8)
+
 
 def fnv(text):
     h = 0xCBF29CE484222325

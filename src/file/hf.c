@@ -280,10 +280,20 @@ struct merged {
     size_t n_experts; /* that the tensors put together have room for */
 };
 
+/* Layers that guess further tokens (num_nextn_predict_layers) come behind the others: nothing here uses them. */
+static bool is_beyond(const struct folder *d, const char *name)
+{
+    const int64_t more = json_integer_value(json_object_get(d->config, "num_nextn_predict_layers")), n = hf_config_number(d->family, d->config, "block_count");
+    if (more < 1 || strncmp(name, "model.layers.", 13) != 0) return false;
+    const long layer = strtol(name + 13, NULL, 10);
+    return layer >= n && layer - n < more;
+}
+
 static kg_status rename_one(const struct folder *d, struct merged *m, struct tensor *list, size_t *n, const struct tensor *t)
 {
     char name[NAME_BYTES];
     int expert = -1;
+    if (is_beyond(d, t->name)) return KG_OK;
     if (!hf_tensor_name(d->family, t->name, name, sizeof name, &expert))
         return status_set(KG_ERR_UNSUPPORTED, "tensor '%.*s' is not known for model_type %s", file_shown(t->name), t->name, d->family->model_type);
     bool tied = json_is_true(json_object_get(d->config, "tie_word_embeddings"));

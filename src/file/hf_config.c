@@ -238,6 +238,7 @@ static kg_status put_rows(const struct out *w)
         if (!v || !lists(keys[i].families, w->family->model_type)) continue;
         if (find(w->family, w->config, keys[i].key) != v) continue; /* an earlier name of the same key counts */
         bool windows_off = json_is_false(json_object_get(w->config, "use_sliding_window"));
+        if (strcmp(keys[i].name, "rope_theta") == 0 && json_object_get(json_object_get(w->config, "rope_scaling"), "alpha")) continue; /* put_rope has it */
         if (strcmp(keys[i].name, "sliding_window") == 0 && (windows_off || !any_window(w->config))) continue;
         KG_TRY(put_row(w, keys[i].name, keys[i].key, keys[i].type, v));
         if (strcmp(keys[i].name, "head_dim") == 0) put_u32(w, "attention.value_length", json_integer_value(v));
@@ -355,6 +356,14 @@ static kg_status put_rope(const struct out *w)
     if (w->family->flags & HF_ROTATED || part)
         put_u32(w, "rope.dimension_count", (int64_t)((part ? json_number_value(part) : 1) * (double)head_dim(w->family, w->config)));
     if (strcmp(type, "default") == 0 || strcmp(type, "llama3") == 0) return KG_OK; /* llama3 is a tensor of factors */
+    if (strcmp(type, "dynamic") == 0 && json_is_number(json_object_get(s, "alpha")) && strcmp(w->family->arch, "hunyuan-dense") == 0) {
+        /* not dynamic at all: another base */
+        const double dim = (double)head_dim(w->family, w->config), base = json_number_value(find(w->family, w->config, "rope.freq_base"));
+        KG_TRY(number(s, "alpha", &factor));
+        if (dim < 4) return status_set(KG_ERR_FORMAT, "config.json: heads of %g", dim);
+        put_f32(w, "rope.freq_base", (base > 0 ? base : 10000) * pow(factor, dim / (dim - 2)));
+        return KG_OK;
+    }
     if (is_longrope(type)) return put_longrope(w, s);
     if (strcmp(type, "linear") != 0 && strcmp(type, "yarn") != 0)
         return status_set(KG_ERR_UNSUPPORTED, "config.json: rope_scaling \"%.20s\" is not supported", type);

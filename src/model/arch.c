@@ -111,6 +111,12 @@ kg_status arch_sizes(struct arch_build *b)
     int n_ctx = 0, vocab_size = 0;
     KG_TRY(arch_size(b, "block_count", &p->n_layers));
     KG_TRY(arch_size(b, "embedding_length", &p->dim));
+    int n_more = 0; /* layers that guess further tokens, behind the others: not used */
+    bool more;
+    KG_TRY(arch_u32(b, "nextn_predict_layers", &n_more, &more));
+    if (n_more >= p->n_layers)
+        return status_set(KG_ERR_FORMAT, "%s: key %s is %d of %d layers", f->path, full_key(b, "nextn_predict_layers").text, n_more, p->n_layers);
+    p->n_layers -= n_more;
     KG_TRY(arch_size(b, "context_length", &n_ctx));
     p->n_ctx = n_ctx;
     /* every layer has tensors: this bounds what is allocated per layer by the size of the file */

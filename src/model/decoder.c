@@ -62,6 +62,7 @@ static kg_status windows(struct arch_build *b, struct decoder *d)
     bool found;
     KG_TRY(arch_u32(b, "attention.sliding_window", &v, &found));
     if (v < b->program->n_ctx) d->window = v;
+    d->has_window = v > 0;
     KG_TRY(arch_u32(b, "attention.sliding_window_pattern", &period, &found));
     for (int i = 0; i < b->program->n_layers; i++) {
         d->layers[i].kind = period == 0 || (i + 1) % period ? DECODER_LOCAL : DECODER_GLOBAL;
@@ -198,7 +199,7 @@ static kg_status attention_tensors(const struct arch_build *b, const struct deco
     }
     KG_TRY(affine(b, &l->o, (int64_t)d->n_heads * d->v_dim, dim, i, "attn_output"));
     if (d->style->sinks) KG_TRY(arch_tensor(b, &l->sinks, false, d->n_heads, 1, "blk.%d.attn_sinks.weight", i));
-    if (!d->style->qk_norm) return KG_OK;
+    if (!d->style->qk_norm && !(d->style->qk_norm_maybe && has(b, i, "attn_q_norm"))) return KG_OK;
     KG_TRY(head_norm(b, &l->q_norm, d->k_dim, d->n_heads, i, "attn_q_norm"));
     return head_norm(b, &l->k_norm, d->k_dim, d->n_kv_heads, i, "attn_k_norm");
 }
@@ -283,6 +284,12 @@ static void norm(const struct builder *o, int dst, int src, const struct decoder
 
 static void linear(const struct builder *o, int dst, int src, const struct decoder_affine *a) { program_matmul(o->p, dst, src, a->w, a->b); }
 
+static void norm_heads(const struct builder *o, const struct decoder_layer *l)
+{
+    if (l->q_norm.w) norm(o, o->q, o->q, &l->q_norm);
+    if (l->k_norm.w) norm(o, o->k, o->k, &l->k_norm);
+}
+
 /* y -> dst; dst may be y. */
 static void add_attention(const struct builder *o, const struct decoder_layer *l, int dst)
 {
@@ -295,14 +302,14 @@ static void add_attention(const struct builder *o, const struct decoder_layer *l
         program_clamp(o->p, o->k, o->k, d->clamp);
         program_clamp(o->p, o->v, o->v, d->clamp);
     }
-    if (l->q_norm.w) norm(o, o->q, o->q, &l->q_norm);
-    if (l->k_norm.w) norm(o, o->k, o->k, &l->k_norm);
+    if (!d->style->qk_norm_late) norm_heads(o, l);
     if (l->rotates) {
         struct rope rope = d->rope[l->kind];
         program_rope(o->p, o->q, &rope);
         rope.n_heads = d->n_kv_heads;
         program_rope(o->p, o->k, &rope);
     }
+    if (d->style->qk_norm_late) norm_heads(o, l);
     program_attention_as(o->p, o->att, o->q, o->k, o->v,
                          &(struct attention){.n_heads = d->n_heads, .n_kv_heads = d->n_kv_heads, .k_dim = d->k_dim, .v_dim = d->v_dim,
                                              .scale = d->attn_scale, .softcap = d->attn_softcap, .alibi = d->alibi,

@@ -30,6 +30,8 @@ struct decoder_style {
     bool plain_ffn;       /* down(act(up(x))), not down(act(gate(x)) * up(x)) */
     bool biased;          /* every linear map and norm of a layer has a bias; else those that the file has */
     bool qk_norm;         /* q and k are normed, head by head or as a whole: as the tensors' shapes say */
+    bool qk_norm_maybe;   /* only if the file has them */
+    bool qk_norm_late;    /* behind the rotation */
     bool embed_norm;      /* a norm behind the embedding */
     bool embed_sqrt;      /* embeddings times sqrt(dim) */
     bool logits_divided;  /* key logit_scale divides */
@@ -63,7 +65,8 @@ struct decoder {
     int n_heads, n_kv_heads, k_dim, v_dim, ffn;
     double eps;
     struct rope rope[DECODER_KINDS]; /* of queries; keys differ in n_heads */
-    int window;                      /* of local layers; 0: there are none */
+    int window;                      /* of local layers; 0: they see everything */
+    bool has_window;                 /* the file has one, even if it is longer than the context */
     double attn_scale, attn_softcap, alibi, clamp;              /* the last three: 0: none */
     double embed_scale, residual_scale, logit_scale, softcap;   /* 0: none; logit_scale multiplies */
     int n_experts, n_first_dense, expert_ffn, shared_ffn;       /* 0: none */

@@ -44,6 +44,14 @@ static uintptr_t *used_addresses(const struct program *p, size_t *n)
     return used;
 }
 
+/* Of layers that guess further tokens (nextn_predict_layers): they come behind the others. */
+static bool is_beyond(const struct model *m, const char *name)
+{
+    char key[96];
+    snprintf(key, sizeof key, "%s.nextn_predict_layers", m->arch->name);
+    return file_meta(m->file, key) && strncmp(name, "blk.", 4) == 0 && strtol(name + 4, NULL, 10) >= m->program.n_layers;
+}
+
 /* A tensor that the program does not read would change what the model computes: refuse it rather than skip it. */
 static kg_status check_all_used(const struct model *m)
 {
@@ -63,7 +71,7 @@ static kg_status check_all_used(const struct model *m)
                 hi = mid;
         }
         bool is_used = lo < n && used[lo] - start < t->n_bytes;
-        if (!is_used && !is_harmless(t->name))
+        if (!is_used && !is_harmless(t->name) && !is_beyond(m, t->name))
             status =
                 status_set(KG_ERR_UNSUPPORTED, "tensor %s is not part of architecture %s as this build knows it", t->name, m->arch->name);
     }
