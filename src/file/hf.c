@@ -275,6 +275,32 @@ static kg_status split_gate_up(const struct folder *d, struct tensor *list, size
     return KG_OK;
 }
 
+/* blk.N.attn_kv_b {rank, heads (key + value)} -> attn_k_b {key, rank, heads} and attn_v_b {rank, value, heads}. */
+static kg_status split_latent(const struct folder *d, struct tensor *list, size_t *n, const struct tensor *t, const char *name)
+{
+    const size_t size = (size_t)type_by_id((uint32_t)t->type)->block_bytes, rank = (size_t)t->ne[0];
+    const int64_t heads = hf_config_number(d->family, d->config, "attention.head_count"), value = hf_config_number(d->family, d->config, "attention.value_length_mla");
+    if (t->n_dims != 2 || heads < 1 || value < 1 || t->ne[1] % heads || t->ne[1] / heads <= value)
+        return status_set(KG_ERR_FORMAT, "tensor %s: %" PRId64 " rows do not fit %" PRId64 " heads", t->name, t->ne[1], heads);
+    const size_t key = (size_t)(t->ne[1] / heads - value);
+    struct tensor *k = &list[(*n)++], *v = &list[(*n)++];
+    uint8_t *to_k, *to_v;
+    char text[2][NAME_BYTES];
+    for (int i = 0; i < 2; i++) snprintf(text[i], NAME_BYTES, "%.*s%s%s", (int)(strstr(name, "attn_kv_b") - name), name, i ? "attn_v_b" : "attn_k_b", strrchr(name, '.'));
+    *k = (struct tensor){arena_strndup(&d->f->arena, text[0], strlen(text[0])), t->type, 3, {(int64_t)key, (int64_t)rank, heads, 1}, NULL, 0};
+    *v = (struct tensor){arena_strndup(&d->f->arena, text[1], strlen(text[1])), t->type, 3, {(int64_t)rank, value, heads, 1}, NULL, 0};
+    if (!k->name || !v->name) return KG_ERR_MEMORY;
+    KG_TRY(copy_of(d, k, (size_t)heads * key * rank * size, &to_k));
+    KG_TRY(copy_of(d, v, (size_t)heads * (size_t)value * rank * size, &to_v));
+    for (size_t h = 0; h < (size_t)heads; h++) {
+        const uint8_t *from = (const uint8_t *)t->data + h * (key + (size_t)value) * rank * size;
+        for (size_t r = 0; r < rank; r++)
+            for (size_t i = 0; i < key; i++, to_k += size) memcpy(to_k, from + (i * rank + r) * size, size);
+        memcpy(to_v + h * (size_t)value * rank * size, from + key * rank * size, (size_t)value * rank * size);
+    }
+    return KG_OK;
+}
+
 struct merged {
     json_t *by_name, *experts;
     size_t n_experts; /* that the tensors put together have room for */
@@ -305,6 +331,10 @@ static kg_status rename_one(const struct folder *d, struct merged *m, struct ten
         return split_gate_up(d, list, n, t, name);
     }
     if (old && expert < 0) return status_set(KG_ERR_FORMAT, "tensor '%.*s': another one has its place (%s)", file_shown(t->name), t->name, name);
+    if (d->family->flags & HF_LATENT && !old && strstr(name, ".attn_kv_b.")) {
+        if (json_object_set_new(m->by_name, name, json_integer((json_int_t)*n)) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
+        return split_latent(d, list, n, t, name);
+    }
     struct tensor *to = &list[old ? (size_t)json_integer_value(old) : *n];
     if (!old) {
         *to = expert < 0 ? *t : (struct tensor){0};

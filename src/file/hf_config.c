@@ -205,7 +205,7 @@ static kg_status put_windows(const struct out *w)
 static kg_status check_musts(const struct out *w)
 {
     for (size_t i = 0; i < COUNT_OF(musts); i++) {
-        const json_t *v = field(w->config, musts[i].name);
+        const json_t *v = field(w->config, musts[i].name); /* null: not there */
         if (!v || !lists(musts[i].families, w->family->model_type)) continue;
         json_t *only = json_loads(musts[i].json, JSON_DECODE_ANY, NULL);
         bool same = json_equal(v, only);
@@ -231,6 +231,17 @@ static kg_status put_unusual(const struct out *w)
     return KG_OK;
 }
 
+/* Latent attention: GGUF tells the widths of what the cache keeps, and those of heads beside them. */
+static void put_latent(const struct out *w)
+{
+    const int64_t rank = hf_config_number(w->family, w->config, "attention.kv_lora_rank"), rot = hf_config_number(w->family, w->config, "rope.dimension_count");
+    put_u32(w, "attention.key_length", rank + rot);
+    put_u32(w, "attention.value_length", rank);
+    put_u32(w, "attention.key_length_mla", json_integer_value(json_object_get(w->config, "qk_nope_head_dim")) + rot);
+    put_u32(w, "attention.head_count_kv", 1);
+    put_u32(w, "expert_gating_func", strcmp(w->family->model_type, "deepseek_v3") == 0 ? 2 : 1);
+}
+
 static kg_status put_rows(const struct out *w)
 {
     for (size_t i = 0; i < COUNT_OF(keys); i++) {
@@ -239,6 +250,7 @@ static kg_status put_rows(const struct out *w)
         if (find(w->family, w->config, keys[i].key) != v) continue; /* an earlier name of the same key counts */
         bool windows_off = json_is_false(json_object_get(w->config, "use_sliding_window"));
         if (strcmp(keys[i].name, "rope_theta") == 0 && json_object_get(json_object_get(w->config, "rope_scaling"), "alpha")) continue; /* put_rope has it */
+        if (w->family->flags & HF_LATENT && (strcmp(keys[i].name, "head_dim") == 0 || strcmp(keys[i].name, "num_key_value_heads") == 0)) continue;
         if (strcmp(keys[i].name, "sliding_window") == 0 && (windows_off || !any_window(w->config))) continue;
         KG_TRY(put_row(w, keys[i].name, keys[i].key, keys[i].type, v));
         if (strcmp(keys[i].name, "head_dim") == 0) put_u32(w, "attention.value_length", json_integer_value(v));
@@ -329,7 +341,10 @@ static kg_status put_yarn(const struct out *w, const json_t *s)
     double v, stretch;
     KG_TRY(number(s, "original_max_position_embeddings", &v));
     put_u32(w, "rope.scaling.original_context_length", (int64_t)v);
-    for (size_t i = 0; i < COUNT_OF(refused); i++)
+    const double m = json_number_value(json_object_get(s, "mscale")), all = json_number_value(json_object_get(s, "mscale_all_dim"));
+    const bool known = w->family->flags & HF_LATENT && m > 0 && m == all; /* cos and sin stay, scores grow */
+    if (known) put_f32(w, "rope.scaling.yarn_log_multiplier", 0.1 * all);
+    for (size_t i = 0; i < COUNT_OF(refused) && !known; i++)
         if (json_object_get(s, refused[i]) && !json_is_null(json_object_get(s, refused[i]))) return status_set(KG_ERR_UNSUPPORTED, "config.json: rope_scaling: %s is not supported", refused[i]);
     for (size_t i = 0; i < COUNT_OF(betas); i++) {
         if (!json_object_get(s, betas[i].name)) continue;
@@ -399,6 +414,8 @@ kg_status hf_config(struct meta_out *o, const struct hf_family *family, const js
     meta_out_str(o, "general.architecture", family->arch, strlen(family->arch));
     meta_out_str(o, "general.name", name, strlen(name));
     KG_TRY(put_rows(&w));
+    if (!find(family, config, "context_length") && lists("falcon bloom", family->model_type)) put_u32(&w, "context_length", 2048); /* what they were trained with */
+    if (family->flags & HF_LATENT) put_latent(&w);
     KG_TRY(put_windows(&w));
     KG_TRY(put_unusual(&w));
     if (!find(family, config, "feed_forward_length") && lists("gpt2 bloom mpt falcon gptj", family->model_type))

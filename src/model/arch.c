@@ -291,7 +291,8 @@ static kg_status rope_scaling(const struct arch_build *b, struct rope *rope)
     else if (rope->scaling != ROPE_SCALING_YARN && rope->attn_factor != 1)
         return status_set(KG_ERR_UNSUPPORTED, "%s: key %s is supported only with yarn scaling", b->file->path,
                           full_key(b, attn != 1 ? "rope.scaling.attn_factor" : "rope.scaling.yarn_attn_factor").text);
-    if (log_multiplier != 0)
+    if (log_multiplier != 0 && b->knows_log_multiplier) rope->attn_factor = 1 / (1 + 0.1 * log(rope->factor));
+    else if (log_multiplier != 0)
         return status_set(KG_ERR_UNSUPPORTED, "%s: key %s is not supported", b->file->path,
                           full_key(b, "rope.scaling.yarn_log_multiplier").text);
     return KG_OK;

@@ -144,8 +144,7 @@ kg_status decoder_hparams(struct arch_build *b)
 
 /* ---- tensors ---- */
 
-/* blk.LAYER.NAME.weight {in, out} and .bias {out}, which may be missing; out 1: a norm. */
-static kg_status affine(const struct arch_build *b, struct decoder_affine *a, int64_t in, int64_t out, int layer, const char *name)
+kg_status decoder_affine(const struct arch_build *b, struct decoder_affine *a, int64_t in, int64_t out, int layer, const char *name)
 {
     KG_TRY(arch_tensor(b, &a->w, false, in, out, "blk.%d.%s.weight", layer, name));
     return arch_tensor(b, &a->b, !((const struct decoder *)b->h)->style->biased, out == 1 ? in : out, 1, "blk.%d.%s.bias", layer, name);
@@ -188,16 +187,16 @@ static kg_status attention_tensors(const struct arch_build *b, const struct deco
     const int64_t dim = b->program->dim, q = (int64_t)d->n_heads * d->k_dim, k = (int64_t)d->n_kv_heads * d->k_dim, v = (int64_t)d->n_kv_heads * d->v_dim;
     if (has(b, i, "attn_qkv")) {
         struct decoder_affine all;
-        KG_TRY(affine(b, &all, dim, q + k + v, i, "attn_qkv"));
+        KG_TRY(decoder_affine(b, &all, dim, q + k + v, i, "attn_qkv"));
         KG_TRY(part(b, &l->q, &all, 0, q, "q"));
         KG_TRY(part(b, &l->k, &all, q, k, "k"));
         KG_TRY(part(b, &l->v, &all, q + k, v, "v"));
     } else {
-        KG_TRY(affine(b, &l->q, dim, q, i, "attn_q"));
-        KG_TRY(affine(b, &l->k, dim, k, i, "attn_k"));
-        KG_TRY(affine(b, &l->v, dim, v, i, "attn_v"));
+        KG_TRY(decoder_affine(b, &l->q, dim, q, i, "attn_q"));
+        KG_TRY(decoder_affine(b, &l->k, dim, k, i, "attn_k"));
+        KG_TRY(decoder_affine(b, &l->v, dim, v, i, "attn_v"));
     }
-    KG_TRY(affine(b, &l->o, (int64_t)d->n_heads * d->v_dim, dim, i, "attn_output"));
+    KG_TRY(decoder_affine(b, &l->o, (int64_t)d->n_heads * d->v_dim, dim, i, "attn_output"));
     if (d->style->sinks) KG_TRY(arch_tensor(b, &l->sinks, false, d->n_heads, 1, "blk.%d.attn_sinks.weight", i));
     if (!d->style->qk_norm && !(d->style->qk_norm_maybe && has(b, i, "attn_q_norm"))) return KG_OK;
     KG_TRY(head_norm(b, &l->q_norm, d->k_dim, d->n_heads, i, "attn_q_norm"));
@@ -207,15 +206,15 @@ static kg_status attention_tensors(const struct arch_build *b, const struct deco
 static kg_status expert_tensors(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i)
 {
     const int64_t dim = b->program->dim, ffn = d->expert_ffn, shared = d->shared_ffn;
-    KG_TRY(affine(b, &l->router, dim, d->n_experts, i, "ffn_gate_inp"));
+    KG_TRY(decoder_affine(b, &l->router, dim, d->n_experts, i, "ffn_gate_inp"));
     KG_TRY(arch_tensor(b, &l->router_bias, true, d->n_experts, 1, "blk.%d.exp_probs_b.bias", i));
     KG_TRY(stack(b, &l->gate_exps, dim, ffn, i, "ffn_gate_exps"));
     KG_TRY(stack(b, &l->up_exps, dim, ffn, i, "ffn_up_exps"));
     KG_TRY(stack(b, &l->down_exps, ffn, dim, i, "ffn_down_exps"));
     if (shared == 0) return KG_OK;
-    KG_TRY(affine(b, &l->shared_gate, dim, shared, i, "ffn_gate_shexp"));
-    KG_TRY(affine(b, &l->shared_up, dim, shared, i, "ffn_up_shexp"));
-    KG_TRY(affine(b, &l->shared_down, shared, dim, i, "ffn_down_shexp"));
+    KG_TRY(decoder_affine(b, &l->shared_gate, dim, shared, i, "ffn_gate_shexp"));
+    KG_TRY(decoder_affine(b, &l->shared_up, dim, shared, i, "ffn_up_shexp"));
+    KG_TRY(decoder_affine(b, &l->shared_down, shared, dim, i, "ffn_down_shexp"));
     return arch_tensor(b, &l->shared_router.w, true, dim, 1, "blk.%d.ffn_gate_inp_shexp.weight", i);
 }
 
@@ -225,25 +224,25 @@ static kg_status ffn_tensors(const struct arch_build *b, const struct decoder *d
     if (l->moe) return expert_tensors(b, d, l, i);
     if (!d->style->plain_ffn && !has(b, i, "ffn_gate")) { /* gate and up in one matrix */
         struct decoder_affine both;
-        KG_TRY(affine(b, &both, dim, 2 * ffn, i, "ffn_up"));
+        KG_TRY(decoder_affine(b, &both, dim, 2 * ffn, i, "ffn_up"));
         KG_TRY(part(b, &l->gate, &both, 0, ffn, "gate"));
         KG_TRY(part(b, &l->up, &both, ffn, ffn, "up"));
     } else {
-        if (!d->style->plain_ffn) KG_TRY(affine(b, &l->gate, dim, ffn, i, "ffn_gate"));
-        KG_TRY(affine(b, &l->up, dim, ffn, i, "ffn_up"));
+        if (!d->style->plain_ffn) KG_TRY(decoder_affine(b, &l->gate, dim, ffn, i, "ffn_gate"));
+        KG_TRY(decoder_affine(b, &l->up, dim, ffn, i, "ffn_up"));
     }
-    return affine(b, &l->down, ffn, dim, i, "ffn_down");
+    return decoder_affine(b, &l->down, ffn, dim, i, "ffn_down");
 }
 
 static kg_status layer_tensors(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i)
 {
     const int64_t dim = b->program->dim;
     const bool before = d->block != DECODER_POST_NORM, behind = d->block == DECODER_POST_NORM || d->block == DECODER_SANDWICH;
-    if (before) KG_TRY(affine(b, &l->attn_norm, dim, 1, i, "attn_norm"));
-    if (before && d->block != DECODER_PARALLEL) KG_TRY(affine(b, &l->ffn_norm, dim, 1, i, d->style->ffn_norm ? d->style->ffn_norm : "ffn_norm"));
-    if (behind) KG_TRY(affine(b, &l->attn_post_norm, dim, 1, i, "post_attention_norm"));
-    if (behind) KG_TRY(affine(b, &l->ffn_post_norm, dim, 1, i, "post_ffw_norm"));
-    KG_TRY(attention_tensors(b, d, l, i));
+    if (before) KG_TRY(decoder_affine(b, &l->attn_norm, dim, 1, i, "attn_norm"));
+    if (before && d->block != DECODER_PARALLEL) KG_TRY(decoder_affine(b, &l->ffn_norm, dim, 1, i, d->style->ffn_norm ? d->style->ffn_norm : "ffn_norm"));
+    if (behind) KG_TRY(decoder_affine(b, &l->attn_post_norm, dim, 1, i, "post_attention_norm"));
+    if (behind) KG_TRY(decoder_affine(b, &l->ffn_post_norm, dim, 1, i, "post_ffw_norm"));
+    KG_TRY((d->style->attention_tensors ? d->style->attention_tensors : attention_tensors)(b, d, l, i));
     return ffn_tensors(b, d, l, i);
 }
 
@@ -290,10 +289,22 @@ static void norm_heads(const struct builder *o, const struct decoder_layer *l)
     if (l->k_norm.w) norm(o, o->k, o->k, &l->k_norm);
 }
 
+void decoder_attend(struct program *p, const struct decoder *d, const struct decoder_layer *l, const struct decoder_regs *r)
+{
+    program_attention_as(p, r->att, r->q, r->k, r->v,
+                         &(struct attention){.n_heads = d->n_heads, .n_kv_heads = d->n_kv_heads, .k_dim = d->k_dim, .v_dim = d->v_dim,
+                                             .scale = d->attn_scale, .softcap = d->attn_softcap, .alibi = d->alibi,
+                                             .window = l->kind == DECODER_LOCAL ? d->window : 0, .sinks = l->sinks});
+}
+
 /* y -> dst; dst may be y. */
 static void add_attention(const struct builder *o, const struct decoder_layer *l, int dst)
 {
     const struct decoder *d = o->d;
+    if (d->style->add_attention) {
+        d->style->add_attention(o->p, d, l, &(struct decoder_regs){o->y, o->q, o->k, o->v, o->att}, dst);
+        return;
+    }
     linear(o, o->q, o->y, &l->q);
     linear(o, o->k, o->y, &l->k);
     linear(o, o->v, o->y, &l->v);
@@ -310,10 +321,7 @@ static void add_attention(const struct builder *o, const struct decoder_layer *l
         program_rope(o->p, o->k, &rope);
     }
     if (d->style->qk_norm_late) norm_heads(o, l);
-    program_attention_as(o->p, o->att, o->q, o->k, o->v,
-                         &(struct attention){.n_heads = d->n_heads, .n_kv_heads = d->n_kv_heads, .k_dim = d->k_dim, .v_dim = d->v_dim,
-                                             .scale = d->attn_scale, .softcap = d->attn_softcap, .alibi = d->alibi,
-                                             .window = l->kind == DECODER_LOCAL ? d->window : 0, .sinks = l->sinks});
+    decoder_attend(o->p, d, l, &(struct decoder_regs){o->y, o->q, o->k, o->v, o->att});
     linear(o, dst, o->att, &l->o);
 }
 

@@ -20,6 +20,12 @@ enum decoder_positions { DECODER_ROTARY, DECODER_LEARNED, DECODER_ALIBI };
 enum { DECODER_GLOBAL, DECODER_LOCAL, DECODER_KINDS };
 
 struct decoder;
+struct decoder_layer;
+
+/* Registers of an attention: y is its source, the others hold queries, keys, values and what comes out of the attention. */
+struct decoder_regs {
+    int y, q, k, v, att;
+};
 
 struct decoder_style {
     enum decoder_block block;
@@ -40,6 +46,9 @@ struct decoder_style {
     double local_base;    /* base of the rotation in layers with a window; 0: as the others */
     bool moe_sigmoid, moe_normed; /* unless keys of the file say */
     const char *ffn_norm; /* name of that tensor; NULL: "ffn_norm" */
+    /* Another way from y to q, k and v, and from att to dst, as deepseek2 has it. NULL: the usual one */
+    kg_status (*attention_tensors)(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i);
+    void (*add_attention)(struct program *p, const struct decoder *d, const struct decoder_layer *l, const struct decoder_regs *r, int dst);
     /* After the keys are read and before tensors are looked for. NULL: none */
     kg_status (*adjust)(struct arch_build *b, struct decoder *d);
 };
@@ -57,6 +66,7 @@ struct decoder_layer {
     struct decoder_affine ffn_norm, gate, up, down, ffn_post_norm;
     struct decoder_affine router, gate_exps, up_exps, down_exps, shared_gate, shared_up, shared_down, shared_router;
     const struct tensor *router_bias, *sinks;
+    void *own; /* of style->attention_tensors */
 };
 
 struct decoder {
@@ -74,7 +84,13 @@ struct decoder {
     struct decoder_affine embd, embd_norm, norm, output;
     const struct tensor *pos;
     struct decoder_layer *layers; /* [n_layers] */
+    void *own; /* of the style's functions */
 };
+
+/* blk.LAYER.NAME.weight {in, out} and .bias {out}, which may be missing; out 1: a norm. */
+kg_status decoder_affine(const struct arch_build *b, struct decoder_affine *a, int64_t in, int64_t out, int layer, const char *name);
+/* The attention over r->q, r->k, r->v, as the layer wants it, into r->att. */
+void decoder_attend(struct program *p, const struct decoder *d, const struct decoder_layer *l, const struct decoder_regs *r);
 
 kg_status decoder_hparams(struct arch_build *b);
 kg_status decoder_tensors(struct arch_build *b);

@@ -28,6 +28,8 @@ static const int op_flags[OP_N_CODES] = {
     [OP_ROUTE] = NO_ALIAS,
     [OP_MATMUL_EXPERTS] = NO_ALIAS,
     [OP_COMBINE] = NO_ALIAS,
+    [OP_TAKE] = NO_ALIAS,
+    [OP_JOIN] = NO_ALIAS,
     [OP_SELECT] = NO_ALIAS | WHOLE_BATCH,
 };
 
@@ -99,10 +101,11 @@ static struct op *add(struct program *p, enum op_code code, int dst, int src0, i
     static const int n_srcs[OP_N_CODES] = {[OP_POS_EMBED] = 1, [OP_RMS_NORM] = 1, [OP_LAYER_NORM] = 1, [OP_MATMUL] = 1, [OP_ATTENTION] = 3,
                                            [OP_ACT] = 1,       [OP_GLU] = 2,      [OP_ADD] = 2,        [OP_SELECT] = 1, [OP_LOGITS] = 1,
                                            [OP_GATE] = 2,      [OP_SCALE] = 1,    [OP_SOFTCAP] = 1,    [OP_CLAMP] = 1,  [OP_ROUTE] = 1,
-                                           [OP_MATMUL_EXPERTS] = 2, [OP_COMBINE] = 2};
+                                           [OP_MATMUL_EXPERTS] = 2, [OP_COMBINE] = 2, [OP_TAKE] = 1, [OP_JOIN] = 2};
     if (p->n_ops && p->ops[p->n_ops - 1].code == OP_LOGITS) fail(p, &op, "comes after logits");
     if (code != OP_LOGITS && !reg_ok(p, &op, dst, "the destination")) return NULL;
     for (int i = 0; i < n_srcs[code]; i++) {
+        if (code == OP_MATMUL_EXPERTS && i == 1 && op.src[i] == -1) continue; /* all experts */
         if (!reg_ok(p, &op, op.src[i], "a source")) return NULL;
         if (op_flags[code] & NO_ALIAS && op.src[i] == dst) fail(p, &op, "register %d is both source and destination", dst);
     }
@@ -399,7 +402,7 @@ void program_matmul_experts(struct program *p, int dst, int src, int route, cons
     if (!op) return;
     op->w = w;
     op->b = b;
-    op->n_used = n_used_of(p, op, route);
+    op->n_used = route >= 0 ? n_used_of(p, op, route) : w && w->ne[2] > 0 && w->ne[2] <= MAX_WIDTH ? (int)w->ne[2] : 1;
     if (p->status != KG_OK) return;
     if (width(p, dst) % op->n_used) {
         fail(p, op, "the destination has width %d for %d experts", width(p, dst), op->n_used);
@@ -407,10 +410,29 @@ void program_matmul_experts(struct program *p, int dst, int src, int route, cons
     }
     const int64_t in = w ? w->ne[0] : 0, out = width(p, dst) / op->n_used, n = w ? w->ne[2] : 0;
     if (n < op->n_used) fail(p, op, "%d of %lld experts", op->n_used, (long long)n);
-    if (width(p, src) != in && width(p, src) != in * op->n_used)
+    if (width(p, src) != in * op->n_used && (route < 0 || width(p, src) != in))
         fail(p, op, "the source has width %d, wanted %lld or that %d times", width(p, src), (long long)in, op->n_used);
     check_tensor_3d(p, op, w, in, out, n);
     if (b) check_tensor(p, op, b, out, n);
+}
+
+void program_take(struct program *p, int dst, int src, int n_heads, int first)
+{
+    struct op *op = add(p, OP_TAKE, dst, src, -1, -1);
+    if (!op) return;
+    op->part.n_heads = n_heads;
+    op->part.first = first;
+    if (n_heads < 1 || width(p, src) % n_heads || width(p, dst) % n_heads || first < 0 || first + width(p, dst) / n_heads > width(p, src) / n_heads)
+        fail(p, op, "%d numbers from %d on of each of %d heads of width %d", width(p, dst), first, n_heads, width(p, src));
+}
+
+void program_join(struct program *p, int dst, int a, int b, int n_heads)
+{
+    struct op *op = add(p, OP_JOIN, dst, a, b, -1);
+    if (!op) return;
+    op->part.n_heads = n_heads;
+    if (n_heads < 1 || width(p, a) % n_heads || width(p, b) % n_heads || (int64_t)width(p, a) + width(p, b) != width(p, dst))
+        fail(p, op, "%d and %d numbers in %d heads do not make %d", width(p, a), width(p, b), n_heads, width(p, dst));
 }
 
 void program_combine(struct program *p, int dst, int src, int route)
@@ -450,7 +472,7 @@ static void check_flow(struct program *p, bool *holds, int *experts)
     bool selected = false;
     for (int i = 0; i < p->n_ops && p->status == KG_OK; i++) {
         const struct op *op = &p->ops[i];
-        if (op->code == OP_MATMUL_EXPERTS && experts[op->src[1]] != op->w->ne[2])
+        if (op->code == OP_MATMUL_EXPERTS && op->src[1] >= 0 && experts[op->src[1]] != op->w->ne[2])
             fail(p, op, "tensor %s has %lld experts, register %d chooses of %d", op->w->name, (long long)op->w->ne[2], op->src[1], experts[op->src[1]]);
         if (op->code == OP_COMBINE && !experts[op->src[1]]) fail(p, op, "register %d is no choice of experts", op->src[1]);
         if (op->dst >= 0) experts[op->dst] = op->code == OP_ROUTE ? width(p, op->src[0]) : 0;

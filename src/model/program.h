@@ -23,7 +23,10 @@
  *   ROUTE       x: a number for each expert. dst {2 n_used}: the chosen experts' numbers, then their weights   see struct route
  *   MATMUL_EXPERTS  for each chosen expert s, e = src[1][t][s]: dst[t][s][o] = sum_i w(e)(o)[i] x[t][s][i] [+ b(e)[o]]; x may have
  *               the width of one: then it is the same for all                       w {in, out, experts}, b {out, experts}, src[1] from ROUTE
+ *               src[1] none: for every expert s of w, e = s
  *   COMBINE     dst[t] = sum_s src[1][t][n_used + s] x[t][s]                        src[1] from ROUTE
+ *   TAKE        of each of n_heads heads of x: dst[t][h][i] = x[t][h][first + i]
+ *   JOIN        each of n_heads heads of x, then that of src[1]: dst[t][h] = (x[t][h], src[1][t][h])
  *   SELECT      keeps the tokens that want logits: from here on the batch is only those, in order   dst[s] = x[t_s]
  *   LOGITS      src[0] is what the caller gets                                      the last operation
  */
@@ -36,7 +39,8 @@
 #define PROGRAM_OPS(X)                                                                                                             \
     X(EMBED, "embed") X(POS_EMBED, "pos_embed") X(RMS_NORM, "rms_norm") X(LAYER_NORM, "layer_norm") X(MATMUL, "matmul") X(ROPE, "rope") \
     X(ATTENTION, "attention") X(ACT, "act") X(GLU, "glu") X(ADD, "add") X(GATE, "gate") X(SCALE, "scale") X(SOFTCAP, "softcap")      \
-    X(CLAMP, "clamp") X(ROUTE, "route") X(MATMUL_EXPERTS, "matmul_experts") X(COMBINE, "combine") X(SELECT, "select") X(LOGITS, "logits")
+    X(CLAMP, "clamp") X(ROUTE, "route") X(MATMUL_EXPERTS, "matmul_experts") X(COMBINE, "combine") X(TAKE, "take")    \
+    X(JOIN, "join") X(SELECT, "select") X(LOGITS, "logits")
 enum op_code {
 #define X(ENUM, name) OP_##ENUM,
     PROGRAM_OPS(X)
@@ -125,6 +129,9 @@ struct op {
         double value; /* SCALE, SOFTCAP, CLAMP */
         struct route route; /* its bias is b {experts} */
         int n_used; /* MATMUL_EXPERTS, COMBINE */
+        struct {
+            int n_heads, first; /* TAKE, JOIN */
+        } part;
     };
 };
 
@@ -185,6 +192,8 @@ void program_softcap(struct program *p, int dst, int src, double cap);
 void program_clamp(struct program *p, int dst, int src, double most);
 void program_route(struct program *p, int dst, int src, const struct tensor *bias, const struct route *route);
 void program_matmul_experts(struct program *p, int dst, int src, int route, const struct tensor *w, const struct tensor *b);
+void program_take(struct program *p, int dst, int src, int n_heads, int first);
+void program_join(struct program *p, int dst, int a, int b, int n_heads);
 void program_combine(struct program *p, int dst, int src, int route);
 void program_tap(struct program *p); /* marks the op just added */
 void program_select(struct program *p, int dst, int src);

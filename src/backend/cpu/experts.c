@@ -53,13 +53,16 @@ void cpu_route(const struct route *route, const float *x, const float *bias, int
 
 /* ---- the products ---- */
 
+/* Choice k of token t; without a choice all experts, one after the other. */
+static int chosen(const struct cpu *c, const struct op *op, int t, int k) { return op->src[1] >= 0 ? (int)cpu_row(c, op->src[1], t)[k] : k; }
+
 void cpu_experts_sort(struct cpu *c, const struct step *s)
 {
     struct cpu_experts *x = &c->experts;
     const int n = cpu_n_tokens(c, s), used = s->op->n_used, count = (int)s->op->w->ne[2];
     memset(x->first, 0, (size_t)(count + 1) * sizeof *x->first);
     for (int t = 0; t < n; t++)
-        for (int k = 0; k < used; k++) x->first[(int)cpu_row(c, s->op->src[1], t)[k] + 1]++;
+        for (int k = 0; k < used; k++) x->first[chosen(c, s->op, t, k) + 1]++;
     x->n_busy = 0;
     for (int e = 0; e < count; e++) {
         if (x->first[e + 1] > 0) x->busy[x->n_busy++] = e;
@@ -68,7 +71,7 @@ void cpu_experts_sort(struct cpu *c, const struct step *s)
     x->n_rows = n * used;
     for (int t = 0; t < n; t++)
         for (int k = 0; k < used; k++) {
-            const int e = (int)cpu_row(c, s->op->src[1], t)[k], at = x->first[e]++; /* runs up to where the next expert begins */
+            const int e = chosen(c, s->op, t, k), at = x->first[e]++; /* runs up to where the next expert begins */
             x->order[at] = t * used + k;
             x->expert[at] = e;
         }
@@ -135,7 +138,7 @@ void cpu_experts_out(struct cpu *c, const struct step *s, int t)
     const int used = s->op->n_used;
     const size_t out = (size_t)s->matmul.out;
     for (int k = 0; k < used; k++) {
-        const int e = (int)cpu_row(c, s->op->src[1], t)[k], want = t * used + k;
+        const int e = chosen(c, s->op, t, k), want = t * used + k;
         int lo = x->first[e], hi = x->first[e + 1] - 1;
         while (lo < hi) {
             const int mid = lo + (hi - lo) / 2;

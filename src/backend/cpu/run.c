@@ -94,6 +94,19 @@ static void token_op(const struct worker *w, const struct step *s, int t)
     case OP_SOFTCAP: k->softcap(dst, x, width, (float)op->value); break;
     case OP_CLAMP: k->clamp(dst, x, width, (float)op->value); break;
     case OP_ROUTE: cpu_route(&op->route, x, s->b, c->program->reg_width[op->src[0]], w->scratch, dst); break;
+    case OP_TAKE: {
+        const int n_heads = op->part.n_heads, n = width / n_heads, step = c->program->reg_width[op->src[0]] / n_heads;
+        for (int h = 0; h < n_heads; h++) memcpy(dst + h * n, x + h * step + op->part.first, (size_t)n * sizeof *dst);
+        break;
+    }
+    case OP_JOIN: {
+        const int n_heads = op->part.n_heads, a = c->program->reg_width[op->src[0]] / n_heads, b = width / n_heads - a;
+        for (int h = 0; h < n_heads; h++) {
+            memcpy(dst + h * (a + b), x + h * a, (size_t)a * sizeof *dst);
+            memcpy(dst + h * (a + b) + a, cpu_row(c, op->src[1], t) + h * b, (size_t)b * sizeof *dst);
+        }
+        break;
+    }
     case OP_COMBINE:
         k->scale(dst, x, width, cpu_row(c, op->src[1], t)[op->n_used]);
         for (int i = 1; i < op->n_used; i++) k->add_scaled(dst, x + (size_t)i * (size_t)width, width, cpu_row(c, op->src[1], t)[op->n_used + i]);

@@ -307,7 +307,7 @@ static void run_matmul_experts(struct ref *r, const struct ref_run *run, const s
             bool decoded = false;
             for (int t = 0; t < run->n; t++)
                 for (int s = 0; s < op->n_used; s++) {
-                    if ((int)row(r, op->src[1], t)[s] != e) continue;
+                    if ((op->src[1] >= 0 ? (int)row(r, op->src[1], t)[s] : s) != e) continue;
                     if (!decoded) ref_decode_row(op->w, (int64_t)e * n_out + o, r->row_w);
                     decoded = true;
                     row(r, op->dst, t)[s * n_out + o] = dot(r->row_w, row(r, op->src[0], t) + s * step, n_in) + (op->b ? r->row_b[o] : 0);
@@ -327,6 +327,24 @@ static void run_combine(struct ref *r, const struct ref_run *run, const struct o
             for (int s = 0; s < op->n_used; s++) y[i] += weight[s] * x[s * n + i];
         }
     }
+}
+
+static void run_take(struct ref *r, const struct ref_run *run, const struct op *op)
+{
+    int n_heads = op->part.n_heads, n = width(r, op->dst) / n_heads, step = width(r, op->src[0]) / n_heads;
+    for (int t = 0; t < run->n; t++)
+        for (int h = 0; h < n_heads; h++)
+            for (int i = 0; i < n; i++) row(r, op->dst, t)[h * n + i] = row(r, op->src[0], t)[h * step + op->part.first + i];
+}
+
+static void run_join(struct ref *r, const struct ref_run *run, const struct op *op)
+{
+    int n_heads = op->part.n_heads, a = width(r, op->src[0]) / n_heads, b = width(r, op->src[1]) / n_heads;
+    for (int t = 0; t < run->n; t++)
+        for (int h = 0; h < n_heads; h++) {
+            for (int i = 0; i < a; i++) row(r, op->dst, t)[h * (a + b) + i] = row(r, op->src[0], t)[h * a + i];
+            for (int i = 0; i < b; i++) row(r, op->dst, t)[h * (a + b) + a + i] = row(r, op->src[1], t)[h * b + i];
+        }
 }
 
 static void run_logits(struct ref *r, const struct ref_run *run, const struct op *op)
@@ -359,6 +377,8 @@ void ref_run_op(struct ref *r, const struct ref_run *run, int i_op)
     case OP_ROUTE: run_route(r, run, op); return;
     case OP_MATMUL_EXPERTS: run_matmul_experts(r, run, op); return;
     case OP_COMBINE: run_combine(r, run, op); return;
+    case OP_TAKE: run_take(r, run, op); return;
+    case OP_JOIN: run_join(r, run, op); return;
     case OP_LOGITS: run_logits(r, run, op); return;
     case OP_SELECT: /* ref_run does it: it changes the batch */
     case OP_N_CODES: return;
