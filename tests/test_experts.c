@@ -1,4 +1,4 @@
-/* layers: cpu ref */
+/* layers: run */
 /* Mixtures of experts on the cpu backend against the reference, for weights of several kinds, all tiers, one token and many: the choice, the
  * products with the chosen matrices, their sum; and products with all matrices of a stack, a head each. */
 #include "cpu_test.h"
