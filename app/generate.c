@@ -1,12 +1,15 @@
 /* The command without a name: continues a prompt and streams the text. Owns what happens while text is being made: output,
  * interruption, statistics. */
-#include "commands.h"
+#include "generate.h"
 
+#include "commands.h"
 #include "input.h"
+#include "interrupt.h"
+#include "option_table.h"
 #include "print.h"
+#include "repl.h"
 
 #include <errno.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
@@ -14,23 +17,7 @@
 
 #define EXIT_INTERRUPTED 130
 
-static volatile sig_atomic_t interrupted;
-
-static void on_interrupt(int signal_number)
-{
-    (void)signal_number;
-    interrupted = 1;
-}
-
-/* The first Ctrl-C ends the text at the next token, a second one the program. */
-static void catch_interrupt(void)
-{
-    struct sigaction action = {.sa_handler = on_interrupt, .sa_flags = (int)SA_RESETHAND};
-    sigemptyset(&action.sa_mask);
-    sigaction(SIGINT, &action, NULL);
-}
-
-static double seconds(void)
+double generate_clock(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -62,7 +49,7 @@ static bool on_progress(void *ctx, size_t done, size_t total)
         fprintf(stderr, "\rprompt: %zu of %zu tokens", done, total);
         o->progress_shown = true;
     }
-    return !interrupted;
+    return !interrupt_seen;
 }
 
 static bool on_text(void *ctx, int32_t token, const char *text, size_t len)
@@ -70,7 +57,7 @@ static bool on_text(void *ctx, int32_t token, const char *text, size_t len)
     struct output *o = ctx;
     clear_progress(o);
     if (token >= 0) {
-        o->last = seconds();
+        o->last = generate_clock();
         if (o->n_tokens == 0) o->first = o->last;
         if (o->print_ids) printf("%s%d", o->n_tokens ? "," : "", (int)token);
         o->n_tokens++;
@@ -83,7 +70,7 @@ static bool on_text(void *ctx, int32_t token, const char *text, size_t len)
         o->write_errno = errno ? errno : EIO;
         return false;
     }
-    return !interrupted;
+    return !interrupt_seen;
 }
 
 /* Ids are data and end in a newline. A text ends as the model ended it, but a terminal gets the newline that its prompt needs. */
@@ -93,7 +80,7 @@ static void end_output(const struct output *o)
     fflush(stdout);
 }
 
-static kg_generate_params generate_params(const struct settings *s, uint64_t seed)
+kg_generate_params generate_params(const struct settings *s, uint64_t seed)
 {
     return (kg_generate_params){
         .max_tokens = (size_t)s->max_tokens,
@@ -112,6 +99,13 @@ static kg_generate_params generate_params(const struct settings *s, uint64_t see
             .seed = seed,
         },
     };
+}
+
+uint64_t generate_seed(const struct settings *s)
+{
+    uint32_t random = 0; /* 32 bits: short enough to be typed again */
+    if (!s->given[OPT_seed] && getentropy(&random, sizeof random) == 0) return random;
+    return s->seed;
 }
 
 static const char *finish_text(kg_finish finish)
@@ -158,11 +152,9 @@ static void print_stats(const struct generation *g, const char *ended_by)
 static int prepare(struct generation *g)
 {
     const struct settings *s = g->s;
-    g->start = seconds();
+    g->start = generate_clock();
     g->output = (struct output){.print_ids = s->print_ids, .at_line_start = true, .progress = !s->no_progress && isatty(STDERR_FILENO)};
-    g->seed = s->seed;
-    uint32_t random = 0; /* 32 bits: short enough to be typed again */
-    if (!s->given[OPT_seed] && getentropy(&random, sizeof random) == 0) g->seed = random;
+    g->seed = generate_seed(s);
     int code = input_open_model(s, &g->model, &g->path);
     if (!code) code = input_prompt(s, kg_model_tokenizer(g->model), NULL, &g->prompt);
     if (code) return code;
@@ -181,10 +173,10 @@ static int generate(struct generation *g)
 {
     kg_generate_params params = generate_params(g->s, g->seed);
     kg_finish finish = KG_FINISH_LENGTH;
-    catch_interrupt();
-    g->loaded = seconds();
+    interrupt_catch(1); /* the first Ctrl-C ends the text at the next token, a second one the program */
+    g->loaded = generate_clock();
     kg_status status = kg_generate(g->session, g->prompt.ids, g->prompt.n, &params, on_text, &g->output, &finish);
-    g->end = seconds();
+    g->end = generate_clock();
     clear_progress(&g->output);
     if (g->output.write_errno) return print_error(EXIT_RUNTIME, "cannot write to standard output: %s", strerror(g->output.write_errno));
     end_output(&g->output);
@@ -195,10 +187,23 @@ static int generate(struct generation *g)
     return 0;
 }
 
+/* Options that only a conversation has. */
+static int check_options(const struct settings *s)
+{
+    static const enum option_id only_chat[] = {OPT_system_prompt, OPT_template_file, OPT_tools, OPT_variables, OPT_load_history, OPT_save_history, OPT_no_auto_save,
+                                               OPT_history_file, OPT_max_history, OPT_show_thinking};
+    for (size_t i = 0; i < sizeof only_chat / sizeof *only_chat; i++)
+        if (s->from[only_chat[i]] == FROM_FLAG) return print_error(EXIT_USAGE, "--%s belongs to a conversation: add --chat", option_table[only_chat[i]].name);
+    return 0;
+}
+
 int command_generate(const struct settings *s)
 {
+    bool prompt = s->prompt || s->prompt_file || s->tokens.v;
+    if (s->chat || (!prompt && isatty(STDIN_FILENO))) return repl_run(s);
     struct generation g = {.s = s};
-    int code = prepare(&g);
+    int code = check_options(s);
+    if (!code) code = prepare(&g);
     if (!code) code = generate(&g);
     input_prompt_free(&g.prompt);
     kg_session_free(&g.session);

@@ -1,0 +1,464 @@
+/* layers: base */
+/* A conversation from outside: drives the real program through a pseudo-terminal, as a person at a keyboard would, with the bundled model. */
+#include <errno.h>
+#include <poll.h>
+#include <pty.h>
+#include <setjmp.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <time.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#define MODEL SOURCE_DIR "/models/stories-q4_k_m.gguf"
+#ifndef KAGARI
+#define KAGARI "kagari"
+#endif
+enum { WAIT_MS = 20000, MOST_ARGS = 40 };
+
+static char home[] = "/tmp/kagari-pty-XXXXXX";
+
+/* A program on a terminal: what it wrote so far, and up to where that has been expected. */
+struct terminal {
+    pid_t pid;
+    int fd;
+    char *text;
+    size_t n, seen;
+};
+
+static void start(struct terminal *t, const char *const *args)
+{
+    struct winsize size = {.ws_row = 24, .ws_col = 100};
+    char *argv[MOST_ARGS] = {(char *)"kagari", (char *)"-m", (char *)MODEL, (char *)"-b", (char *)"cpu", (char *)"-t", (char *)"1", (char *)"--temperature", (char *)"0"};
+    int n = 9;
+    while (args && *args) argv[n++] = (char *)(uintptr_t)*args++;
+    *t = (struct terminal){0};
+    t->pid = forkpty(&t->fd, NULL, NULL, &size);
+    assert_true(t->pid >= 0);
+    if (t->pid == 0) {
+        setenv("HOME", home, 1);
+        setenv("TERM", "xterm", 1);
+        setenv("KAGARI_CONFIG", "/dev/null", 1);
+        setenv("LC_ALL", "C.UTF-8", 1);
+        unsetenv("XDG_STATE_HOME");
+        unsetenv("KAGARI_MODEL");
+        execv(KAGARI, argv);
+        _exit(127);
+    }
+}
+#define START(t, ...) start(t, (const char *const[]){__VA_ARGS__, NULL})
+
+/* Reads what there is within ms; false at the end. */
+static bool receive(struct terminal *t, int ms)
+{
+    struct pollfd in = {.fd = t->fd, .events = POLLIN};
+    if (poll(&in, 1, ms) <= 0) return true;
+    t->text = realloc(t->text, t->n + 4097);
+    ssize_t n = read(t->fd, t->text + t->n, 4096);
+    if (n <= 0) return false;
+    t->n += (size_t)n;
+    t->text[t->n] = 0;
+    return true;
+}
+
+static long now_ms(void)
+{
+    struct timespec s;
+    clock_gettime(CLOCK_MONOTONIC, &s);
+    return s.tv_sec * 1000 + s.tv_nsec / 1000000;
+}
+
+/* Waits until the text appears after what was expected before. Returns the place after it. */
+static const char *expect(struct terminal *t, const char *what)
+{
+    long end = now_ms() + WAIT_MS;
+    bool open = true;
+    for (;;) {
+        char *at = t->text ? memmem(t->text + t->seen, t->n - t->seen, what, strlen(what)) : NULL;
+        if (at) {
+            t->seen = (size_t)(at - t->text) + strlen(what);
+            return t->text + t->seen;
+        }
+        if (!open || now_ms() > end) fail_msg("'%s' did not come; there is: %s", what, t->text ? t->text + t->seen : "");
+        open = receive(t, 50);
+    }
+}
+
+static void type(struct terminal *t, const char *keys) { assert_int_equal(write(t->fd, keys, strlen(keys)), strlen(keys)); }
+
+/* Types at the next prompt. */
+static void tell(struct terminal *t, const char *line)
+{
+    expect(t, "You> ");
+    type(t, line);
+}
+
+/* The exit status, 128 + signal. */
+static int finish(struct terminal *t)
+{
+    int status;
+    while (receive(t, WAIT_MS)) {}
+    waitpid(t->pid, &status, 0);
+    close(t->fd);
+    free(t->text);
+    return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);
+}
+
+static char *in_home(const char *name)
+{
+    static char paths[8][256];
+    static int next;
+    char *path = paths[next++ % 8];
+    snprintf(path, 256, "%s/%s", home, name);
+    return path;
+}
+
+static char *read_file(const char *path)
+{
+    FILE *f = fopen(path, "r");
+    if (!f) return NULL;
+    char *text = calloc(1, 1 << 20);
+    size_t n = fread(text, 1, (1 << 20) - 1, f);
+    text[n] = 0;
+    fclose(f);
+    return text;
+}
+
+static void write_file(const char *path, const char *text)
+{
+    FILE *f = fopen(path, "w");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+static void file_has(const char *path, const char *what)
+{
+    char *text = read_file(path);
+    assert_non_null(text);
+    if (!strstr(text, what)) fail_msg("%s has no '%s': %s", path, what, text);
+    free(text);
+}
+
+/* ---- typing ------------------------------------------------------------------------------------------------------ */
+
+static void test_lines(void **state)
+{
+    (void)state;
+    struct terminal t;
+    char *saved = in_home("lines.json");
+    START(&t, "--max-tokens", "3", "--save-history", saved, "--system-prompt", "All is well.");
+    tell(&t, "Once upon a time\n");
+    expect(&t, "no chat template");
+    expect(&t, "Assistant> ");
+    tell(&t, "one \\\n");
+    expect(&t, "...> ");
+    type(&t, "two\n");
+    tell(&t, "\033[200~pasted\rlines\tof\ntext\033[201~"); /* line ends in what is pasted end nothing */
+    expect(&t, "text");
+    type(&t, "\n");
+    expect(&t, "cut after");
+    tell(&t, "dropped\003");
+    expect(&t, "leaves");
+    tell(&t, "x火犬e\xcc\x81👍\033[D\033[D\033[D\033[D\177\n"); /* four characters back: before 犬; that before it goes */
+    expect(&t, "Assistant> ");
+    tell(&t, "\033[A\033[A\n"); /* history: the pasted lines again */
+    expect(&t, "cut after");
+    tell(&t, "//a slash\n");
+    expect(&t, "Assistant> ");
+    tell(&t, "half a line \004\025\004"); /* Ctrl-D leaves an empty line only */
+    assert_int_equal(finish(&t), 0);
+    file_has(saved, "\"one \\ntwo\"");
+    file_has(saved, "\"pasted\\nlines\\tof\\ntext\"");
+    file_has(saved, "\"x犬e\xcc\x81👍\"");
+    file_has(saved, "\"/a slash\"");
+    file_has(saved, "\"All is well.\"");
+    char *text = read_file(saved);
+    assert_null(strstr(text, "dropped"));
+    assert_null(strstr(text, "half"));
+    free(text);
+    START(&t, "--max-tokens", "3"); /* typed lines are remembered */
+    tell(&t, "\033[A\033[A\033[A"); /* the slash, the pasted lines again, this */
+    expect(&t, "犬");
+    type(&t, "\025\004");
+    assert_int_equal(finish(&t), 0);
+}
+
+static void test_interrupt(void **state)
+{
+    (void)state;
+    struct terminal t;
+    START(&t, "--ignore-eos", "--max-tokens", "100000", "--ctx", "100000");
+    tell(&t, "Once upon a time\n");
+    expect(&t, "Assistant> ");
+    type(&t, "\003");
+    expect(&t, "stopped");
+    tell(&t, "/stats\n");
+    expect(&t, "messages  2");
+    tell(&t, "\004");
+    assert_int_equal(finish(&t), 0);
+}
+
+/* ---- commands ---------------------------------------------------------------------------------------------------- */
+
+static void test_commands(void **state)
+{
+    (void)state;
+    struct terminal t;
+    char line[400], *saved = in_home("commands.json"), *config = in_home("saved.toml");
+    START(&t, "--max-tokens", "2");
+    tell(&t, "Once\n");
+    tell(&t, "/help\n");
+    expect(&t, "/backend");
+    tell(&t, "/h\n");
+    expect(&t, "/exit /quit /q");
+    tell(&t, "/?\n");
+    expect(&t, "/config /cfg");
+    tell(&t, "/sys Be brief.\n");
+    expect(&t, "System prompt: Be brief.");
+    tell(&t, "/backend reference\n");
+    expect(&t, "reference backend");
+    snprintf(line, sizeof line, "/model %s\n", MODEL);
+    tell(&t, line);
+    expect(&t, "reference backend");
+    tell(&t, "/model /nowhere.gguf\n");
+    expect(&t, "Model file not found: /nowhere.gguf");
+    tell(&t, "/backend nonsense\n");
+    expect(&t, "nonsense");
+    tell(&t, "/backend\n");
+    expect(&t, "* reference");
+    tell(&t, "/status\n");
+    expect(&t, "messages  2 and a system prompt"); /* nothing was lost */
+    expect(&t, "memory");
+    snprintf(line, sizeof line, "/save %s\n", saved);
+    tell(&t, line);
+    expect(&t, "Saved in");
+    tell(&t, "/cls\n");
+    expect(&t, "forgotten");
+    tell(&t, "/stats\n");
+    expect(&t, "messages  0 and a system prompt");
+    snprintf(line, sizeof line, "/load %s\n", saved);
+    tell(&t, line);
+    expect(&t, "2 messages of");
+    tell(&t, "/template\n");
+    expect(&t, "no chat template");
+    tell(&t, "/config\n");
+    expect(&t, "max_tokens = 2  # command line");
+    snprintf(line, sizeof line, "/cfg save %s\n", config);
+    tell(&t, line);
+    expect(&t, "Saved in");
+    tell(&t, "/system \"\"\n");
+    expect(&t, "There is no system prompt");
+    tell(&t, "/modle\n");
+    expect(&t, "the nearest is /model");
+    tell(&t, "/q\n");
+    assert_int_equal(finish(&t), 0);
+    file_has(config, "max_tokens = 2");
+    file_has(saved, "Be brief.");
+}
+
+static void test_template(void **state)
+{
+    (void)state;
+    struct terminal t;
+    char *path = in_home("template.jinja");
+    write_file(path, "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[assistant] {% endif %}");
+    START(&t, "--max-tokens", "4", "--template", path);
+    tell(&t, "Once\n");
+    tell(&t, "/t\n");
+    expect(&t, "Chat template off");
+    tell(&t, "/toggle\n");
+    expect(&t, "Chat template on");
+    tell(&t, "/exit\n");
+    assert_int_equal(finish(&t), 0);
+
+    write_file(path, "{{ messages[0].content }}<think>"); /* whatever comes is reasoning */
+    START(&t, "--max-tokens", "4", "--template", path, "--show-thinking");
+    tell(&t, "Once\n");
+    expect(&t, "Thinking: ");
+    tell(&t, "\004");
+    assert_int_equal(finish(&t), 0);
+    START(&t, "--max-tokens", "4", "--template", path);
+    tell(&t, "Once\n");
+    expect(&t, "Assistant> ");
+    const char *from = t.text + t.seen;
+    size_t offset = (size_t)(from - t.text);
+    expect(&t, "cut after --max-tokens");
+    assert_null(memmem(t.text + offset, t.seen - offset, "Thinking", 8));
+    tell(&t, "\004");
+    assert_int_equal(finish(&t), 0);
+}
+
+/* ---- the cache ---------------------------------------------------------------------------------------------------- */
+
+static void read_numbers(struct terminal *t, size_t *prompt, size_t *reused, size_t *computed)
+{
+    tell(t, "/stats\n");
+    const char *at = expect(t, "prompt    ");
+    size_t offset = (size_t)(at - t->text);
+    expect(t, "computed");
+    assert_int_equal(sscanf(t->text + offset, "%zu tokens: %zu reused from the cache, %zu computed", prompt, reused, computed), 3);
+}
+
+static void test_long_conversation(void **state)
+{
+    (void)state;
+    struct terminal t;
+    size_t prompt, reused, computed;
+    char *path = in_home("long.json");
+    FILE *f = fopen(path, "w");
+    fputs("{\"messages\": [{\"role\": \"user\", \"content\": \"", f);
+    for (int i = 0; i < 130; i++) fputs("The fox ran to the old tree. ", f);
+    fputs("\"}, {\"role\": \"assistant\", \"content\": \"It did.\"}]}", f);
+    fclose(f);
+    START(&t, "--max-tokens", "4", "--ctx", "2048", "--load-history", path);
+    tell(&t, "And then?\n");
+    read_numbers(&t, &prompt, &reused, &computed);
+    assert_in_range(prompt, 1000, 1500);
+    tell(&t, "And then?\n");
+    read_numbers(&t, &prompt, &reused, &computed);
+    print_message("second turn: %zu tokens, %zu reused, %zu computed\n", prompt, reused, computed);
+    assert_true(prompt > 1000 && computed < 12 && reused + computed == prompt);
+    tell(&t, "\004");
+    assert_int_equal(finish(&t), 0);
+}
+
+static void test_full_context(void **state)
+{
+    (void)state;
+    struct terminal t;
+    START(&t, "--max-tokens", "16", "--ctx", "64", "--ignore-eos", "--system-prompt", "All is well.");
+    for (int i = 0; i < 4; i++) tell(&t, "The fox ran to the old tree and saw a bird.\n");
+    tell(&t, "/stats\n");
+    expect(&t, "and a system prompt");
+    assert_non_null(strstr(t.text, "no longer shown to the model\r\n"));
+    size_t hidden;
+    assert_int_equal(sscanf(t.text + t.seen, ", %zu of them", &hidden), 1);
+    assert_true(hidden >= 2);
+    char line[600] = "";
+    for (int i = 0; i < 20; i++) strcat(line, "The fox ran to the tree. ");
+    tell(&t, strcat(line, "\n"));
+    expect(&t, "context"); /* one message that is too long: an error, and life goes on */
+    tell(&t, "\004");
+    assert_int_equal(finish(&t), 0);
+}
+
+/* ---- files -------------------------------------------------------------------------------------------------------- */
+
+static void test_signals_save(void **state)
+{
+    (void)state;
+    static const int signals[] = {SIGTERM, SIGHUP};
+    for (size_t i = 0; i < 2; i++) {
+        struct terminal t;
+        char *path = in_home("signal.json");
+        START(&t, "--max-tokens", "2", "--save-history", path);
+        tell(&t, "Once\n");
+        expect(&t, "Assistant> ");
+        expect(&t, "You> ");
+        remove(path);
+        kill(t.pid, signals[i]);
+        assert_int_equal(finish(&t), 128 + signals[i]);
+        file_has(path, "\"Once\"");
+    }
+}
+
+static void test_damaged_files(void **state)
+{
+    (void)state;
+    static const char *const bad[] = {
+        "", "{", "[]", "{\"messages\": 3}", "{\"messages\": [{\"role\": \"user\"}]}", "{\"messages\": [{\"role\": \"king\", \"content\": \"a\"}]}",
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}, {\"role\": \"system\", \"content\": \"a\"}]}", "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}",
+    };
+    struct terminal t;
+    char *path = in_home("bad.json"), line[400];
+    START(&t, "--max-tokens", "2");
+    tell(&t, "Once\n");
+    snprintf(line, sizeof line, "/load %s\n", path);
+    for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
+        write_file(path, bad[i]);
+        tell(&t, line);
+        expect(&t, "kagari:");
+        tell(&t, "/stats\n");
+        expect(&t, "messages  2,");
+    }
+    tell(&t, "\004");
+    assert_int_equal(finish(&t), 0);
+    START(&t, "--load-history", path);
+    expect(&t, "is damaged: line 1");
+    assert_int_equal(finish(&t), 1);
+}
+
+/* Killed at any time: the file is that of before or that of after. */
+static void test_kill(void **state)
+{
+    (void)state;
+    char *path = in_home("kill.json");
+    srand(1);
+    for (int i = 0; i < 12; i++) {
+        int pipes[2];
+        assert_int_equal(pipe(pipes), 0);
+        pid_t pid = fork();
+        if (pid == 0) {
+            dup2(pipes[0], 0);
+            close(pipes[1]);
+            if (!freopen("/dev/null", "w", stdout)) _exit(126);
+            execl(KAGARI, "kagari", "-c", "/dev/null", "-m", MODEL, "-b", "cpu", "-t", "1", "--chat", "--max-tokens", "1", "--log-level", "error", "--save-history", path,
+                  "--load-history", path, (char *)NULL);
+            _exit(127);
+        }
+        close(pipes[0]);
+        for (int k = 0; k < 200; k++)
+            if (write(pipes[1], "Once\n", 5) != 5) break;
+        struct timespec t = {.tv_nsec = (60 + rand() % 150) * 1000000L};
+        nanosleep(&t, NULL);
+        kill(pid, SIGKILL);
+        waitpid(pid, NULL, 0);
+        close(pipes[1]);
+        char *text = read_file(path);
+        size_t n = text ? strlen(text) : 0;
+        if (text) assert_true(n > 20 && text[0] == '{' && strcmp(text + n - 7, "\n  ]\n}\n") == 0);
+        free(text);
+    }
+    file_has(path, "\"Once\"");
+}
+
+static int make_home(void **state)
+{
+    (void)state;
+    signal(SIGPIPE, SIG_IGN);
+    return access(KAGARI, X_OK) == 0 && mkdtemp(home) ? 0 : -1;
+}
+
+static int remove_home(void **state)
+{
+    (void)state;
+    char command[300];
+    snprintf(command, sizeof command, "rm -rf '%s'", home);
+    return system(command);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_lines),
+        cmocka_unit_test(test_interrupt),
+        cmocka_unit_test(test_commands),
+        cmocka_unit_test(test_template),
+        cmocka_unit_test(test_long_conversation),
+        cmocka_unit_test(test_full_context),
+        cmocka_unit_test(test_signals_save),
+        cmocka_unit_test(test_damaged_files),
+        cmocka_unit_test(test_kill),
+    };
+    return cmocka_run_group_tests(tests, make_home, remove_home);
+}
