@@ -95,7 +95,7 @@ int chat_open(struct chat *c, const struct settings *s)
     if (!code && s->system_prompt && !conversation_set_system(&c->talk, s->system_prompt)) code = print_error(EXIT_RUNTIME, "out of memory");
     if (!code) code = open_engine(s, &e);
     if (!code) take_engine(c, &e);
-    return code;
+    return code ? code : input_load_cache(s, c->session);
 }
 
 void chat_close(struct chat *c)

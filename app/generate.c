@@ -128,6 +128,7 @@ struct generation {
     struct prompt prompt;
     struct output output;
     uint64_t seed;
+    size_t n_reused; /* tokens of the prompt that were in the cache */
     double start, loaded, end; /* seconds */
 };
 
@@ -140,7 +141,9 @@ static void print_stats(const struct generation *g, const char *ended_by)
     double to_first = (o->n_tokens ? o->first : g->end) - g->loaded;
     fprintf(stderr, "\nmodel   %s: %s, %d layers, %s backend, loaded in %.3f s\n", g->path, kg_model_arch(g->model), (int)kg_model_n_layers(g->model),
             kg_model_backend(g->model), g->loaded - g->start);
-    fprintf(stderr, "prompt  %zu tokens in %.3f s, %.1f tokens/s\n", g->prompt.n, to_first, per_second((double)g->prompt.n, to_first));
+    fprintf(stderr, "prompt  %zu tokens", g->prompt.n);
+    if (g->n_reused) fprintf(stderr, ", %zu of them from the cache,", g->n_reused);
+    fprintf(stderr, " in %.3f s, %.1f tokens/s\n", to_first, per_second((double)(g->prompt.n - g->n_reused), to_first));
     fprintf(stderr, "text    %zu tokens", o->n_tokens);
     if (o->n_tokens > 1) fprintf(stderr, ", after the first %.1f tokens/s", per_second((double)o->n_tokens - 1, o->last - o->first));
     fprintf(stderr, ", ended by %s\n", ended_by);
@@ -166,7 +169,7 @@ static int prepare(struct generation *g)
     kg_status status = kg_session_new(&g->session, g->model, &params);
     if (status) return print_status(status);
     kg_session_set_progress(g->session, on_progress, &g->output);
-    return 0;
+    return input_load_cache(s, g->session);
 }
 
 static int generate(struct generation *g)
@@ -175,13 +178,17 @@ static int generate(struct generation *g)
     kg_finish finish = KG_FINISH_LENGTH;
     interrupt_catch(1); /* the first Ctrl-C ends the text at the next token, a second one the program */
     g->loaded = generate_clock();
-    kg_status status = kg_generate(g->session, g->prompt.ids, g->prompt.n, &params, on_text, &g->output, &finish);
+    kg_status status = kg_session_sync(g->session, g->prompt.ids, g->prompt.n);
+    g->n_reused = kg_session_get_stats(g->session).n_reused;
+    if (!status) status = kg_generate(g->session, g->prompt.ids, g->prompt.n, &params, on_text, &g->output, &finish);
     g->end = generate_clock();
     clear_progress(&g->output);
     if (g->output.write_errno) return print_error(EXIT_RUNTIME, "cannot write to standard output: %s", strerror(g->output.write_errno));
     end_output(&g->output);
     if (status && status != KG_ERR_ABORTED) return print_status(status);
     if (g->s->stats) print_stats(g, status ? "interruption" : finish_text(finish));
+    int saved = input_save_cache(g->s, g->session);
+    if (saved) return saved;
     if (status) return EXIT_INTERRUPTED;
     if (finish == KG_FINISH_CONTEXT && !g->s->stats) print_note(LEVEL_WARN, "the context is full, the text is cut; --ctx sets its size");
     return 0;

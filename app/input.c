@@ -159,6 +159,19 @@ int input_open_model(const struct settings *s, kg_model **model, const char **pa
     return status ? print_status(status) : 0;
 }
 
+int input_load_cache(const struct settings *s, kg_session *session)
+{
+    if (!s->load_cache) return 0;
+    if (s->save_cache && strcmp(s->load_cache, s->save_cache) == 0 && access(s->load_cache, F_OK) != 0) return 0;
+    return kg_session_load(session, s->load_cache) ? print_error(EXIT_RUNTIME, "%s", kg_error_message()) : 0;
+}
+
+int input_save_cache(const struct settings *s, kg_session *session)
+{
+    if (!s->save_cache || kg_session_get_stats(session).n_tokens == 0) return 0;
+    return kg_session_save(session, s->save_cache) ? print_error(EXIT_RUNTIME, "%s", kg_error_message()) : 0;
+}
+
 /* `what` is for messages. */
 static int read_all(FILE *in, const char *what, char **text, size_t *len)
 {

@@ -12,6 +12,10 @@ int input_model_path(const struct settings *s, const char **path);
 int input_open_model(const struct settings *s, kg_model **model, const char **path);
 int input_model_params(const struct settings *s, kg_model_params *params);
 
+/* --load-cache (a file that is not there yet is fine if it is that of --save-cache too) and --save-cache, if they are given. */
+int input_load_cache(const struct settings *s, kg_session *session);
+int input_save_cache(const struct settings *s, kg_session *session);
+
 /* All of standard input or of a file, malloc'ed, NUL-terminated. */
 int input_read_file(const char *path, char **text, size_t *len);
 int input_read_stdin(char **text, size_t *len);

@@ -194,6 +194,7 @@ int repl_run(const struct settings *s)
         int saved = slash_auto_save(&r.chat);
         if (!code) code = saved;
     }
+    if (r.chat.session && !code) code = input_save_cache(&r.chat.s, r.chat.session);
     line_close(&r.line);
     chat_close(&r.chat);
     if (r.write_errno) return print_error(EXIT_RUNTIME, "cannot write to standard output: %s", strerror(r.write_errno));

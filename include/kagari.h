@@ -244,6 +244,12 @@ KG_API const float *kg_session_logits(const kg_session *session);
 /* The same in float64: only the reference backend has them, others return NULL. */
 KG_API const double *kg_session_logits_f64(const kg_session *session);
 KG_API kg_session_stats kg_session_get_stats(const kg_session *session);
+/* Tokens and cache in a file, for a later session of the same model, backend, kv_type and activations: anything else, a damaged file too, is refused
+ * (KG_ERR_FORMAT, KG_ERR_ARGUMENT) and leaves the session as it was. The file appears or is replaced when it is complete. After load a
+ * sync to a text that begins with the same tokens computes only what follows. Not with adapters, nor with
+ * the hybrid backends: KG_ERR_UNSUPPORTED. */
+KG_API kg_status kg_session_save(kg_session *session, const char *path);
+KG_API kg_status kg_session_load(kg_session *session, const char *path);
 
 /* ---- sampling and generation --------------------------------------------------------------------- */
 

@@ -75,6 +75,10 @@ struct backend {
     kg_status (*kv_reserve)(void *ctx, int n_blocks);
     kg_status (*kv_copy)(void *ctx, int dst_block, int src_block);
     size_t (*kv_block_bytes)(const void *ctx);
+    /* A block's kv_block_bytes bytes out of the cache and into it. What they mean only the same backend knows, for the same program and kv_type. NULL: it has no
+     * such form. */
+    kg_status (*kv_read)(void *ctx, int block, void *out);
+    kg_status (*kv_write)(void *ctx, int block, const void *in);
     kg_status (*run)(void *ctx, const struct batch *batch);
     /* Bound of the relative logits error against float64 that this backend's arithmetic allows for this program. */
     double (*error_bound)(const void *ctx);

@@ -69,6 +69,8 @@ static kg_status open_backend(kg_model *m, const kg_model_params *params)
     };
     KG_TRY(backend_open(m->backend, &m->ctx, &m->model.program, &bp));
     kv_pool_init(&m->kv, m->backend, m->ctx);
+    m->kv_type = bp.kv_type;
+    m->activations = bp.activations;
     return KG_OK;
 }
 

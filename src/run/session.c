@@ -196,3 +196,17 @@ kg_status kg_session_sync(kg_session *s, const int32_t *tokens, size_t n)
     if (status == KG_OK) s->logits_of = n;
     return status;
 }
+
+kg_status session_refill(kg_session *s, const int32_t *tokens, size_t n, kg_status (*fill)(void *ctx, int block), void *ctx)
+{
+    pthread_mutex_lock(&s->model->lock);
+    s->logits_of = 0;
+    s->n_tokens = 0;
+    kv_table_truncate(&s->model->kv, &s->table, 0);
+    kg_status status = kv_table_prepare(&s->model->kv, &s->table, 0, (int64_t)n);
+    for (int i = 0; i < s->table.n && status == KG_OK; i++) status = fill(ctx, s->table.blocks[i]);
+    if (status == KG_OK) status = set_tokens(s, tokens, n);
+    if (status != KG_OK) kv_table_truncate(&s->model->kv, &s->table, 0);
+    pthread_mutex_unlock(&s->model->lock);
+    return status;
+}

@@ -223,6 +223,22 @@ static kg_status cpu_kv_copy(void *ctx, int dst, int src)
     return KG_OK;
 }
 
+static kg_status cpu_kv_read(void *ctx, int block, void *out)
+{
+    struct cpu *c = ctx;
+    if (block < 0 || block >= c->n_kv_blocks) return status_set(KG_ERR_ARGUMENT, "KV block out of range");
+    memcpy(out, c->kv_blocks[block], c->kv_block_bytes);
+    return KG_OK;
+}
+
+static kg_status cpu_kv_write(void *ctx, int block, const void *in)
+{
+    struct cpu *c = ctx;
+    if (block < 0 || block >= c->n_kv_blocks) return status_set(KG_ERR_ARGUMENT, "KV block out of range");
+    memcpy(c->kv_blocks[block], in, c->kv_block_bytes);
+    return KG_OK;
+}
+
 static size_t cpu_kv_block_bytes(const void *ctx) { return ((const struct cpu *)ctx)->kv_block_bytes; }
 
 /* ---- open ---- */
@@ -293,6 +309,8 @@ const struct backend backend_cpu = {
     .kv_reserve = cpu_kv_reserve,
     .kv_copy = cpu_kv_copy,
     .kv_block_bytes = cpu_kv_block_bytes,
+    .kv_read = cpu_kv_read,
+    .kv_write = cpu_kv_write,
     .run = cpu_run,
     .error_bound = cpu_error_bound,
     .meter = &cpu_meter,

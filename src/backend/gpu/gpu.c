@@ -371,6 +371,28 @@ kg_status gpu_kv_copy(void *ctx, int dst, int src)
     return KG_OK;
 }
 
+/* Cache by cache: keys, values, their scales. Exactly one of out and in is not NULL. */
+static kg_status move_block(struct gpu *g, int block, uint8_t *out, const uint8_t *in)
+{
+    size_t at = 0;
+    if (block < 0 || block >= g->n_blocks) return status_set(KG_ERR_ARGUMENT, "%s backend: KV block %d of %d", g->device->name, block, g->n_blocks);
+    for (int i = 0; i < g->program->n_kv; i++) {
+        const struct gpu_kv *kv = &g->kv[i];
+        void *buffers[] = {kv->k, kv->v, kv->k_scale, kv->v_scale};
+        const size_t bytes[] = {kv->k_bytes, kv->v_bytes, kv->k_scale_bytes, kv->v_scale_bytes};
+        for (int b = 0; b < 4; b++) {
+            if (!bytes[b]) continue;
+            if (out) KG_TRY(g->device->download(g->dev, buffers[b], (size_t)block * bytes[b], out + at, bytes[b]));
+            else KG_TRY(g->device->upload(g->dev, buffers[b], (size_t)block * bytes[b], in + at, bytes[b]));
+            at += bytes[b];
+        }
+    }
+    return g->device->sync(g->dev);
+}
+
+kg_status gpu_kv_read(void *ctx, int block, void *out) { return move_block(ctx, block, out, NULL); }
+kg_status gpu_kv_write(void *ctx, int block, const void *in) { return move_block(ctx, block, NULL, in); }
+
 /* ---- open ---- */
 
 static kg_status open_all(struct gpu *g)

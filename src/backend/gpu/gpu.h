@@ -113,10 +113,12 @@ void gpu_close(void *ctx);
 kg_status gpu_kv_reserve(void *ctx, int n_blocks);
 kg_status gpu_kv_copy(void *ctx, int dst_block, int src_block);
 size_t gpu_kv_block_bytes(const void *ctx);
+kg_status gpu_kv_read(void *ctx, int block, void *out);
+kg_status gpu_kv_write(void *ctx, int block, const void *in);
 kg_status gpu_run(void *ctx, const struct batch *batch);
 double gpu_error_bound(const void *ctx);
 #define GPU_BACKEND_FUNCTIONS \
-    .close = gpu_close, .kv_reserve = gpu_kv_reserve, .kv_copy = gpu_kv_copy, .kv_block_bytes = gpu_kv_block_bytes, .run = gpu_run, .error_bound = gpu_error_bound,
+    .close = gpu_close, .kv_reserve = gpu_kv_reserve, .kv_copy = gpu_kv_copy, .kv_block_bytes = gpu_kv_block_bytes, .kv_read = gpu_kv_read, .kv_write = gpu_kv_write, .run = gpu_run, .error_bound = gpu_error_bound,
 
 kg_status gpu_plan(struct gpu *g);            /* program -> steps */
 kg_status gpu_upload_weights(struct gpu *g);

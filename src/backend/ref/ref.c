@@ -142,6 +142,22 @@ static kg_status ref_kv_copy(void *ctx, int dst_block, int src_block)
     return KG_OK;
 }
 
+static kg_status ref_kv_read(void *ctx, int block, void *out)
+{
+    struct ref *r = ctx;
+    if (block < 0 || block >= r->n_blocks) return status_set(KG_ERR_ARGUMENT, "reference backend: KV block %d of %d", block, r->n_blocks);
+    memcpy(out, r->blocks[block], ref_kv_block_bytes(r));
+    return KG_OK;
+}
+
+static kg_status ref_kv_write(void *ctx, int block, const void *in)
+{
+    struct ref *r = ctx;
+    if (block < 0 || block >= r->n_blocks) return status_set(KG_ERR_ARGUMENT, "reference backend: KV block %d of %d", block, r->n_blocks);
+    memcpy(r->blocks[block], in, ref_kv_block_bytes(r));
+    return KG_OK;
+}
+
 static kg_status check_batch(const struct ref *r, const struct batch *batch)
 {
     const struct program *p = r->program;
@@ -204,6 +220,8 @@ const struct backend backend_ref = {
     .kv_reserve = ref_kv_reserve,
     .kv_copy = ref_kv_copy,
     .kv_block_bytes = ref_kv_block_bytes,
+    .kv_read = ref_kv_read,
+    .kv_write = ref_kv_write,
     .run = ref_run,
     .error_bound = ref_error_bound,
 };
