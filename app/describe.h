@@ -6,6 +6,9 @@
 #include "options.h"
 
 void describe_man(FILE *out);  /* a page for man(1) */
-void describe_bash(FILE *out); /* a script for bash */
+/* Scripts that complete commands, options and values. */
+void describe_bash(FILE *out);
+void describe_zsh(FILE *out);
+void describe_fish(FILE *out);
 
 #endif

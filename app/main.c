@@ -20,10 +20,11 @@ const struct command commands[N_COMMANDS] = {
 
 int command_help(const struct settings *s)
 {
+    static void (*const completions[])(FILE *) = {describe_bash, describe_zsh, describe_fish}; /* in the order of options.def */
     if (s->man && s->given[OPT_completions]) return print_error(EXIT_USAGE, "--man and --completions are both given");
     if (s->arg && (s->man || s->given[OPT_completions])) return print_error(EXIT_USAGE, "--man and --completions describe all commands, not one");
     if (s->man) describe_man(stdout);
-    if (s->given[OPT_completions]) describe_bash(stdout);
+    if (s->given[OPT_completions]) completions[s->completions](stdout);
     if (s->man || s->given[OPT_completions]) return 0;
     const struct command *c = options_command(s->arg ? s->arg : "");
     if (!c) return print_error(EXIT_USAGE, "unknown command '%s'; the nearest is '%s'", s->arg, options_nearest_command(s->arg));

@@ -83,6 +83,36 @@ check "a command is completed" [ "$(completed kagari veri)" = verify ]
 check "a choice is completed" [ "$(completed kagari --kv-type q)" = q8_0 ]
 check "a command's option is completed" [ "$(completed kagari verify --kv)" = --kv-type ]
 check "numbers are not" [ -z "$(completed kagari --top-k 1)" ]
+run 0 help --completions zsh; cp "$tmp/out" "$tmp/_kagari"
+if command -v zsh >/dev/null; then
+    completed_zsh() { # what zsh lists for a line
+        zsh -f -c 'zmodload zsh/zpty; zpty z "stty columns 200; zsh -f -i"
+            zpty -w z "autoload -Uz compinit; compinit -D -u; source $1; unsetopt beep; PROMPT=; zstyle \":completion:*\" list-separator =="
+            zpty -w z "bindkey \"^I\" list-choices; print READY"
+            zpty -r -m z l "*READY*READY*"
+            zpty -w -n z "kagari $2"$'"'"'\t'"'"'; sleep 0.6; while zpty -r -t z l; do print -r -- "$l"; done; zpty -d z' - "$tmp/_kagari" "$1" 2>&1
+    }
+    completed_zsh '--kv-type ' >"$tmp/out"; check "zsh lists choices ($(tail -c 200 "$tmp/out"))" grep -q 'f16.*f32.*q8_0' "$tmp/out"
+    completed_zsh 'ver' >"$tmp/out"; check "zsh lists commands" grep -q 'verify' "$tmp/out"
+    completed_zsh 'verify --kv' >"$tmp/out"; check "zsh lists a command's options" grep -qe '--kv-type' "$tmp/out"
+else
+    echo 'cli: no zsh here: its completions are not tried'
+fi
+run 0 help --completions fish; cp "$tmp/out" "$tmp/kagari.fish"
+if command -v fish >/dev/null; then
+    completed_fish() { HOME=$tmp fish --no-config -c 'source $argv[1]; complete -C $argv[2]' "$tmp/kagari.fish" "$1" | cut -f1 | tr '\n' ' '; }
+    check "fish completes a command" [ "$(completed_fish 'kagari veri')" = 'verify ' ]
+    check "fish completes a choice" [ "$(completed_fish 'kagari --kv-type q')" = 'q8_0 ' ]
+    check "fish completes a command's option" [ "$(completed_fish 'kagari verify --kv')" = '--kv-type ' ]
+    check "fish completes no option of another command" [ -z "$(completed_fish 'kagari info --kv')" ]
+else
+    echo 'cli: no fish here: its completions are not tried'
+fi
+for shell in zsh fish; do
+    run 0 help --completions $shell
+    missing=0; for name in $("$kagari" --help | grep -oE -- '^ +(-., )? *--[a-z0-9-]+' | grep -oE -- '--[a-z0-9-]+' | sed 's/^--//' | sort -u); do grep -qE -- "(--| -l )$name( |=|\[|'|,|})" "$tmp/out" || missing=$((missing + 1)); done
+    check "every option is there in $shell (missing: $missing)" [ $missing = 0 ]
+done
 fails 2 'are both given' help --man --completions bash
 fails 2 'describe all commands' help --man info
 fails 2 'are both given' tokenize -m "$model" --ids --pieces x
