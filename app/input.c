@@ -3,6 +3,7 @@
 
 #include "models.h"
 #include "print.h"
+#include "progress.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -142,19 +143,28 @@ int input_model_params(const struct settings *s, kg_model_params *params)
 /* The order of the words in options.def is the order of the library's enums. */
 _Static_assert(KG_KV_F16 == 0 && KG_KV_F32 == 1 && KG_KV_Q8_0 == 2 && KG_ACT_INT8 == 0 && KG_ACT_F32 == 1, "options.def lists these");
 
+static void on_load(void *ctx, uint64_t done, uint64_t total) { progress_show(ctx, done, total); }
+
 int input_open_model(const struct settings *s, kg_model **model, const char **path)
 {
     kg_model_params params;
     int code = input_model_params(s, &params);
     if (!code) code = input_model_path(s, path);
     if (code) return code;
+    struct progress bar;
+    progress_begin(&bar, s, "loading", true, 0);
+    bar.last = bar.start + 0.2; /* small models are there before anyone could read it */
+    params.progress = on_load;
+    params.progress_ctx = &bar;
     kg_status status = kg_model_open(model, *path, &params);
+    progress_end(&bar);
     bool device = status == KG_ERR_DEVICE || status == KG_ERR_MEMORY || status == KG_ERR_UNSUPPORTED;
     if (device && may_fall_back(s, params.backend)) {
         print_note(LEVEL_WARN, "%s; using %s instead", kg_error_message(), s->fallback);
         params.backend = s->fallback;
         status = kg_model_open(model, *path, &params);
     }
+    progress_end(&bar);
     if (!status) print_note(LEVEL_DEBUG, "model %s: %s, %s backend", *path, kg_model_arch(*model), kg_model_backend(*model));
     return status ? print_status(status) : 0;
 }

@@ -182,6 +182,9 @@ typedef struct kg_model_params {
     int gpu_layers;       /* of the hybrid backends: layers on the device; -1 (default): as many as fit */
     const kg_lora *loras; /* [n_loras]: applied one on top of the other, beside the weights as they are; read while the model is opened */
     size_t n_loras;
+    /* Called now and then while weights are made ready, with bytes of the file done and to do; hybrid backends count twice from 0. NULL: none */
+    void (*progress)(void *ctx, uint64_t done, uint64_t total);
+    void *progress_ctx;
 } kg_model_params;
 
 KG_API kg_model_params kg_model_default_params(void);

@@ -15,6 +15,8 @@ struct backend_params {
     int max_batch; /* most tokens per run, >= 1 */
     bool deterministic; /* a token's results have the same bits whatever is in its batch; the others may do it anyway, GPUs then leave faster ways out */
     int gpu_layers; /* of hybrid; -1: as many as fit. Others ignore it */
+    void (*progress)(void *ctx, uint64_t done, uint64_t total); /* bytes of weights made ready, from one thread; NULL: nobody wants to know */
+    void *progress_ctx;
 };
 
 /* One token of a batch. Tokens of one sequence come in order of position and without gaps; a token sees all earlier

@@ -66,6 +66,8 @@ static kg_status open_backend(kg_model *m, const kg_model_params *params)
         .deterministic = params->deterministic,
         .max_batch = MAX_BATCH,
         .gpu_layers = params->gpu_layers,
+        .progress = params->progress,
+        .progress_ctx = params->progress_ctx,
     };
     KG_TRY(backend_open(m->backend, &m->ctx, &m->model.program, &bp));
     kv_pool_init(&m->kv, m->backend, m->ctx);

@@ -36,12 +36,17 @@ static bool is_embedding(const struct program *p, const struct tensor *t)
     return false;
 }
 
-/* Threads pack stripes of every weight, and let go of the file's pages as they are used up. */
+/* Threads pack stripes of every weight, and let go of the file's pages as they are used up. The first one's progress stands for all. */
 static void pack_weights(void *ctx, int i, int n)
 {
     struct cpu *c = ctx;
+    uint64_t done = 0, total = 0;
+    const bool tells = i == 0 && c->params.progress;
+    for (int p = 0; p < c->n_packed; p++) total += c->packed[p].tensor->n_bytes;
     for (int p = 0; p < c->n_packed; p++) {
         const struct cpu_packed *w = &c->packed[p];
+        if (tells) c->params.progress(c->params.progress_ctx, done, total);
+        done += w->tensor->n_bytes;
         int64_t rows = w->tensor->ne[1], panels = (rows + PANEL - 1) / PANEL;
         int64_t row0 = panels * i / n * PANEL, row1 = MIN(panels * (i + 1) / n * PANEL, rows);
         if (row1 <= row0) continue;

@@ -131,7 +131,14 @@ kg_status gpu_upload_weights(struct gpu *g)
         p.message = calloc((size_t)g->params.n_threads, sizeof *p.message);
         if (!p.status || !p.message) status = status_set(KG_ERR_MEMORY, "out of memory");
     }
-    for (int i = 0; status == KG_OK && i < g->n_weights; i++) status = upload_weight(g, &g->weights[i], pool, staging, staging_bytes, &p);
+    uint64_t done = 0, total = 0;
+    for (int i = 0; i < g->n_weights; i++)
+        for (int k = 0; k < g->weights[i].n_parts; k++) total += g->weights[i].parts[k]->n_bytes;
+    for (int i = 0; status == KG_OK && i < g->n_weights; i++) {
+        if (g->params.progress) g->params.progress(g->params.progress_ctx, done, total);
+        status = upload_weight(g, &g->weights[i], pool, staging, staging_bytes, &p);
+        for (int k = 0; k < g->weights[i].n_parts; k++) done += g->weights[i].parts[k]->n_bytes;
+    }
     free(p.status);
     free(p.message);
     pool_free(&pool);
