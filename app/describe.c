@@ -165,7 +165,7 @@ void describe_zsh(FILE *out)
     fputs("#compdef kagari\n# zsh completion for kagari: kagari help --completions zsh >a folder of $fpath/_kagari\n_kagari()\n{\n"
           "    local -a commands\n    local command= state i\n    commands=(\n",
           out);
-    for (size_t i = 0; i < n_commands; i++) {
+    for (size_t i = 0; i < N_COMMANDS; i++) {
         if (!commands[i].name[0]) continue;
         fprintf(out, "        '%s:", commands[i].name);
         zsh_text(commands[i].help, "\\", out);
@@ -174,7 +174,7 @@ void describe_zsh(FILE *out)
     fputs("    )\n    for ((i = 2; i < CURRENT; i++)); do\n"
           "        (( ${commands[(I)${words[i]}:*]} )) && { command=${words[i]}; break; }\n    done\n    case $command in\n",
           out);
-    for (size_t i = 0; i < n_commands; i++) {
+    for (size_t i = 0; i < N_COMMANDS; i++) {
         const struct command *c = &commands[i];
         fprintf(out, "    '%s')\n        _arguments -s -S \\\n", c->name);
         for (size_t k = 0; k < OPT_N; k++)
@@ -217,9 +217,9 @@ void describe_fish(FILE *out)
     fputs("# fish completion for kagari: kagari help --completions fish >~/.config/fish/completions/kagari.fish\nfunction __kagari_no_command\n"
           "    not __fish_seen_subcommand_from",
           out);
-    for (size_t i = 0; i < n_commands; i++) fprintf(out, "%s%s", commands[i].name[0] ? " " : "", commands[i].name);
+    for (size_t i = 0; i < N_COMMANDS; i++) fprintf(out, "%s%s", commands[i].name[0] ? " " : "", commands[i].name);
     fputs("\nend\n", out);
-    for (size_t i = 0; i < n_commands; i++) {
+    for (size_t i = 0; i < N_COMMANDS; i++) {
         const struct command *c = &commands[i];
         if (c->name[0]) {
             fprintf(out, "complete -c kagari -f -n __kagari_no_command -a %s -d ", c->name);

@@ -3,6 +3,7 @@
 
 #include "input.h"
 #include "print.h"
+#include "progress.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -34,7 +35,7 @@ static bool on_step(void *ctx, const kg_quantize_step *step)
 int command_quantize(const struct settings *s)
 {
     if (s->n_args != 3) return print_error(EXIT_USAGE, "kagari quantize needs three arguments: the file, the file to write, and the type");
-    struct show show = {.bar = isatty(STDERR_FILENO) && !isatty(STDOUT_FILENO)};
+    struct show show = {.bar = !s->no_progress && isatty(STDERR_FILENO) && !isatty(STDOUT_FILENO)};
     kg_quantize_params p = {
         .type = s->args[2],
         .imatrix = s->imatrix,
@@ -79,8 +80,7 @@ static int read_text(const char *path, char **text, size_t *len)
 
 static bool on_chunk(void *ctx, size_t done, size_t total)
 {
-    (void)ctx;
-    if (isatty(STDERR_FILENO)) fprintf(stderr, "\r%zu of %zu tokens%s", done, total, done == total ? "\n" : "");
+    progress_show(ctx, done, total);
     return true;
 }
 
@@ -95,9 +95,13 @@ static int measure(const struct settings *s, const char *path, const kg_tokenize
     if (!status) {
         int32_t bos = kg_tokenizer_bos(tok);
         kg_imatrix_params p = {.chunk = (int)s->chunk, .first = n > 0 && bos >= 0 && ids[0] == bos ? bos : -1, .dataset = s->text_file, .progress = on_chunk};
+        struct progress bar;
+        progress_begin(&bar, s, "tokens", false, 0);
+        p.progress_ctx = &bar;
         size_t most = (size_t)s->most_chunks * (size_t)s->chunk;
         if (most > 0 && n > most) n = most;
         status = kg_imatrix(path, &mp, ids, n, &p, s->imatrix_out);
+        progress_end(&bar);
     }
     kg_free(ids);
     return status ? print_status(status) : 0;
