@@ -318,6 +318,32 @@ typedef struct kg_verify_report {
 KG_API kg_status kg_verify(const char *path, const kg_model_params *params, const int32_t *tokens, size_t n, kg_verify_report *out);
 KG_API void kg_verify_report_free(kg_verify_report *report);
 
+/* Error of one operation of the model. a_i is what the backend computes as output of operation i, all tokens together, r_i what the
+ * reference computes, f_i(x) the output of operation i in float64, with the weights of the base file, for the inputs x. */
+typedef struct kg_op_error {
+    int layer;       /* -1: outside the layers */
+    const char *op;  /* "matmul", "attention", ... */
+    char tensor[64]; /* its weights ... */
+    char type[16];   /* ... and their type in the file that is verified; "": it has none */
+    /* ||a_i - f_i(a)|| / ||f_i(a)||: what this operation adds, its inputs being those that the backend gave it. NaN: the backend joins the
+     * operation with a later one, whose error includes it. */
+    double own;
+    double total; /* ||a_i - r_i|| / ||r_i||: with everything that came before; NaN likewise */
+} kg_op_error;
+
+typedef struct kg_ops_report {
+    size_t n_ops;
+    kg_op_error *ops; /* [n_ops], in the order in which they are computed */
+    kg_verify_report whole; /* with a base, logits_bound is NaN: nothing bounds what other weights do */
+} kg_ops_report;
+
+/* kg_verify, operation by operation. base: a file of the same model with better weights, for the reference to use; NULL: path. It takes
+ * longer and, for 8 tokens at a time, 12 bytes for each number that the model computes. progress (may be NULL): tokens done and to do;
+ * false stops (KG_ERR_ABORTED). */
+KG_API kg_status kg_verify_ops(const char *path, const char *base, const kg_model_params *params, const int32_t *tokens, size_t n,
+                               bool (*progress)(void *ctx, size_t done, size_t total), void *ctx, kg_ops_report *out);
+KG_API void kg_ops_report_free(kg_ops_report *report);
+
 /* ---- conversion ----------------------------------------------------------------------------------------- */
 
 /* Writes a GGUF of a Hugging Face folder (or any other model file): tensor names, keys and order of rows as llama.cpp's conversion has them.

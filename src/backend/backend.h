@@ -40,12 +40,15 @@ struct batch {
     /* Row-major [tokens that want logits][n_vocab]. f64 may be NULL; backends that compute in f32 ignore it. */
     float *logits;
     double *logits_f64;
-    /* If not NULL: called after each op with tap set, rows [n][width] of its dst; exactly one of f32 and f64 is not NULL. */
+    /* If not NULL: called after each op with tap set (but not one that the backend joins with a later one), rows [n][width] of its dst; exactly one of f32 and f64 is not NULL. */
     void (*tap)(void *ctx, const struct op *op, int n, int width, const float *f32, const double *f64);
     void *tap_ctx;
     /* If not NULL (only for backends that show inputs): called before each MATMUL, rows [n][width] of its src[0]; as for tap. */
     void (*input)(void *ctx, const struct op *op, int n, int width, const float *f32, const double *f64);
     void *input_ctx;
+    /* If not NULL (only for backends with has_f64): called after each op with tap set; what it leaves in the rows is what later operations see. */
+    void (*patch)(void *ctx, const struct op *op, int n, int width, double *f64);
+    void *patch_ctx;
 };
 
 /* Measures what the machine behind a backend can do at most. */

@@ -76,7 +76,9 @@ static kg_status open_backend(kg_model *m, const kg_model_params *params)
     return KG_OK;
 }
 
-kg_status kg_model_open(kg_model **out, const char *path, const kg_model_params *params)
+kg_status kg_model_open(kg_model **out, const char *path, const kg_model_params *params) { return model_open_with(out, path, params, NULL, NULL); }
+
+kg_status model_open_with(kg_model **out, const char *path, const kg_model_params *params, void (*fn)(void *ctx, struct program *p), void *ctx)
 {
     kg_model_params p = params ? *params : kg_model_default_params();
     if (!out) return status_set(KG_ERR_ARGUMENT, "no place to store the model");
@@ -91,6 +93,7 @@ kg_status kg_model_open(kg_model **out, const char *path, const kg_model_params 
     kg_status status = model_open_adapted(&m->model, path, p.loras, p.n_loras);
     if (status != KG_OK) goto fail;
     status = tokenizer_new(&m->tokenizer, m->model.file);
+    if (status == KG_OK && fn) fn(ctx, &m->model.program);
     if (status == KG_OK) status = open_backend(m, &p);
     if (status != KG_OK) goto fail_named;
     m->has_lock = pthread_mutex_init(&m->lock, NULL) == 0;

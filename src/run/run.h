@@ -44,6 +44,9 @@ struct kg_session {
     void *progress_ctx;
 };
 
+/* kg_model_open, with a look at the program before the backend prepares it; fn may be NULL, and may set taps. */
+kg_status model_open_with(kg_model **out, const char *path, const kg_model_params *params, void (*fn)(void *ctx, struct program *p), void *ctx);
+
 /* KG_ERR_ARGUMENT unless 0 <= tokens[i] < n_vocab for all i. */
 kg_status session_check_tokens(const kg_model *model, const int32_t *tokens, size_t n);
 

@@ -191,7 +191,11 @@ static void token_step(const struct worker *w, const struct step *s, int t)
     }
 }
 
-static bool is_tapped(const struct cpu *c, const struct step *s) { return c->batch->tap && s->code == STEP_OP && s->op->tap; }
+/* The last step of an operation that is to be shown. */
+static bool is_tapped(const struct cpu *c, const struct step *s)
+{
+    return c->batch->tap && (s->code == STEP_OP || s->code == STEP_ATTEND || s->code == STEP_EXPERT_OUT) && s->op->tap;
+}
 
 /* Steps from `first` on that are split by tokens and follow each other without a meeting: token by token through all of them, while
  * its rows are in cache. Returns their number. */

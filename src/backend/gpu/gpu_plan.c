@@ -164,7 +164,8 @@ static int plan_rope(struct gpu *g, int i)
             if (p->ops[j].dst == att->src[0] && !q && att->src[0] != att->src[1]) q = &p->ops[j];
             else if (p->ops[j].dst == att->src[1] && !k) k = &p->ops[j];
             else att = NULL;
-            if (!att || p->ops[j].tap) break;
+            if (p->ops[j].tap) att = NULL; /* it is to be seen by itself */
+            if (!att) break;
         }
     }
     if (att) {

@@ -200,6 +200,7 @@ static kg_status ref_run(void *ctx, const struct batch *batch)
             ref_run_op(r, &run, i);
         }
         if (op->tap && batch->tap) batch->tap(batch->tap_ctx, op, run.n, p->reg_width[op->dst], NULL, r->reg[op->dst]);
+        if (op->tap && batch->patch) batch->patch(batch->patch_ctx, op, run.n, p->reg_width[op->dst], r->reg[op->dst]);
     }
     return KG_OK;
 }
