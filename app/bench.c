@@ -7,6 +7,8 @@
 
 #include "input.h"
 #include "noise.h"
+#include "outfile.h"
+#include "plot.h"
 #include "print.h"
 
 #include <math.h>
@@ -375,7 +377,7 @@ enum { MOST_NUMBERS = 40 };
 static size_t list_numbers(const struct bench *b, struct number out[MOST_NUMBERS])
 {
     const struct settings *s = b->s;
-    struct spread p = rates(b, PROMPT), g = rates(b, GENERATION);
+    struct spread p = rates(b, PROMPT), g = rates(b, GENERATION), ps = shares(b, PROMPT), gs = shares(b, GENERATION);
     kg_limits l = median_limits(b);
     const struct number all[] = {
         {"threads", b->params.n_threads},
@@ -386,11 +388,15 @@ static size_t list_numbers(const struct bench *b, struct number out[MOST_NUMBERS
         {"prompt_tok_s", p.median},
         {"prompt_tok_s_min", p.least},
         {"prompt_tok_s_max", p.most},
-        {"prompt_share", shares(b, PROMPT).median},
+        {"prompt_share", ps.median},
+        {"prompt_share_min", ps.least},
+        {"prompt_share_max", ps.most},
         {"generation_tok_s", g.median},
         {"generation_tok_s_min", g.least},
         {"generation_tok_s_max", g.most},
-        {"generation_share", shares(b, GENERATION).median},
+        {"generation_share", gs.median},
+        {"generation_share_min", gs.least},
+        {"generation_share_max", gs.most},
         {"read_gb_s", l.read_gb_s},
         {"int8_tops", l.int8_tops},
         {"f32_tflops", l.f32_tflops},
@@ -485,6 +491,36 @@ static void print_csv_report(const struct bench *b)
     printf("%s\n", b->bit_identical ? "true" : "false");
 }
 
+/* The share of the limit that both kinds of runs reached, or their rates where the backend has no limits. */
+static int write_plot(const struct bench *b)
+{
+    char labels[N_KINDS][48], notes[N_KINDS][64], title[320], subtitle[160];
+    double median[N_KINDS], least[N_KINDS], most[N_KINDS];
+    for (int k = 0; k < N_KINDS; k++) {
+        struct spread rate = rates(b, (enum kind)k), x = b->n_limits > 0 ? shares(b, (enum kind)k) : rate;
+        median[k] = x.median, least[k] = x.least, most[k] = x.most;
+        if (k == PROMPT) snprintf(labels[k], sizeof labels[k], "prompt of %lld", (long long)b->s->prompt_tokens);
+        else snprintf(labels[k], sizeof labels[k], "generation of %lld", (long long)b->s->generate_tokens);
+        if (b->n_limits > 0) snprintf(notes[k], sizeof notes[k], "%.1f %%, %.4g tokens/s", 100 * x.median, rate.median);
+        else snprintf(notes[k], sizeof notes[k], "%.4g tokens/s", rate.median);
+    }
+    const char *label[N_KINDS] = {labels[0], labels[1]}, *note[N_KINDS] = {notes[0], notes[1]}, *name = strrchr(b->name, '/');
+    snprintf(title, sizeof title, "%.200s, %s, %s backend, %d threads", name ? name + 1 : b->name, b->type, b->params.backend, b->params.n_threads);
+    snprintf(subtitle, sizeof subtitle, "Median, lowest and highest of %lld runs; prompt: share of the %s peak, generation: of the read bandwidth", (long long)b->s->runs, arithmetic(b));
+    struct plot_series s = {.name = "", .y = median, .low = least, .high = most, .n = N_KINDS};
+    struct plot p = {.title = title, .subtitle = subtitle, .y_label = "share of the machine's limit, measured just before and after each run", .percent = b->n_limits > 0,
+                     .labels = label, .n_labels = N_KINDS, .notes = note, .series = &s, .n_series = 1};
+    if (!b->n_limits) {
+        snprintf(subtitle, sizeof subtitle, "Median, lowest and highest of %lld runs", (long long)b->s->runs);
+        p.y_label = "tokens/s";
+    }
+    struct outfile out;
+    int code = outfile_open(&out, b->s->plot);
+    if (code) return code;
+    plot_svg(out.f, &p);
+    return outfile_close(&out, 0);
+}
+
 static bool for_people(const struct bench *b) { return !b->s->json && !b->s->csv; }
 
 static void print_start(const struct bench *b)
@@ -550,6 +586,7 @@ static int check_settings(const struct settings *s)
     if (s->from[OPT_model] == FROM_FLAG && s->given[OPT_shape]) return print_error(EXIT_USAGE, "--model and --shape are both given: what is measured is a file or noise");
     if (s->given[OPT_type] && !s->given[OPT_shape]) return print_error(EXIT_USAGE, "--type is the type of a model of noise: it needs --shape");
     if (s->noise_out && !s->given[OPT_shape]) return print_error(EXIT_USAGE, "--out writes a model of noise: it needs --shape");
+    if (s->noise_out && s->plot) return print_error(EXIT_USAGE, "--out measures nothing: there is nothing for --plot");
     if (s->json && s->csv) return print_error(EXIT_USAGE, "--json and --csv are both given: the report can be only one");
     return 0;
 }
@@ -644,6 +681,7 @@ int command_bench(const struct settings *s)
         if (s->json) print_json_report(&b);
         else if (s->csv) print_csv_report(&b);
         else print_summary(&b);
+        if (s->plot) code = write_plot(&b);
     }
     release(&b);
     return code;

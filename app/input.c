@@ -58,6 +58,19 @@ int input_model_path(const struct settings *s, const char **path)
     return 0;
 }
 
+int input_other_model(const struct settings *s, const char *name, char **path)
+{
+    *path = NULL;
+    if (access(name, F_OK) != 0) {
+        int code = models_find(s, name, path);
+        if (code) return code;
+        if (!*path) return print_error(EXIT_RUNTIME, "Model file not found: %s", name);
+        return 0;
+    }
+    *path = strdup(name);
+    return *path ? 0 : print_error(EXIT_RUNTIME, "out of memory");
+}
+
 /* A backend that was not asked for on the command line may be replaced. */
 static bool may_fall_back(const struct settings *s, const char *backend)
 {

@@ -10,6 +10,8 @@
 int input_model_path(const struct settings *s, const char **path);
 /* Checks that this build has the backend, and opens the model with it. */
 int input_open_model(const struct settings *s, kg_model **model, const char **path);
+/* The path, malloc'ed, of another model file: that path, or a name in the models directory. */
+int input_other_model(const struct settings *s, const char *name, char **path);
 int input_model_params(const struct settings *s, kg_model_params *params);
 
 /* --load-cache (a file that is not there yet is fine if it is that of --save-cache too) and --save-cache, if they are given. */

@@ -23,8 +23,9 @@ enum {
 #include "commands.def"
 #undef COMMAND
     EVERYTHING = (int)((1u << N_COMMANDS) - 1),
+    MEASURES = IMATRIX | BENCH | PERPLEXITY,
     USES_BACKEND = GENERATE | LOGITS | VERIFY | EMBED,
-    USES_MODEL = USES_BACKEND | IMATRIX | INFO | TOKENIZE | BENCH | TEMPLATE,
+    USES_MODEL = USES_BACKEND | MEASURES | INFO | TOKENIZE | TEMPLATE,
 };
 
 _Static_assert(N_COMMANDS < 31, "a set of commands is an int");

@@ -3,8 +3,11 @@
 
 #include "input.h"
 #include "print.h"
+#include "progress.h"
+#include "report.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define VERIFY_TEXT "Once upon a time there was a poor woodcutter who lived with his wife and his two children at the edge of a great forest."
@@ -57,17 +60,51 @@ int command_logits(const struct settings *s)
 
 /* ---- verify --------------------------------------------------------------------------------------------------- */
 
-static int print_report(const kg_verify_report *r, const char *path, const char *backend)
+static int print_verdict(const kg_verify_report *r, const char *path, const char *base, const char *backend)
 {
-    printf("%s: %s backend against float64, %zu tokens\n\n", path, backend, r->n_tokens);
-    printf("after layer   relative error\n");
+    printf("%s: %s backend against float64", path, backend);
+    if (base) printf(" of %s", base);
+    printf(", %zu tokens\n\nafter layer   relative error\n", r->n_tokens);
     for (int i = 0; i < r->n_layers; i++) printf("%11d   %.3e\n", i, r->layer_error[i]);
-    bool good = r->logits_error <= r->logits_bound; /* false for NaN */
-    printf("     logits   %.3e   bound %.3e   %s\n\n", r->logits_error, r->logits_bound, good ? "ok" : "BEYOND THE BOUND");
+    bool good = base || r->logits_error <= r->logits_bound; /* false for NaN */
+    if (base) printf("     logits   %.3e\n\n", r->logits_error);
+    else printf("     logits   %.3e   bound %.3e   %s\n\n", r->logits_error, r->logits_bound, good ? "ok" : "BEYOND THE BOUND");
     printf("largest difference of one logit       %.3e\n", r->worst_logit);
     printf("tokens with the same most likely next %.1f %%\n", 100 * r->same_top);
     if (good) return 0;
     return print_error(EXIT_RUNTIME, "%s: the logits of the %s backend are off by %.3e, beyond the bound %.3e", path, backend, r->logits_error, r->logits_bound);
+}
+
+static bool on_tokens(void *ctx, size_t done, size_t total)
+{
+    progress_show(ctx, done, total);
+    return true;
+}
+
+/* Operation by operation, with --report or --base. */
+static int verify_ops(const struct settings *s, const char *path, const kg_model_params *params, const struct prompt *prompt)
+{
+    char *base = NULL;
+    int code = s->base ? input_other_model(s, s->base, &base) : 0;
+    if (code) return code;
+    kg_ops_report ops = {0};
+    struct progress progress;
+    progress_begin(&progress, s, "verify", false, 0);
+    kg_status status = kg_verify_ops(path, base, params, prompt->ids, prompt->n, on_tokens, &progress, &ops);
+    progress_end(&progress);
+    if (status) code = print_status(status);
+    if (!code && s->report) {
+        static const char *const kv_names[] = {"f16", "f32", "q8_0"}, *const activation_names[] = {"int8", "f32"}; /* the order is options.def's */
+        struct report page = {.path = path, .base = base, .backend = params->backend, .ops = &ops};
+        page.kv_type = kv_names[params->kv_type];
+        page.activations = activation_names[params->activations];
+        page.text = s->tokens.v ? NULL : s->prompt ? s->prompt : s->prompt_file ? s->prompt_file : VERIFY_TEXT;
+        code = report_write(s->report, &page);
+    }
+    if (!code) code = print_verdict(&ops.whole, path, base, params->backend);
+    kg_ops_report_free(&ops);
+    free(base);
+    return code;
 }
 
 static int verify(const struct settings *s, const char *path, const struct prompt *prompt)
@@ -75,9 +112,10 @@ static int verify(const struct settings *s, const char *path, const struct promp
     kg_model_params params;
     int code = input_model_params(s, &params);
     if (code) return code;
+    if (s->report || s->base) return verify_ops(s, path, &params, prompt);
     kg_verify_report report = {0};
     kg_status status = kg_verify(path, &params, prompt->ids, prompt->n, &report);
-    code = status ? print_status(status) : print_report(&report, path, params.backend);
+    code = status ? print_status(status) : print_verdict(&report, path, NULL, params.backend);
     kg_verify_report_free(&report);
     return code;
 }
