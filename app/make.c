@@ -89,7 +89,6 @@ static int measure(const struct settings *s, const char *path, const kg_tokenize
     kg_model_params mp;
     int32_t *ids = NULL;
     size_t n = 0;
-    struct progress progress;
     int code = input_model_params(s, &mp);
     if (code) return code;
     kg_status status = kg_tokenize(tok, text, len, KG_TOKENIZE_BOS, &ids, &n);
