@@ -356,7 +356,7 @@ static void print_result(const struct download *d)
     const char *first = d->files.v[d->chosen[0]].path;
     bool folder = !ends_with(first, ".gguf");
     printf("%s%s%s\n", d->folder, folder ? "" : "/", folder ? "" : d->s->output_dir ? base_name(first) : first);
-    if (!folder && d->n_chosen > 1) print_note(LEVEL_INFO, "these are %zu files of one model: kagari merge makes one of them, which can be run", d->n_chosen);
+    if (!folder && d->n_chosen > 1) print_note(LEVEL_INFO, "these are %zu files of one model, which the first opens; kagari merge makes one of them", d->n_chosen);
 }
 
 int command_download(const struct settings *s)
