@@ -12,6 +12,8 @@ struct gpu_info {
     int matvec_waves;  /* waves of a group that computes a matvec */
     int attend_waves;  /* most waves of a group of the attention, up to 32 */
     int mv_groups;     /* groups of a matvec per core that run at the same time */
+    int stream_waves;  /* of a matmul with streams: copies to shared memory beside everything else, STREAM_ROOM of it for a group; 0: it has none */
+    bool attend_one;   /* one token's attention by a kernel of its own: measured on CUDA only */
     bool flash;        /* it has matrix operations on registers */
     bool gemm;         /* it has a library for products of matrices */
     bool fuses;        /* a token alone is prepared by the groups of its matvecs and of its attention, which saves launches; else by kernels of their own */
@@ -21,7 +23,7 @@ struct gpu_launch {
     void *kernel;
     unsigned grid[2], threads; /* groups in x and y, threads of a group */
     const void *params;
-    size_t params_bytes;
+    size_t params_bytes, shared_bytes; /* shared_bytes: beyond what the kernel declares */
     void *buffers[12]; /* every one a buffer of this device */
     int n_buffers;
     bool overlap; /* may start while the launch before still runs: START() in the kernel waits for it */

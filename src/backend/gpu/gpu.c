@@ -234,7 +234,12 @@ static kg_status pack_kernels(struct gpu *g, struct gpu_weight *w)
         snprintf(name, sizeof name, "%s_%s", list[i].base, w->pack->name);
         KG_TRY(g->device->kernel(g->dev, module, name, list[i].kernel));
     }
-    return KG_OK;
+    if (!g->info.stream_waves) return KG_OK;
+    snprintf(module, sizeof module, "stream_%s", w->pack->name);
+    snprintf(name, sizeof name, "ms_f32_%s", w->pack->name);
+    KG_TRY(g->device->kernel(g->dev, module, name, &w->ms_f32));
+    snprintf(name, sizeof name, "ms_i8_%s", w->pack->name);
+    return w->pack->code > 8 ? KG_OK : g->device->kernel(g->dev, module, name, &w->ms_i8);
 }
 
 static kg_status find_kernels(struct gpu *g)
@@ -252,6 +257,11 @@ static kg_status find_kernels(struct gpu *g)
     for (size_t i = 0; i < COUNT_OF(attend); i++) {
         snprintf(name, sizeof name, "%s_%s", attend[i].name, kv);
         KG_TRY(g->device->kernel(g->dev, module, name, attend[i].kernel));
+    }
+    if (g->info.attend_one) {
+        snprintf(module, sizeof module, "one_%s", kv);
+        snprintf(name, sizeof name, "attend_one_%s", kv);
+        KG_TRY(g->device->kernel(g->dev, module, name, &g->attend_one));
     }
     if (g->info.flash && g->params.kv_type == KG_KV_F16 && g->params.activations == KG_ACT_INT8) { /* queries and weights of values become halves */
         KG_TRY(g->device->kernel(g->dev, "flash_64", "flash_64", &g->flash_64));
@@ -406,7 +416,8 @@ static kg_status open_all(struct gpu *g)
 {
     KG_TRY(gpu_plan(g)); /* before the device: what cannot run is refused without one */
     KG_TRY(g->device->open(&g->dev, &g->info));
-    if (g->params.deterministic) g->info.fuses = g->info.flash = g->info.gemm = false; /* one way for any number of tokens */
+    if (g->params.deterministic) g->info.stream_waves = 0;
+    if (g->params.deterministic) g->info.attend_one = g->info.fuses = g->info.flash = g->info.gemm = false; /* one way for any number of tokens */
     KG_TRY(gpu_buffer(g, &g->none, 64));
     KG_TRY(find_kernels(g));
     KG_TRY(kv_layout(g));

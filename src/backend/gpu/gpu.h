@@ -34,7 +34,8 @@ struct gpu_weight {
     RowP row;
     int64_t rows;
     void *buffer;
-    void *mv1, *mv2, *mv1_i8, *mv1r4_i8, *mv4_i8, *mm_f16, *mm_f32, *embed, *halves; /* kernels */
+    void *kept; /* as halves, with those of the steps that read the same activations; NULL: decoded each time */
+    void *mv1, *mv2, *mv1_i8, *mv1r4_i8, *mv4_i8, *mm_f16, *mm_f32, *embed, *halves, *ms_i8, *ms_f32; /* kernels */
 };
 
 /* ---- steps: the program with neighbouring operations joined ---- */
@@ -93,9 +94,10 @@ struct gpu {
     uint32_t *batch_host;
     size_t batch_words;
     void *acts, *act_scale, *normed; /* prepared activations of max_batch tokens; f32 after a norm */
+    bool keeps_halves;
     void *halves, *sums, *next_scale; /* products by the device's library: a slice of weights, what comes out, the next matmul's act_scale */
     void *part;           /* attention in splits */
-    void *norm, *act_i8, *act_f16, *mm_end, *act, *glu, *add, *value, *gate, *norm_heads, *select, *rope, *attend, *merge, *flash_64, *flash_128; /* kernels */
+    void *norm, *act_i8, *act_f16, *mm_end, *act, *glu, *add, *value, *gate, *norm_heads, *select, *rope, *attend, *attend_one, *merge, *flash_64, *flash_128; /* kernels */
     void **buffers;       /* [n_buffers] all that close frees, but for the cache's and the batch's */
     int n_buffers, cap_buffers;
     struct gpu_recording {

@@ -1,5 +1,5 @@
-/* Matmuls of many tokens where the device has a library for them: weights become halves in memory that all matmuls share, a slice of rows at a
- * time (halves in the file go as they are), the library multiplies, and one kernel does what is left of the matmul and makes the token ready for
+/* Matmuls of many tokens where the device has a library for them: weights become halves, in memory that all matmuls share, a slice of rows at a
+ * time (halves in the file go as they are; on a device with room to spare all stay, from the first prompt on), the library multiplies, and one kernel does what is left of the matmul and makes the token ready for
  * the next. Matmuls that read the same activations are one product. */
 #include "backend/gpu/gpu_run.h"
 
@@ -18,7 +18,7 @@ static int64_t slice_rows(const struct gpu_weight *w) { return MIN(w->rows, MAX(
 
 kg_status gpu_product_memory(struct gpu *g)
 {
-    size_t halves = 0, sums = 0;
+    size_t halves = 0, sums = 0, whole = 0;
     if (!g->info.gemm) return KG_OK;
     for (int i = 0; i < g->n_steps; i++) {
         const struct gpu_step *s = &g->steps[i];
@@ -27,9 +27,11 @@ kg_status gpu_product_memory(struct gpu *g)
         for (int k = i; k < g->n_steps && (k == i || g->steps[k].same_acts); k++) all += (size_t)g->steps[k].weight->rows;
         if (all * half_row(s->weight) <= SLICE_BYTES) rows = MAX(rows, all);
         halves = MAX(halves, is_plain(s->weight) ? 0 : rows * half_row(s->weight));
+        whole += is_plain(s->weight) || rows < (size_t)s->weight->rows ? 0 : (size_t)s->weight->rows * half_row(s->weight);
         sums = MAX(sums, rows * (size_t)g->params.max_batch * sizeof(float));
     }
     if (!sums) return KG_OK;
+    g->keeps_halves = whole <= g->info.memory / 4;
     KG_TRY(gpu_buffer(g, &g->halves, MAX(halves, (size_t)64)));
     KG_TRY(gpu_buffer(g, &g->next_scale, (size_t)g->params.max_batch * sizeof(float)));
     return gpu_buffer(g, &g->sums, sums);
@@ -65,19 +67,26 @@ static kg_status end_product(struct gpu_run *r, const struct gpu_step *s, const 
     return KG_OK;
 }
 
-static kg_status decode(struct gpu_run *r, const struct gpu_weight *w, int64_t row0, int64_t rows, int64_t to_row)
+static kg_status decode(struct gpu_run *r, const struct gpu_weight *w, int64_t row0, int64_t rows, void *to, int64_t to_row)
 {
     struct gpu *g = r->g;
     HalvesP h = {.w = w->row, .row0 = (uint)row0, .rows = (uint)rows, .to = (uint)to_row};
     const unsigned threads = MIN(256u, (unsigned)g->info.matvec_waves * 32);
-    return LAUNCH(g, w->halves, ceil_div(h.rows * w->row.n_units, threads), 1, threads, h, w->buffer, g->halves);
+    return LAUNCH(g, w->halves, ceil_div(h.rows * w->row.n_units, threads), 1, threads, h, w->buffer, to);
 }
 
-static kg_status multiply(struct gpu_run *r, const struct gpu_weight *w, int64_t row0, int64_t rows)
+/* Room for the halves of n steps' weights that stay. What the device refuses is decoded each time, as before. */
+static void keep(struct gpu *g, struct gpu_weight *w, int64_t rows)
+{
+    if (!g->keeps_halves || w->kept) return;
+    if (gpu_buffer(g, &w->kept, (size_t)rows * half_row(w)) != KG_OK) g->keeps_halves = false;
+}
+
+static kg_status multiply(struct gpu_run *r, const struct gpu_weight *w, const void *halves, int64_t row0, int64_t rows)
 {
     struct gpu *g = r->g;
     const int units = (int)w->row.n_units;
-    struct gpu_gemm m = {.w = is_plain(w) ? w->buffer : g->halves, .x = g->acts, .y = g->sums, .rows = (int)rows, .n = r->n, .n_in = units * 32, .w_ld = units * 32, .x_ld = units * 32, .y_ld = (int)rows};
+    struct gpu_gemm m = {.w = is_plain(w) ? w->buffer : halves, .x = g->acts, .y = g->sums, .rows = (int)rows, .n = r->n, .n_in = units * 32, .w_ld = units * 32, .x_ld = units * 32, .y_ld = (int)rows};
     if (is_plain(w)) {
         m.w_offset = (size_t)row0 * w->row.row_bytes;
         m.w_ld = (int)w->row.row_bytes / 2;
@@ -98,22 +107,26 @@ kg_status gpu_product(struct gpu_run *r, const struct gpu_step *s, MatP p)
     r->acts_ready = false;
     int n = 1;
     int64_t all = w->rows, col = 0, step = slice_rows(w);
-    while (!r->batch->tap && !is_plain(w) && s + n < g->steps + g->n_steps && s[n].same_acts && !is_plain(s[n].weight)) all += s[n++].weight->rows;
-    if (n > 1 && (size_t)all * half_row(w) <= SLICE_BYTES) {
-        for (int k = 0; k < n; col += s[k++].weight->rows) KG_TRY(decode(r, s[k].weight, 0, s[k].weight->rows, col));
-        KG_TRY(multiply(r, w, 0, all));
+    while (!is_plain(w) && s + n < g->steps + g->n_steps && s[n].same_acts && !is_plain(s[n].weight)) all += s[n++].weight->rows;
+    if (r->batch->tap || (size_t)all * half_row(w) > SLICE_BYTES) n = 1; /* every step by itself */
+    if (n > 1 || (!r->batch->tap && !is_plain(w) && step >= w->rows)) {
+        const bool decoded = w->kept;
+        if (n == 1) all = w->rows;
+        keep(g, s->weight, all);
+        for (int k = 0; k < n && !decoded; col += s[k++].weight->rows) KG_TRY(decode(r, s[k].weight, 0, s[k].weight->rows, w->kept ? w->kept : g->halves, col));
+        KG_TRY(multiply(r, w, w->kept ? w->kept : g->halves, 0, all));
         col = 0;
         for (int k = 0; k < n; col += s[k++].weight->rows) {
             MatP pk = gpu_mat_params(r, &s[k]);
-            KG_TRY(end_product(r, &s[k], &pk, 0, s[k].weight->rows, col, all, NULL));
+            KG_TRY(end_product(r, &s[k], &pk, 0, s[k].weight->rows, col, all, n == 1 ? next_of(r, s) : NULL));
         }
         r->taken = n - 1;
         return KG_OK;
     }
     for (int64_t row0 = 0; row0 < w->rows; row0 += step) {
         int64_t rows = MIN(step, w->rows - row0);
-        if (!is_plain(w)) KG_TRY(decode(r, w, row0, rows, 0));
-        KG_TRY(multiply(r, w, row0, rows));
+        if (!is_plain(w)) KG_TRY(decode(r, w, row0, rows, g->halves, 0));
+        KG_TRY(multiply(r, w, g->halves, row0, rows));
         KG_TRY(end_product(r, s, &p, row0, rows, 0, rows, step >= w->rows ? next_of(r, s) : NULL));
     }
     return KG_OK;

@@ -1,16 +1,17 @@
 /* One batch: its tokens go to the device in one block, then a launch per step, then the logits come back. A single token's launches are
  * recorded and replayed. */
 #include "backend/gpu/gpu_run.h"
+#include "backend/gpu/kernels/tune.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 
 /* ---- launches ---- */
 
-kg_status gpu_launch(struct gpu *g, void *kernel, unsigned x, unsigned y, unsigned threads, const void *params, size_t params_bytes,
-                     void *const *buffers, int n_buffers)
+kg_status gpu_launch(struct gpu *g, void *kernel, unsigned x, unsigned y, unsigned threads, size_t shared_bytes, const void *params,
+                     size_t params_bytes, void *const *buffers, int n_buffers)
 {
-    struct gpu_launch l = {.kernel = kernel, .grid = {x, y}, .threads = threads, .params = params, .params_bytes = params_bytes, .n_buffers = n_buffers, .overlap = g->overlap};
+    struct gpu_launch l = {.kernel = kernel, .grid = {x, y}, .threads = threads, .params = params, .params_bytes = params_bytes, .shared_bytes = shared_bytes, .n_buffers = n_buffers, .overlap = g->overlap};
     for (int i = 0; i < n_buffers; i++) l.buffers[i] = buffers[i] ? buffers[i] : g->none;
     return g->device->launch(g->dev, &l);
 }
@@ -55,8 +56,6 @@ static kg_status run_norm_heads(const struct gpu_run *r, const struct gpu_step *
 
 /* ---- matmul ---- */
 
-enum { MV_UNITS = 512, MV_F32_UNITS = 240 }; /* as in kernels/tune.h and module_pack.h */
-
 MatP gpu_mat_params(const struct gpu_run *r, const struct gpu_step *s)
 {
     const struct gpu *g = r->g;
@@ -87,6 +86,31 @@ static kg_status run_matvec(const struct gpu_run *r, const struct gpu_step *s, M
                   reg_buffer(g, s->res), reg_buffer(g, s->dst[0]), reg_buffer(g, s->dst[1]), reg_buffer(g, s->dst[2]));
 }
 
+/* One token, its weights as streams. False: a row, or the token, is too long for the shared memory. */
+static bool plan_streams(const struct gpu *g, const struct gpu_step *s, bool int8, MatP *p)
+{
+    enum { STREAM_SLOTS = 4 };
+    const size_t room = STREAM_ROOM, token = ROUND_UP((size_t)p->w.n_units * (int8 ? 40 : 128), (size_t)128), row = p->w.row_bytes;
+    if (!g->info.stream_waves || token >= room) return false;
+    for (p->waves = (uint)g->info.stream_waves; p->waves >= 1; p->waves /= 2) {
+        const size_t each = (room - token) / p->waves / 128 * 128;
+        p->n_groups = (uint)g->info.n_cores;
+        p->bundle = s->weight->glu || (p->rows % 2 == 0 && p->rows >= 4 * p->waves * p->n_groups && 2 * row <= each) ? 2 : 1;
+        p->slots = (uint)MIN(each / (p->bundle * row), (size_t)STREAM_SLOTS);
+        p->ring = (uint)ROUND_UP(p->slots * p->bundle * row, (size_t)128);
+        if (p->slots > 0) return true;
+    }
+    return false;
+}
+
+static kg_status run_streams(const struct gpu_run *r, const struct gpu_step *s, const MatP *p, bool int8)
+{
+    struct gpu *g = r->g;
+    const size_t shared = (size_t)p->waves * p->ring + ROUND_UP((size_t)p->w.n_units * (int8 ? 40 : 128), (size_t)128);
+    return LAUNCH_ROOM(g, int8 ? s->weight->ms_i8 : s->weight->ms_f32, p->n_groups, 1, p->waves * 32, shared, *p, s->weight->buffer, g->regs[s->src].buffer, s->norm_w,
+                       s->norm_b, s->bias, reg_buffer(g, s->res), reg_buffer(g, s->dst[0]), reg_buffer(g, s->dst[1]), reg_buffer(g, s->dst[2]));
+}
+
 static kg_status run_tiles(const struct gpu_run *r, const struct gpu_step *s, const MatP *p, bool f16, void *x)
 {
     struct gpu *g = r->g;
@@ -105,6 +129,7 @@ static kg_status run_matmul(struct gpu_run *r, const struct gpu_step *s)
     void *x = g->regs[s->src].buffer;
     const unsigned waves = (unsigned)g->info.matvec_waves, half = MIN(waves, 8u); /* the kernels with more in registers */
     const bool alone = r->n == 1 && g->info.fuses;
+    if (alone && plan_streams(g, s, quantized, &p)) return run_streams(r, s, &p, quantized);
     if (alone && quantized && units <= MV_UNITS) {
         bool tall = p.rows >= 4 * half * (unsigned)(g->info.n_cores * g->info.mv_groups); /* work for all even with four rows each */
         return run_matvec(r, s, &p, tall ? w->mv1r4_i8 : w->mv1_i8, x, 1, tall ? 4 : 2, tall ? half : waves);
@@ -196,13 +221,18 @@ static kg_status run_attend(const struct gpu_run *r, const struct gpu_step *s)
     const struct gpu_kv *kv = &g->kv[s->op->attention.kv];
     HeadP p = head_params(r, s);
     void *q = g->regs[s->op->src[0]].buffer, *k = g->regs[s->op->src[1]].buffer, *v = g->regs[s->op->src[2]].buffer, *out = g->regs[s->op->dst].buffer;
-    if (!p.owner) KG_TRY(LAUNCH(g, g->rope, ceil_div(p.n_heads + 2 * p.n_kv_heads, 4), r->n, 128, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v, kv->k_scale, kv->v_scale));
-    unsigned rows = p.n * p.n_heads / p.n_kv_heads;
     const bool plain = !p.window && p.softcap == 0 && !p.has_slopes && !p.has_sinks;
+    const bool one = r->n == 1 && g->attend_one && plain;
+    if (one) {
+        KG_TRY(LAUNCH(g, g->attend_one, p.n_heads, r->splits, MIN(8u, (unsigned)g->info.attend_waves) * 32, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v,
+                      kv->k_scale, kv->v_scale, out, g->part));
+    } else if (!p.owner) KG_TRY(LAUNCH(g, g->rope, ceil_div(p.n_heads + 2 * p.n_kv_heads, 4), r->n, 128, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v, kv->k_scale, kv->v_scale));
+    unsigned rows = p.n * p.n_heads / p.n_kv_heads;
     void *flash = p.k_dim != p.v_dim || !plain ? NULL : p.k_dim == 64 ? g->flash_64 : p.k_dim == 128 ? g->flash_128 : NULL;
     if (flash && r->n > GPU_MV_TOKENS && r->one_sequence) return LAUNCH(g, flash, p.n_kv_heads * ceil_div(rows, 64), 1, 128, p, g->batch, q, kv->k, kv->v, out);
-    KG_TRY(LAUNCH(g, g->attend, p.n_kv_heads * ceil_div(rows, p.rows), r->splits, p.rows * p.slices * 32, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v,
-                  kv->k_scale, kv->v_scale, out, g->part));
+    if (!one)
+        KG_TRY(LAUNCH(g, g->attend, p.n_kv_heads * ceil_div(rows, p.rows), r->splits, p.rows * p.slices * 32, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v,
+                      kv->k_scale, kv->v_scale, out, g->part));
     if (r->splits == 1) return KG_OK;
     return LAUNCH(g, g->merge, p.n_heads, r->n, row_threads(p.v_dim, 256), p, g->part, out, s->turns_q);
 }

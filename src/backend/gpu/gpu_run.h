@@ -17,9 +17,12 @@ struct gpu_run {
     bool acts_ready; /* the next matmul's halves are there */
 };
 
-kg_status gpu_launch(struct gpu *g, void *kernel, unsigned x, unsigned y, unsigned threads, const void *params, size_t params_bytes, void *const *buffers, int n_buffers);
-#define LAUNCH(g, kernel, x, y, threads, params, ...) \
-    gpu_launch(g, kernel, (unsigned)(x), (unsigned)(y), (unsigned)(threads), &(params), sizeof(params), (void *[]){__VA_ARGS__}, (int)COUNT_OF(((void *[]){__VA_ARGS__})))
+kg_status gpu_launch(struct gpu *g, void *kernel, unsigned x, unsigned y, unsigned threads, size_t shared_bytes, const void *params, size_t params_bytes,
+                     void *const *buffers, int n_buffers);
+#define LAUNCH_ROOM(g, kernel, x, y, threads, shared, params, ...)                                                                                            \
+    gpu_launch(g, kernel, (unsigned)(x), (unsigned)(y), (unsigned)(threads), shared, &(params), sizeof(params), (void *[]){__VA_ARGS__}, \
+               (int)COUNT_OF(((void *[]){__VA_ARGS__})))
+#define LAUNCH(g, kernel, x, y, threads, params, ...) LAUNCH_ROOM(g, kernel, x, y, threads, 0, params, __VA_ARGS__)
 
 static inline unsigned ceil_div(unsigned a, unsigned b) { return (a + b - 1) / b; }
 /* Threads of a group that works on a row of n pieces. */

@@ -36,6 +36,31 @@ typedef unsigned char uchar;
 #define PREFETCH(a) asm volatile("prefetch.global.L2 [%0];" ::"l"(a))
 #define SKIP_UNLESS(some) if (some)
 
+/* Copies from global to shared memory that run beside everything else (sm_90): a barrier counts the bytes that have come. */
+#define SHARED_MOST(name, bytes) extern __shared__ __align__(128) uchar name[] /* the launch gives them */
+typedef unsigned long long StreamBar;
+DEVFN uint shared_address(const void *p) { return (uint)__cvta_generic_to_shared(p); }
+#if __CUDA_ARCH__ >= 900
+DEVFN void stream_init(StreamBar *bar) { asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(bar)) : "memory"); }
+DEVFN void stream_ready() { asm volatile("fence.mbarrier_init.release.cluster; fence.proxy.async.shared::cta;" ::: "memory"); }
+DEVFN void stream_copy(void *to, const uchar *from, uint bytes, StreamBar *bar)
+{
+    asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(shared_address(bar)), "r"(bytes) : "memory");
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(shared_address(to)), "l"(from), "r"(bytes),
+                 "r"(shared_address(bar))
+                 : "memory");
+}
+DEVFN void stream_wait(StreamBar *bar, uint parity)
+{
+    asm volatile("{ .reg .pred p; again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @!p bra again; }" ::"r"(shared_address(bar)), "r"(parity) : "memory");
+}
+#else /* the engine does not ask for these kernels */
+DEVFN void stream_init(StreamBar *) {}
+DEVFN void stream_ready() {}
+DEVFN void stream_copy(void *, const uchar *, uint, StreamBar *) {}
+DEVFN void stream_wait(StreamBar *, uint) {}
+#endif
+
 DEVFN float h2f(ushort h)
 {
     float f;
@@ -96,6 +121,11 @@ DEVFN float wave_sum(float x)
 DEVFN float wave_sum4(float x)
 {
     UNROLL for (int m = 2; m; m >>= 1) x += __shfl_xor_sync(~0u, x, m);
+    return x;
+}
+DEVFN float wave_sum16(float x)
+{
+    UNROLL for (int m = 8; m; m >>= 1) x += __shfl_xor_sync(~0u, x, m);
     return x;
 }
 DEVFN float wave_max(float x)

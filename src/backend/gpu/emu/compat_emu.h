@@ -75,6 +75,14 @@ typedef struct {
 #define START() ((void)0)
 #define PREFETCH(a) ((void)(a))
 #define SKIP_UNLESS(some) if (some)
+/* Copies that run beside everything else are done at once; all lanes wait for them. */
+#define SHARED_MOST(name, bytes) uchar *const name = simt_room(bytes)
+typedef uint StreamBar;
+#define stream_init(bar) (*(bar) = 0)
+#define stream_ready() ((void)0)
+#define stream_copy(to, from, bytes, bar) (memcpy(to, from, bytes), ++*(bar))
+#define stream_wait(bar, parity) ((void)(bar), (void)(parity), WAVE_SYNC())
+#define wave_sum16(x) simt_sum(x, 16, __LINE__)
 #define wave_sum(x) simt_sum(x, WAVE, __LINE__)
 #define wave_sum4(x) simt_sum(x, 4, __LINE__)
 #define wave_max(x) simt_max(x, WAVE, __LINE__)

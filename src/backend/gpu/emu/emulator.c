@@ -19,7 +19,7 @@ static kg_status emu_open(void **dev, struct gpu_info *info)
 {
     memcpy(dev, &(const void *){modules}, sizeof *dev); /* it has no state */
     const char *gemm = getenv("KAGARI_EMU_GEMM"); /* 0: products by the kernels alone */
-    *info = (struct gpu_info){.flash = true, .gemm = !(gemm && *gemm == '0'), .name = "emulator on this machine's processor", .n_cores = 2, .matvec_waves = 2, .attend_waves = 4, .mv_groups = 2, .fuses = true};
+    *info = (struct gpu_info){.memory = (size_t)1 << 32, .stream_waves = 2, .attend_one = true, .flash = true, .gemm = !(gemm && *gemm == '0'), .name = "emulator on this machine's processor", .n_cores = 2, .matvec_waves = 2, .attend_waves = 4, .mv_groups = 2, .fuses = true};
     return KG_OK;
 }
 

@@ -63,6 +63,8 @@ static _Thread_local struct group {
     const struct simt_kernel *kernel;
     const void *params;
     void *const *buffers;
+    unsigned char *room;
+    size_t room_bytes;
     unsigned idle; /* switches since something happened */
     int bad_line, other_line; /* 0: no error; other_line 0: not all threads arrive */
 } *group;
@@ -240,6 +242,7 @@ static void free_group(void *p)
         if (g->fibers[i].tsan) __tsan_destroy_fiber(g->fibers[i].tsan);
 #endif
     }
+    free(g->room);
     free(g);
 }
 
@@ -277,6 +280,16 @@ NO_SANITIZE static kg_status run_group(unsigned x, unsigned y, unsigned size)
     if (g->other_line)
         return status_set(KG_ERR_DEVICE, "emulator: %s: threads of a group wait at different places, lines %d and %d", g->kernel->name, g->bad_line, g->other_line);
     return status_set(KG_ERR_DEVICE, "emulator: %s: not all threads reach the barrier or wave operation in line %d", g->kernel->name, g->bad_line);
+}
+
+unsigned char *simt_room(size_t n_bytes)
+{
+    struct group *g = group;
+    if (g->room_bytes >= n_bytes) return g->room;
+    free(g->room);
+    g->room = aligned_alloc(128, ROUND_UP(n_bytes, (size_t)128));
+    g->room_bytes = g->room ? n_bytes : 0;
+    return g->room;
 }
 
 kg_status simt_run(const struct simt_kernel *k, const unsigned grid[2], unsigned size, const void *params, void *const *buffers)

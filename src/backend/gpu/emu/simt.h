@@ -28,6 +28,9 @@ const struct simt_kernel *simt_find(const char *name); /* NULL: none */
 /* Runs the groups one after another. Not reentrant on one thread. */
 kg_status simt_run(const struct simt_kernel *k, const unsigned grid[2], unsigned size, const void *params, void *const *buffers);
 
+/* Memory that the threads of a group share, beyond what the kernel declares. Not thread-local: every thread of the program would pay for it. */
+unsigned char *simt_room(size_t n_bytes);
+
 /* For kernels; line: where. Sums and maxima are over `width` neighbouring lanes. */
 void simt_barrier(int line);
 void simt_wave_barrier(int line);

@@ -92,14 +92,16 @@ DEVFN Norm pieces_norm(GLOBAL const float *x, Pieces first, uint n, uint n_piece
     r.inv = 1.0f;
     if (kind == NORM_NONE) return r;
     if (kind == NORM_LAYER) {
-        for (uint set = 0; set < n_sets; set++) {
+        UNROLL_N(1) for (uint set = 0; set < n_sets; set++)
+        {
             Pieces a = set == 0 ? first : fetch_pieces(x, n_pieces, set CTX);
             UNROLL for (uint i = 0; i < PRE; i++) s += a.v[i].x + a.v[i].y + a.v[i].z + a.v[i].w;
         }
         r.mean = group_sum(tmp, s CTX) / (float)n;
         s = 0.0f;
     }
-    for (uint set = 0; set < n_sets; set++) {
+    UNROLL_N(1) for (uint set = 0; set < n_sets; set++)
+    {
         Pieces a = set == 0 ? first : fetch_pieces(x, n_pieces, set CTX);
         UNROLL for (uint i = 0; i < PRE; i++)
         {

@@ -1,4 +1,4 @@
-/* Attention of a prompt on matrix operations: an f16 cache (its layout is told in attend.h), heads of HD elements, all tokens of one sequence. Only
+/* Attention of a prompt on matrix operations: an f16 cache (its layout is told in cache.h), heads of HD elements, all tokens of one sequence. Only
  * for devices that have such operations on registers: a lane holds elements (MAT_ROW(i), MAT_COL(i)), i < 8, of a 16 x 16 result, and
  * the four lanes 4j to 4j + 3 hold its rows j and j + 8. */
 #define FH_JOIN(a, b) a##_##b

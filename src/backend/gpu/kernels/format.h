@@ -26,44 +26,21 @@ typedef struct {
     float s0, s1, m0, m1; /* of elements 0-15 and 16-31 */
 } FN(Unit);
 
-/* Unit u of a row. */
-DEVFN FN(Raw) FN(unit_fetch)(GLOBAL const uchar *row, uint u, RowP w)
-{
-    FN(Raw) r;
-#if FMT_CODE >= 4
-    UNROLL for (uint j = 0; j < FMT_RAW / 4; j++)
-    {
-        uint4 v = ld16_stream((GLOBAL const uint4 *)row + j * w.n_units + u);
-        r.c[4 * j] = v.x;
-        r.c[4 * j + 1] = v.y;
-        r.c[4 * j + 2] = v.z;
-        r.c[4 * j + 3] = v.w;
-    }
-#elif FMT_CODE >= 2
-    uint2 v = ld8_stream((GLOBAL const uint2 *)row + u);
-    r.c[0] = v.x;
-    r.c[1] = v.y;
-#else
-    r.c[0] = ((GLOBAL const uint *)row)[u];
-#endif
-#if FMT_CODE == 3 || FMT_CODE == 5
-    r.c[FMT_CODE - 1] = ((GLOBAL const uint *)(row + w.off_b))[u];
-#elif FMT_CODE == 6
-    uint2 h = ld8_stream((GLOBAL const uint2 *)(row + w.off_b) + u);
-    r.c[4] = h.x;
-    r.c[5] = h.y;
-#endif
-    r.s = r.d = 0;
-#if FMT_SCALE == 1 || FMT_SCALE == 5 || FMT_SCALE == 6
-    r.s = ((GLOBAL const ushort *)(row + w.off_s))[u];
-#elif FMT_SCALE > 0
-    r.s = ((GLOBAL const uint *)(row + w.off_s))[u];
-#endif
-#if FMT_SCALE >= 5
-    r.d = ((GLOBAL const uint *)(row + w.off_d))[u / 8];
-#endif
-    return r;
-}
+/* Unit u of a row: in device memory, in shared memory. */
+#define FETCH unit_fetch
+#define FETCH_SPACE GLOBAL
+#define FETCH_16(a) ld16_stream(a)
+#define FETCH_8(a) ld8_stream(a)
+#include "backend/gpu/kernels/fetch.h"
+#undef FETCH
+#undef FETCH_SPACE
+#undef FETCH_16
+#undef FETCH_8
+#define FETCH unit_fetch_local
+#define FETCH_SPACE LOCAL
+#define FETCH_16(a) (*(a))
+#define FETCH_8(a) (*(a))
+#include "backend/gpu/kernels/fetch.h"
 
 DEVFN FN(Unit) FN(unit_decode)(FN(Raw) a, RowP w)
 {
@@ -174,29 +151,3 @@ DEVFN float FN(unit_dot)(FN(Unit) a, ActUnit x)
     return x.d * v;
 }
 #endif
-
-/* One thread writes four elements. Groups: x over the row, y tokens. */
-KERNEL(FN(embed), 256, EmbedP, BUF(1, const uchar, w), BUF(2, const uint, batch), BUF(3, const float, src), BUF(4, float, dst))
-{
-    START();
-    uint i = group_x * group_size + tid, u = i / 8, t = group_y;
-    uint row = batch[4 * t + (p.by_pos ? 1 : 0)];
-    if (u < p.w.n_units) {
-        FN(Unit) a = FN(unit_load)(w + (size_t)row * p.w.row_bytes, u, p.w);
-        float4 v, z;
-        v.x = v.y = v.z = v.w = 0.0f;
-        UNROLL for (uint k = 0; k < 8; k++)
-        {
-            float4 e = FN(unit_value)(a, k);
-            if (i % 8 == k) v = e;
-        }
-        if (p.add) {
-            z = ((GLOBAL const float4 *)(src + (size_t)t * p.stride))[i];
-            v.x += z.x;
-            v.y += z.y;
-            v.z += z.z;
-            v.w += z.w;
-        }
-        ((GLOBAL float4 *)(dst + (size_t)t * p.stride))[i] = v;
-    }
-}

@@ -3,6 +3,7 @@
 #include "backend/gpu/kernels/tune.h"
 #include "backend/gpu/kernels/common.h"
 #include "backend/gpu/kernels/format.h"
+#include "backend/gpu/kernels/embed.h"
 
 #define MV_I8 0
 #define MV_ROWS 2
