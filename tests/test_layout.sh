@@ -1,6 +1,6 @@
 #!/bin/bash
 # An architecture is one file: a made-up one, dropped beside the others, makes a program that runs its models, and nothing else is touched.
-# Compiles that file and the list of architectures; the other objects are those of the build.
+# Compiles that file and the list of architectures; the rest is that of the build.
 #   test_layout.sh SOURCE_DIR BUILD_DIR "COMPILER FLAGS"
 set -u
 src=$1 build=$2 cc=$3
@@ -25,9 +25,11 @@ done
 # the libraries that the program is linked with
 link=$build/CMakeFiles/kagari.dir/link.txt
 [ -f "$link" ] || { echo "skipped: this build has no $link"; exit 0; }
-libraries=$(tr ' ' '\n' < "$link" | grep -E '^-l|\.so(\.[0-9]+)*$|\.a$' | grep -v libkagari)
-objects=$(find "$build/CMakeFiles" -name '*.o' -path '*kg_*' ! -name 'arch.c.o'; find "$build/CMakeFiles/kagari.dir" -name '*.o')
-$cc $objects "$work"/*.o -o "$work/kagari" $libraries || fail "cannot link"
+words=$(tr ' ' '\n' < "$link")
+objects=$(grep '\.o$' <<< "$words" | sed "s|^|$build/|")
+libraries=$(grep -E '^-l|\.so(\.[0-9]+)*$|\.a$' <<< "$words" | grep -v libkagari)
+# the archive's own list of architectures is not taken: nothing of it is missing any more
+$cc $objects "$work"/*.o "$build/libkagari.a" -o "$work/kagari" $libraries || fail "cannot link"
 
 # the bundled model under the made-up name, which is as long as its own
 model=$src/models/stories-q4_k_m.gguf
