@@ -59,8 +59,7 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
         stream_ready();
         for (uint k = 0, b = first; k < p.slots && b < n_bundles; k++, b += step) stream_copy(ring + k * n_bytes, w + (size_t)b * n_bytes, n_bytes, bar + k);
     }
-    Pieces nw;
-    if (p.norm != NORM_NONE) nw = fetch_pieces(norm_w, 8 * n_units, 0 CTX);
+    Pieces nw = fetch_pieces(norm_w, p.norm != NORM_NONE ? 8 * n_units : 0, 0 CTX);
     START();
 #if MS_I8
     LOCAL uint4 *xq = (LOCAL uint4 *)(room + p.waves * p.ring);
