@@ -68,12 +68,17 @@ static void good_program(void **state)
     program_matmul(&p, W16, W8B, &embd, NULL);
     program_logits(&p, W16);
     assert_int_equal(program_finish(&p), KG_OK);
-    assert_int_equal(p.n_ops, 13);
+    assert_int_equal(p.n_ops, 15); /* three registers are alive behind the attention */
+    for (int i = 0; i < 3; i++) {
+        assert_int_equal(p.ops[7 + i].code, OP_SELECT);
+        assert_true(p.ops[7 + i].dst >= N_REGS && p.reg_width[p.ops[7 + i].dst] == 8);
+    }
+    assert_int_equal(p.ops[13].src[0], p.ops[12].dst);
     assert_int_equal(p.n_kv, 1);
     assert_int_equal(p.kv[0].k_width, 4);
     assert_int_equal(p.ops[2].layer, 1);
     assert_int_equal(p.ops[0].layer, -1);
-    assert_true(p.ops[9].tap);
+    assert_true(p.ops[12].tap && p.ops[12].dst == p.ops[12].src[0] && p.ops[12].dst >= N_REGS);
     assert_string_equal(op_name(p.ops[6].code), "attention");
     program_free(&p);
 }

@@ -490,6 +490,59 @@ static void check_flow(struct program *p, bool *holds, int *experts)
     if (p->status == KG_OK && !selected) p->status = status_set(KG_ERR_FORMAT, "the program never selects the tokens that want logits");
 }
 
+static bool reads_reg(const struct op *op, int reg)
+{
+    return op->src[0] == reg || op->src[1] == reg || op->src[2] == reg || (op_flags[op->code] & DST_IS_SRC && op->dst == reg);
+}
+
+static void rename_reg(struct op *ops, int n, int from, int to)
+{
+    for (int i = 0; i < n; i++) {
+        for (int s = 0; s < 3; s++)
+            if (ops[i].src[s] == from) ops[i].src[s] = to;
+        if (ops[i].dst == from) ops[i].dst = to;
+    }
+}
+
+/* Behind the last operation that needs all tokens (the attention of the last layer) only those that want logits matter: SELECT moves there, one for each
+ * register that is still read. */
+static void select_early(struct program *p)
+{
+    int at = 0, first = 0, n_live = 0;
+    while (p->ops[at].code != OP_SELECT) at++;
+    for (int i = 0; i < at; i++)
+        if (op_flags[p->ops[i].code] & WHOLE_BATCH) first = i + 1;
+    const struct op old = p->ops[at];
+    const int n_rest = p->n_ops - first - 1, n_after = p->n_ops - at - 1;
+    int *live = arena_array(&p->arena, (size_t)p->n_regs, sizeof *live);
+    if (!live) goto no_memory;
+    for (int r = 0; r < p->n_regs; r++) {
+        for (int i = first; i <= at; i++) {
+            if (reads_reg(&p->ops[i], r)) live[n_live++] = r;
+            if (reads_reg(&p->ops[i], r) || p->ops[i].dst == r) break;
+        }
+    }
+    struct op *ops = arena_array(&p->arena, (size_t)(first + n_live + n_rest), sizeof *ops);
+    if (!ops) goto no_memory;
+    struct op *rest = ops + first + n_live, *after = rest + at - first;
+    memcpy(ops, p->ops, (size_t)first * sizeof *ops);
+    memcpy(rest, p->ops + first, (size_t)(at - first) * sizeof *ops);
+    memcpy(after, p->ops + at + 1, (size_t)n_after * sizeof *ops);
+    rename_reg(after, n_after, old.src[0], -2); /* what it selected and where to, change names: nothing else is alive there */
+    rename_reg(after, n_after, old.dst, old.src[0]);
+    rename_reg(after, n_after, -2, old.dst);
+    p->ops = ops;
+    p->n_ops = first + n_live + n_rest;
+    for (int i = 0; i < n_live; i++) {
+        const int to = program_reg(p, width(p, live[i]));
+        ops[first + i] = (struct op){.code = OP_SELECT, .layer = first ? ops[first - 1].layer : -1, .dst = to, .src = {live[i], -1, -1}};
+        rename_reg(rest, n_rest, live[i], to);
+    }
+    return;
+no_memory:
+    p->status = KG_ERR_MEMORY;
+}
+
 kg_status program_finish(struct program *p)
 {
     if (p->status != KG_OK) return p->status;
@@ -501,6 +554,7 @@ kg_status program_finish(struct program *p)
     int *experts = arena_array(&p->arena, (size_t)p->n_regs + 1, sizeof *experts);
     if (!holds || !experts) return p->status = KG_ERR_MEMORY;
     check_flow(p, holds, experts);
+    if (p->status == KG_OK) select_early(p);
     return p->status;
 }
 

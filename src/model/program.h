@@ -28,6 +28,8 @@
  *   TAKE        of each of n_heads heads of x: dst[t][h][i] = x[t][h][first + i]
  *   JOIN        each of n_heads heads of x, then that of src[1]: dst[t][h] = (x[t][h], src[1][t][h])
  *   SELECT      keeps the tokens that want logits: from here on the batch is only those, in order   dst[s] = x[t_s]
+ *               An architecture has one, after the last layer; program_finish moves it up to where other tokens stop to matter, one
+ *               for each register that is alive there, side by side.
  *   LOGITS      src[0] is what the caller gets                                      the last operation
  */
 #ifndef MODEL_PROGRAM_H

@@ -16,8 +16,8 @@ static kg_status open_watched(kg_model **m, const char *path, const kg_model_par
     return status_set(KG_ERR_UNSUPPORTED, "backend %s does not show what goes into matrices; cpu and reference do", (*m)->backend->name);
 }
 
-/* tokens[n] as a sequence of their own, from position 0 on. all: the last operations are done for every token, else for the last. */
-static kg_status run_tokens(kg_model *m, struct kv_table *t, const int32_t *tokens, size_t n, bool all, float *logits,
+/* tokens[n] as a sequence of their own, from position 0 on. logits: [STEP][n_vocab], since the last operations are done only for tokens that want them. */
+static kg_status run_tokens(kg_model *m, struct kv_table *t, const int32_t *tokens, size_t n, float *logits,
                             void (*input)(void *, const struct op *, int, int, const float *, const double *), void *ctx)
 {
     struct batch_token batch_tokens[STEP];
@@ -25,7 +25,7 @@ static kg_status run_tokens(kg_model *m, struct kv_table *t, const int32_t *toke
     for (size_t begin = 0; begin < n; begin += STEP) {
         size_t end = MIN(begin + STEP, n);
         KG_TRY(kv_table_prepare(&m->kv, t, (int64_t)begin, (int64_t)end));
-        for (size_t i = begin; i < end; i++) batch_tokens[i - begin] = (struct batch_token){tokens[i], (int32_t)i, 0, all || i + 1 == end};
+        for (size_t i = begin; i < end; i++) batch_tokens[i - begin] = (struct batch_token){tokens[i], (int32_t)i, 0, true};
         struct batch_seq seq = {t->blocks};
         struct batch batch = {.tokens = batch_tokens, .n = (int)(end - begin), .seqs = &seq, .n_seqs = 1, .logits = logits, .input = input, .input_ctx = ctx};
         KG_TRY(backend_run(m->backend, m->ctx, &batch));
@@ -125,7 +125,7 @@ static kg_status collect(struct imatrix *im, const kg_imatrix_params *p, const i
         if (len < chunk && begin > 0) break; /* chunks are of one length */
         memcpy(part, tokens + begin, len * sizeof *part);
         if (p->first >= 0) part[0] = p->first;
-        status = run_tokens(im->model, &table, part, len, false, im->logits, add_squares, im);
+        status = run_tokens(im->model, &table, part, len, im->logits, add_squares, im);
         ++*n_chunks;
         if (status == KG_OK && p->progress && !p->progress(p->progress_ctx, begin + len, n)) status = status_set(KG_ERR_ABORTED, "stopped");
     }
@@ -145,7 +145,7 @@ kg_status kg_imatrix(const char *path, const kg_model_params *params, const int3
     if (status == KG_OK && (int64_t)chunk > im.model->model.program.n_ctx) chunk = (size_t)im.model->model.program.n_ctx;
     if (status == KG_OK) status = session_check_tokens(im.model, tokens, n);
     if (status == KG_OK) status = find_columns(&im);
-    if (status == KG_OK && !(im.logits = malloc((size_t)im.model->model.program.n_vocab * sizeof *im.logits)))
+    if (status == KG_OK && !(im.logits = malloc((size_t)STEP * (size_t)im.model->model.program.n_vocab * sizeof *im.logits)))
         status = status_set(KG_ERR_MEMORY, "out of memory");
     if (status == KG_OK) status = gguf_out_open(&o, out);
     if (status == KG_OK) status = collect(&im, p, tokens, n, chunk, &n_chunks);
@@ -228,7 +228,7 @@ kg_status kg_embed(kg_model *m, const int32_t *tokens, size_t n, kg_pooling pool
     pthread_mutex_lock(&m->lock);
     if (status == KG_OK) status = kv_table_open(&m->kv, &table, (int64_t)n);
     if (status == KG_OK) {
-        status = run_tokens(m, &table, tokens, n, true, logits, pool_rows, &s);
+        status = run_tokens(m, &table, tokens, n, logits, pool_rows, &s);
         kv_table_close(&m->kv, &table);
     }
     pthread_mutex_unlock(&m->lock);

@@ -218,7 +218,7 @@ static void place_barrier(struct cpu *c, struct hazards *h, struct step *s)
 {
     int reads[4], writes;
     step_registers(c, s, reads, &writes);
-    s->barrier = conflicts(h, s, writes, true);
+    s->barrier |= conflicts(h, s, writes, true);
     for (int i = 0; i < 4; i++) s->barrier |= conflicts(h, s, reads[i], false);
     if (s->barrier) {
         memset(h->read, 0, (size_t)h->n);
@@ -277,15 +277,15 @@ static kg_status add_op(struct cpu *c, struct hazards *h, const struct op *op, u
         s.code = STEP_ATTEND;
         s.split = SPLIT_SHARED;
         break;
-    case OP_SELECT: s.split = SPLIT_ONE; break;
+    case OP_SELECT:
+        s.barrier = !*selected; /* rows that other threads wrote */
+        *selected = s.selected = true;
+        memset(acts_ready, 0, (size_t)c->program->n_regs);
+        break;
     default: break;
     }
     if (op->dst >= 0) acts_ready[op->dst] = 0;
     add_step(c, h, s);
-    if (op->code == OP_SELECT) {
-        *selected = true;
-        memset(acts_ready, 0, (size_t)c->program->n_regs);
-    }
     return KG_OK;
 }
 

@@ -70,7 +70,7 @@ static void token_op(const struct worker *w, const struct step *s, int t)
     const struct cpu_kernels *k = &c->kernels;
     const struct batch_token *tok = &c->batch->tokens[t];
     float *dst = cpu_row(c, op->dst, t);
-    const float *x = op->src[0] >= 0 ? cpu_row(c, op->src[0], t) : NULL;
+    const float *x = op->src[0] >= 0 ? cpu_row(c, op->src[0], t) : NULL; /* of SELECT: not the row that it takes */
     int width = c->program->reg_width[op->dst];
     switch (op->code) {
     case OP_EMBED: decode_f32(op->w->type)(tensor_row(op->w, tok->id), dst, width); break;
@@ -111,6 +111,7 @@ static void token_op(const struct worker *w, const struct step *s, int t)
         k->scale(dst, x, width, cpu_row(c, op->src[1], t)[op->n_used]);
         for (int i = 1; i < op->n_used; i++) k->add_scaled(dst, x + (size_t)i * (size_t)width, width, cpu_row(c, op->src[1], t)[op->n_used + i]);
         break;
+    case OP_SELECT: memcpy(dst, cpu_row(c, op->src[0], c->selected[t]), (size_t)width * sizeof *dst); break;
     default: break; /* the others are not split by tokens */
     }
 }
@@ -174,12 +175,6 @@ static void attend(const struct worker *w, int step)
     }
 }
 
-static void select_rows(struct cpu *c, const struct op *op)
-{
-    size_t n_bytes = (size_t)c->program->reg_width[op->src[0]] * sizeof(float);
-    for (int i = 0; i < c->n_selected; i++) memmove(cpu_row(c, op->dst, i), cpu_row(c, op->src[0], c->selected[i]), n_bytes);
-}
-
 static void token_step(const struct worker *w, const struct step *s, int t)
 {
     switch (s->code) {
@@ -240,7 +235,6 @@ static void run_thread(void *ctx, int i, int n)
         if (s->split == SPLIT_TOKENS) {
             at += run_token_steps(&w, at);
         } else {
-            if (s->split == SPLIT_ONE && s->code == STEP_OP && i == 0) select_rows(c, s->op);
             if (s->code == STEP_EXPERT_SORT && i == 0) cpu_experts_sort(c, s);
             if (s->code == STEP_EXPERT_ROWS) cpu_experts_rows(c, s, taken(&w, at, 0));
             else if (s->code == STEP_EXPERT_MATMUL) cpu_experts_matmul(c, s, n, w.scratch, taken(&w, at, 0));

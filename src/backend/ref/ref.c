@@ -185,14 +185,14 @@ static kg_status ref_run(void *ctx, const struct batch *batch)
     for (int i = 0; i < batch->n; i++) r->token[i] = i;
     for (int i = 0; i < p->n_ops; i++) {
         const struct op *op = &p->ops[i];
-        if (op->code == OP_SELECT) { /* moves rows down only, so their numbers can be rewritten in place */
+        if (op->code == OP_SELECT) { /* those side by side take their rows from the same batch */
+            const size_t width = (size_t)p->reg_width[op->dst];
             int n = 0;
-            for (int s = 0; s < run.n; s++) {
-                if (!batch->tokens[r->token[s]].want_logits) continue;
-                size_t width = (size_t)p->reg_width[op->dst];
-                memmove(r->reg[op->dst] + (size_t)n * width, r->reg[op->src[0]] + (size_t)s * width, width * sizeof(double));
-                r->token[n++] = r->token[s];
-            }
+            for (int s = 0; s < batch->n; s++)
+                if (batch->tokens[s].want_logits) {
+                    memcpy(r->reg[op->dst] + (size_t)n * width, r->reg[op->src[0]] + (size_t)s * width, width * sizeof(double));
+                    r->token[n++] = s;
+                }
             run.n = n;
         } else {
             if (op->code == OP_MATMUL && batch->input)
