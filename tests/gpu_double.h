@@ -91,7 +91,7 @@ static inline kg_status small_step(const struct small *m, const char *name)
     static const int32_t blocks[] = {0};
     const struct backend *b = backend_find(name);
     struct backend_params params = {.n_threads = 1, .kv_type = KG_KV_F16, .activations = KG_ACT_INT8, .max_batch = 32};
-    struct batch_seq seq = {blocks};
+    struct batch_seq seq = {.blocks = blocks};
     struct batch_token token = {.id = 3, .want_logits = true};
     float logits[96];
     struct batch batch = {.tokens = &token, .n = 1, .seqs = &seq, .n_seqs = 1, .logits = logits};

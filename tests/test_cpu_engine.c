@@ -527,7 +527,7 @@ static void expect(const struct engine *e, struct batch_token token, int n, kg_s
     struct batch_token tokens[300];
     float logits[VOCAB];
     for (int i = 0; i < n; i++) tokens[i] = token;
-    struct batch b = {.tokens = tokens, .n = n, .seqs = &(struct batch_seq){(int32_t[20]){0}}, .n_seqs = 1, .logits = logits};
+    struct batch b = {.tokens = tokens, .n = n, .seqs = &(struct batch_seq){.blocks = (int32_t[20]){0}}, .n_seqs = 1, .logits = logits};
     assert_int_equal(e->backend->run(e->ctx, &b), want);
 }
 

@@ -65,7 +65,7 @@ static void build(struct net *m, const struct type_info *type, int dim, int ffn,
 static double compute(const struct backend *b, const struct program *p, const struct backend_params *params, int step, float *logits, double *f64)
 {
     static const int32_t blocks[] = {0, 1};
-    const struct batch_seq seq = {blocks};
+    const struct batch_seq seq = {.blocks = blocks};
     struct batch_token tokens[TOKENS];
     void *ctx;
     if (b->open(&ctx, p, params) != KG_OK || b->kv_reserve(ctx, 2) != KG_OK) fail_msg("%s", kg_error_message());

@@ -48,7 +48,7 @@ static void greedy(const struct backend *b, void *ctx, const struct program *p, 
 {
     int32_t blocks[TL_BLOCKS * 2];
     for (int i = 0; i < (int)COUNT_OF(blocks); i++) blocks[i] = (int32_t)COUNT_OF(blocks) - 1 - i;
-    struct batch_seq seq = {blocks};
+    struct batch_seq seq = {.blocks = blocks};
     struct batch_token *tokens = calloc((size_t)g->n, sizeof *tokens);
     float *logits = malloc((size_t)p->n_vocab * sizeof *logits);
     assert_true(tokens && logits);

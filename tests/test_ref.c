@@ -106,7 +106,7 @@ static void run_all(void *ctx, const struct program *p, const int32_t *ids, int 
     assert_true(n <= 256);
     for (int i = 0; i < n; i++) tokens[i] = (struct batch_token){ids[i], pos + i, 0, true};
     float *f32 = malloc((size_t)n * (size_t)p->n_vocab * sizeof *f32);
-    struct batch batch = {.tokens = tokens, .n = n, .seqs = &(struct batch_seq){blocks}, .n_seqs = 1, .logits = f32, .logits_f64 = f64};
+    struct batch batch = {.tokens = tokens, .n = n, .seqs = &(struct batch_seq){.blocks = blocks}, .n_seqs = 1, .logits = f32, .logits_f64 = f64};
     if (backend_ref.run(ctx, &batch) != KG_OK) fail_msg("%s", kg_error_message());
     for (int i = 0; i < n * p->n_vocab; i++) assert_true(f32[i] == (float)f64[i] || isnan(f32[i]));
     free(f32);
@@ -350,7 +350,7 @@ static void test_sequences_do_not_mix(void **state)
     int n = 0;
     for (int i = 0; i < N; i++)
         for (int s = 0; s < 2; s++) tokens[n++] = (struct batch_token){ids[s][i], i, s, (i + s) % 3 == 0};
-    struct batch_seq seqs[2] = {{blocks[0]}, {blocks[1]}};
+    struct batch_seq seqs[2] = {{.blocks = blocks[0]}, {.blocks = blocks[1]}};
     static const int sizes[] = {2 * N, 2, 7};
     for (size_t c = 0; c < COUNT_OF(sizes); c++) {
         void *ctx = open_backend(&p, sizes[c], 4);
@@ -416,7 +416,7 @@ static void test_taps_without_logits(void **state)
     struct batch_token tokens[5];
     for (int i = 0; i < 5; i++) tokens[i] = (struct batch_token){i, i, 0, false};
     struct taps taps = {0};
-    struct batch batch = {.tokens = tokens, .n = 5, .seqs = &(struct batch_seq){(int32_t[]){0}}, .n_seqs = 1, .tap = on_tap, .tap_ctx = &taps};
+    struct batch batch = {.tokens = tokens, .n = 5, .seqs = &(struct batch_seq){.blocks = (int32_t[]){0}}, .n_seqs = 1, .tap = on_tap, .tap_ctx = &taps};
     assert_int_equal(backend_ref.run(ctx, &batch), KG_OK);
     assert_true(taps.n_calls == 2 && taps.n_rows == 5 && taps.layers == 3);
 
@@ -444,7 +444,7 @@ static void test_nan(void **state)
     ((float *)p.ops[0].w->data)[3 * DIM + 2] = NAN; /* token 3 */
     void *ctx = open_backend(&p, 4, 2);
     struct batch_token tokens[4] = {{1, 0, 0, true}, {3, 0, 1, true}, {2, 1, 0, true}, {2, 1, 1, true}};
-    struct batch_seq seqs[2] = {{(int32_t[]){0}}, {(int32_t[]){1}}};
+    struct batch_seq seqs[2] = {{.blocks = (int32_t[]){0}}, {.blocks = (int32_t[]){1}}};
     float f32[4][VOCAB];
     double f64[4][VOCAB];
     struct batch batch = {.tokens = tokens, .n = 4, .seqs = seqs, .n_seqs = 2, .logits = f32[0], .logits_f64 = f64[0]};
@@ -474,9 +474,9 @@ static void test_refusals(void **state)
     ctx = open_backend(&p, 2, 1);
     struct batch_token token = {.want_logits = true}, two[3] = {{0}};
     float f32[VOCAB];
-    struct batch batch = {.tokens = &token, .n = 1, .seqs = &(struct batch_seq){(int32_t[]){1, 7, 7}}, .n_seqs = 1, .logits = f32};
+    struct batch batch = {.tokens = &token, .n = 1, .seqs = &(struct batch_seq){.blocks = (int32_t[]){1, 7, 7}}, .n_seqs = 1, .logits = f32};
     assert_int_equal(backend_ref.run(ctx, &batch), KG_ERR_ARGUMENT); /* block 1 of 1 */
-    batch.seqs = &(struct batch_seq){(int32_t[]){0, 0, 0}};
+    batch.seqs = &(struct batch_seq){.blocks = (int32_t[]){0, 0, 0}};
     assert_int_equal(backend_ref.run(ctx, &batch), KG_OK);
     token.id = VOCAB;
     assert_int_equal(backend_ref.run(ctx, &batch), KG_ERR_ARGUMENT);
@@ -535,7 +535,7 @@ static void check_prompt(const struct program *p, const int32_t *ids, int n, con
     float *f32 = malloc((size_t)p->n_vocab * sizeof *f32);
     void *ctx = open_backend(p, n, 8);
     for (int i = 0; i < n; i++) tokens[i] = (struct batch_token){ids[i], i, 0, i == n - 1};
-    struct batch batch = {.tokens = tokens, .n = n, .seqs = &(struct batch_seq){blocks}, .n_seqs = 1, .logits = f32, .logits_f64 = got};
+    struct batch batch = {.tokens = tokens, .n = n, .seqs = &(struct batch_seq){.blocks = blocks}, .n_seqs = 1, .logits = f32, .logits_f64 = got};
     assert_int_equal(backend_ref.run(ctx, &batch), KG_OK);
     double worst = 0, largest = 0, squares = 0, squares_want = 0;
     for (int o = 0; o < p->n_vocab; o++) {

@@ -86,6 +86,8 @@ case("arcee", "ArceeConfig", head_dim=8)
 case("exaone4", "Exaone4Config", num_hidden_layers=5, sliding_window=None, layer_types=["full_attention"] * 5, head_dim=8)
 case("exaone4-window", "Exaone4Config", num_hidden_layers=5, sliding_window=7, sliding_window_pattern=4, head_dim=8)
 
+case("lfm2", "Lfm2Config", drop=["rms_norm_eps"], num_hidden_layers=5, norm_eps=EPS, conv_L_cache=3, block_multiple_of=8, block_ffn_dim_multiplier=1.25,
+     conv_bias=True, layer_types=["conv", "conv", "full_attention", "conv", "full_attention"], tie_word_embeddings=True)
 LATENT = dict(rms_norm_eps=1e-6, kv_lora_rank=20, qk_nope_head_dim=10, qk_rope_head_dim=6, v_head_dim=14, num_key_value_heads=6)
 case("deepseek2-v3", "DeepseekV3Config", q_lora_rank=26, n_group=3, topk_group=2, norm_topk_prob=True, **LATENT, **MOE,
      rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "mscale": 1.25, "mscale_all_dim": 1.25})

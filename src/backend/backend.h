@@ -30,6 +30,7 @@ struct batch_token {
 
 struct batch_seq {
     const int32_t *blocks; /* position p lies in block blocks[p / KV_BLOCK], slot p % KV_BLOCK */
+    int32_t state;         /* if the program has a state: number of the one after all positions before those in the batch; run brings it behind these */
 };
 
 struct batch {
@@ -84,6 +85,13 @@ struct backend {
      * such form. */
     kg_status (*kv_read)(void *ctx, int block, void *out);
     kg_status (*kv_write)(void *ctx, int block, const void *in);
+    /* The same for states, of which a sequence has one, and for copies of it at other positions. NULL: the backend has none, and open refuses programs
+     * with a state. state_bytes is 0 if the program has none. */
+    kg_status (*state_reserve)(void *ctx, int n_states);
+    kg_status (*state_copy)(void *ctx, int dst, int src);
+    size_t (*state_bytes)(const void *ctx);
+    kg_status (*state_read)(void *ctx, int state, void *out);
+    kg_status (*state_write)(void *ctx, int state, const void *in);
     kg_status (*run)(void *ctx, const struct batch *batch);
     /* Bound of the relative logits error against float64 that this backend's arithmetic allows for this program. */
     double (*error_bound)(const void *ctx);

@@ -124,7 +124,7 @@ static kg_status build(struct net *m, unsigned parts, const struct type_info *co
 static kg_status compute(const struct backend *b, const struct program *p, const struct backend_params *params, float *logits, double *f64, double *bound)
 {
     static const int32_t blocks[] = {0};
-    struct batch_seq seq = {blocks};
+    struct batch_seq seq = {.blocks = blocks};
     struct batch_token tokens[TOKENS];
     void *ctx = NULL;
     KG_TRY(b->open(&ctx, p, params));

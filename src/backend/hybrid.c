@@ -28,7 +28,8 @@ static kg_status may_cut(const struct program *p)
         switch (p->ops[i].code) { /* those whose registers and caches are known here */
         case OP_EMBED: case OP_POS_EMBED: case OP_RMS_NORM: case OP_LAYER_NORM: case OP_MATMUL: case OP_ROPE: case OP_ATTENTION:
         case OP_ACT: case OP_GLU: case OP_ADD: case OP_GATE: case OP_SCALE: case OP_SOFTCAP: case OP_CLAMP: case OP_ROUTE: case OP_MATMUL_EXPERTS:
-        case OP_COMBINE: case OP_TAKE: case OP_JOIN: case OP_SELECT: case OP_LOGITS: break;
+        case OP_COMBINE: case OP_TAKE: case OP_JOIN: case OP_SELECT: case OP_LOGITS: case OP_MUL: case OP_CONV: case OP_SCAN:
+        case OP_DELTA: break;
         default: return status_set(KG_ERR_UNSUPPORTED, "hybrid backend: a model with the operation %s cannot be divided", op_name(p->ops[i].code));
         }
     return KG_OK;
@@ -77,6 +78,8 @@ static kg_status take_part(struct hybrid *h, struct program *part, int from, int
     for (int i = from; i < to; i++) {
         struct op *op = &part->ops[part->n_ops++];
         *op = p->ops[i];
+        op->state = part->n_state;
+        part->n_state += op->n_state;
         if (op->code != OP_ATTENTION) continue;
         int kv = op->attention.kv;
         if (new_kv[kv] < 0) {
@@ -226,6 +229,31 @@ static size_t hybrid_kv_block_bytes(const void *ctx)
     return n;
 }
 
+static size_t hybrid_state_bytes(const void *ctx)
+{
+    const struct hybrid *h = ctx;
+    size_t n = 0;
+    for (int i = 0; i < 2; i++)
+        if (h->ctx[i] && h->on[i]->state_bytes) n += h->on[i]->state_bytes(h->ctx[i]);
+    return n;
+}
+
+static kg_status hybrid_state_reserve(void *ctx, int n)
+{
+    struct hybrid *h = ctx;
+    for (int i = 0; i < 2; i++)
+        if (h->ctx[i] && h->on[i]->state_reserve) KG_TRY(h->on[i]->state_reserve(h->ctx[i], n));
+    return KG_OK;
+}
+
+static kg_status hybrid_state_copy(void *ctx, int dst, int src)
+{
+    struct hybrid *h = ctx;
+    for (int i = 0; i < 2; i++)
+        if (h->ctx[i] && h->on[i]->state_copy) KG_TRY(h->on[i]->state_copy(h->ctx[i], dst, src));
+    return KG_OK;
+}
+
 static kg_status hybrid_run(void *ctx, const struct batch *batch)
 {
     struct hybrid *h = ctx;
@@ -255,7 +283,8 @@ static double hybrid_error_bound(const void *ctx)
 }
 
 #define HYBRID_FUNCTIONS \
-    .close = hybrid_close, .kv_reserve = hybrid_kv_reserve, .kv_copy = hybrid_kv_copy, .kv_block_bytes = hybrid_kv_block_bytes, .run = hybrid_run, .error_bound = hybrid_error_bound
+    .close = hybrid_close, .kv_reserve = hybrid_kv_reserve, .kv_copy = hybrid_kv_copy, .kv_block_bytes = hybrid_kv_block_bytes, \
+    .state_reserve = hybrid_state_reserve, .state_copy = hybrid_state_copy, .state_bytes = hybrid_state_bytes, .run = hybrid_run, .error_bound = hybrid_error_bound
 
 const struct backend backend_hybrid = {
     .name = "hybrid",

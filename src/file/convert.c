@@ -32,12 +32,12 @@ static bool ends_with(const char *s, const char *end)
     return n >= m && strcmp(s + n - m, end) == 0;
 }
 
-/* Vectors, positions and routers stay exact. */
+/* Vectors, positions, routers, convolutions and what is no weight of a matrix stay exact. */
 static enum tensor_type type_for(const struct convert *c, const struct tensor *t)
 {
     if (t->type != TYPE_F32 && t->type != TYPE_F16 && t->type != TYPE_BF16 && t->type != TYPE_F64) return t->type;
     if (t->n_dims == 1 || ends_with(t->name, "norm.weight") || strcmp(t->name, "position_embd.weight") == 0 ||
-        ends_with(t->name, ".ffn_gate_inp.weight"))
+        ends_with(t->name, ".ffn_gate_inp.weight") || strstr(t->name, "conv.weight") || strstr(t->name, "conv1d.weight") || !ends_with(t->name, ".weight"))
         return TYPE_F32;
     if (!c->keep) return c->to;
     return t->type == TYPE_F64 ? TYPE_F32 : t->type;

@@ -194,6 +194,11 @@ static kg_status adapt(const struct folder *d, struct tensor *t)
 {
     unsigned flags = d->family->flags;
     bool block = strncmp(t->name, "blk.", 4) == 0;
+    if (t->n_dims == 3 && t->ne[1] == 1 && strstr(t->name, "conv")) { /* {taps, 1, channels} */
+        t->ne[1] = t->ne[2];
+        t->ne[2] = 1;
+        t->n_dims = 2;
+    }
     if (flags & HF_CONV1D && block && t->n_dims == 2) return transpose(d, t);
     if (flags & HF_PLUS_ONE && ends_with(t->name, "norm.weight")) return plus_one(d, t);
     if (flags & HF_PER_HEAD && block && strstr(t->name, ".attn_qkv.")) return gather_heads(d, t);

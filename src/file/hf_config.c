@@ -202,6 +202,50 @@ static kg_status put_windows(const struct out *w)
     return KG_OK;
 }
 
+/* Whether layer i has attention. */
+static bool has_attention(const json_t *config, size_t i)
+{
+    const json_t *types = json_object_get(config, "layer_types"), *listed = json_object_get(config, "full_attn_idxs");
+    const char *type = json_string_value(json_array_get(types, i));
+    if (json_is_array(types)) return type && strcmp(type, "full_attention") == 0;
+    for (size_t k = 0; k < json_array_size(listed); k++)
+        if (json_integer_value(json_array_get(listed, k)) == (json_int_t)i) return true;
+    return !json_is_array(listed);
+}
+
+static kg_status check_layer_types(const struct out *w, const char *other)
+{
+    const json_t *types = json_object_get(w->config, "layer_types");
+    for (size_t i = 0; i < json_array_size(types); i++) {
+        const char *type = json_string_value(json_array_get(types, i));
+        if (!type || (strcmp(type, "full_attention") != 0 && strcmp(type, other) != 0))
+            return status_set(KG_ERR_UNSUPPORTED, "config.json: layer_types: \"%.40s\" is not supported for %s", type ? type : "?", w->family->model_type);
+    }
+    return KG_OK;
+}
+
+/* GGUF has a number of key and value heads for each layer: 0 for those with a convolution. */
+static kg_status put_lfm2(const struct out *w)
+{
+    const int64_t n = hf_config_number(w->family, w->config, "block_count"), heads = hf_config_number(w->family, w->config, "attention.head_count_kv");
+    const json_t *adjust = json_object_get(w->config, "block_auto_adjust_ff_dim"), *factor = json_object_get(w->config, "block_ffn_dim_multiplier");
+    int64_t ffn = hf_config_number(w->family, w->config, "feed_forward_length"), unit = json_integer_value(json_object_get(w->config, "block_multiple_of"));
+    char key[128];
+    KG_TRY(check_layer_types(w, "conv"));
+    if (n < 1 || n > 65536 || ffn < 1 || ffn > 1 << 30) return status_set(KG_ERR_FORMAT, "config.json: %lld layers of width %lld", (long long)n, (long long)ffn);
+    meta_out_array(w->o, full_key(w, "attention.head_count_kv", key, sizeof key), META_I32, (uint64_t)n);
+    for (int64_t i = 0; i < n; i++) meta_out_bytes(w->o, &(int32_t){has_attention(w->config, (size_t)i) ? (int32_t)heads : 0}, 4);
+    if (!adjust || json_is_true(adjust)) { /* the width that is written is not that of the weights */
+        const double stretch = json_is_number(factor) ? json_number_value(factor) : 1;
+        if (unit < 1 || unit > 1 << 30) unit = 256;
+        if (!(stretch > 0 && stretch <= 64)) return status_set(KG_ERR_FORMAT, "config.json: block_ffn_dim_multiplier is %g", stretch);
+        ffn = (int64_t)(stretch * (double)(2 * ffn / 3));
+        ffn = (ffn + unit - 1) / unit * unit;
+    }
+    put_u32(w, "feed_forward_length", ffn);
+    return KG_OK;
+}
+
 static kg_status check_musts(const struct out *w)
 {
     for (size_t i = 0; i < COUNT_OF(musts); i++) {
@@ -248,6 +292,7 @@ static kg_status put_rows(const struct out *w)
         const json_t *v = field(w->config, keys[i].name);
         if (!v || !lists(keys[i].families, w->family->model_type)) continue;
         if (find(w->family, w->config, keys[i].key) != v) continue; /* an earlier name of the same key counts */
+        if (w->family->flags & HF_MIXED && (strcmp(keys[i].key, "attention.head_count_kv") == 0 || strcmp(keys[i].key, "feed_forward_length") == 0)) continue;
         bool windows_off = json_is_false(json_object_get(w->config, "use_sliding_window"));
         if (strcmp(keys[i].name, "rope_theta") == 0 && json_object_get(json_object_get(w->config, "rope_scaling"), "alpha")) continue; /* put_rope has it */
         if (w->family->flags & HF_LATENT && (strcmp(keys[i].name, "head_dim") == 0 || strcmp(keys[i].name, "num_key_value_heads") == 0)) continue;
@@ -416,7 +461,7 @@ kg_status hf_config(struct meta_out *o, const struct hf_family *family, const js
     KG_TRY(put_rows(&w));
     if (!find(family, config, "context_length") && lists("falcon bloom", family->model_type)) put_u32(&w, "context_length", 2048); /* what they were trained with */
     if (family->flags & HF_LATENT) put_latent(&w);
-    KG_TRY(put_windows(&w));
+    KG_TRY(family->flags & HF_MIXED ? put_lfm2(&w) : put_windows(&w));
     KG_TRY(put_unusual(&w));
     if (!find(family, config, "feed_forward_length") && lists("gpt2 bloom mpt falcon gptj", family->model_type))
         put_u32(&w, "feed_forward_length", 4 * hf_config_number(family, config, "embedding_length"));

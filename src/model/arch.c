@@ -74,10 +74,12 @@ kg_status arch_size(const struct arch_build *b, const char *key, int *out)
     return KG_OK;
 }
 
-kg_status arch_size_layers(const struct arch_build *b, const char *key, int *out)
+/* some NULL: every layer must have one. */
+static kg_status size_layers(const struct arch_build *b, const char *key, int *out, bool *some)
 {
     struct full_key k = full_key(b, key);
     const struct meta *m = file_meta(b->file, k.text);
+    for (int i = 0; some && i < b->program->n_layers; i++) some[i] = true;
     if (!m && *out > 0) return KG_OK;
     if (!m || m->type != META_ARR) return arch_size(b, key, out);
     if (m->item > META_I32 && m->item != META_U64 && m->item != META_I64)
@@ -85,16 +87,25 @@ kg_status arch_size_layers(const struct arch_build *b, const char *key, int *out
     if (m->n != (uint64_t)b->program->n_layers)
         return status_set(KG_ERR_FORMAT, "%s: key %s has %llu items for %d layers", b->file->path, k.text, (unsigned long long)m->n,
                           b->program->n_layers);
-    int64_t first = file_arr_i64(m, 0);
-    if (first < 1 || first > MAX_U32)
-        return status_set(KG_ERR_FORMAT, "%s: key %s is %lld for layer 0, out of range", b->file->path, k.text, (long long)first);
-    for (uint64_t i = 1; i < m->n; i++)
-        if (file_arr_i64(m, i) != first)
+    uint64_t first = 0; /* of the layers that have one */
+    while (some && first < m->n && file_arr_i64(m, first) == 0) first++;
+    const int64_t value = first < m->n ? file_arr_i64(m, first) : 0;
+    if (value < 1 || value > MAX_U32)
+        return status_set(KG_ERR_FORMAT, "%s: key %s is %lld for layer %d, out of range", b->file->path, k.text, (long long)value, (int)MIN(first, m->n - 1));
+    for (uint64_t i = 0; i < m->n; i++) {
+        const int64_t v = file_arr_i64(m, i);
+        if (some) some[i] = v != 0;
+        if (v != value && !(some && v == 0))
             return status_set(KG_ERR_UNSUPPORTED, "%s: key %s differs between layers (%lld and %lld), which is not supported",
-                              b->file->path, k.text, (long long)first, (long long)file_arr_i64(m, i));
-    *out = (int)first;
+                              b->file->path, k.text, (long long)value, (long long)v);
+    }
+    *out = (int)value;
     return KG_OK;
 }
+
+kg_status arch_size_layers(const struct arch_build *b, const char *key, int *out) { return size_layers(b, key, out, NULL); }
+
+kg_status arch_size_some_layers(const struct arch_build *b, const char *key, int *out, bool *some) { return size_layers(b, key, out, some); }
 
 kg_status arch_epsilon(const struct arch_build *b, const char *key, double *out)
 {

@@ -34,6 +34,8 @@ kg_status arch_size(const struct arch_build *b, const char *key, int *out);
 /* The same for keys that may be one number or an array with one number per layer: all must be equal.
  * Absent: *out keeps its value if that is above 0, else it is an error. */
 kg_status arch_size_layers(const struct arch_build *b, const char *key, int *out);
+/* The same for keys that are 0 where a layer is of another kind, which some[i] tells; others must be equal, and there must be one. */
+kg_status arch_size_some_layers(const struct arch_build *b, const char *key, int *out, bool *some);
 /* block_count, embedding_length, context_length and the rows of token_embd.weight -> program->{n_layers, dim, n_ctx, n_vocab},
  * which must agree with vocab_size and the tokenizer's list. */
 kg_status arch_sizes(struct arch_build *b);

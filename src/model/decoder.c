@@ -13,7 +13,14 @@ static kg_status heads(struct arch_build *b, struct decoder *d)
     const struct program *p = b->program;
     KG_TRY(arch_size_layers(b, "attention.head_count", &d->n_heads));
     d->n_kv_heads = d->n_heads;
-    KG_TRY(arch_size_layers(b, "attention.head_count_kv", &d->n_kv_heads));
+    if (d->style->mixed) {
+        bool *some = arena_array(&b->program->arena, (size_t)p->n_layers, sizeof *some);
+        if (!some) return KG_ERR_MEMORY;
+        KG_TRY(arch_size_some_layers(b, "attention.head_count_kv", &d->n_kv_heads, some));
+        for (int i = 0; i < p->n_layers; i++) d->layers[i].other = !some[i];
+    } else {
+        KG_TRY(arch_size_layers(b, "attention.head_count_kv", &d->n_kv_heads));
+    }
     if (d->n_heads % d->n_kv_heads)
         return status_set(KG_ERR_FORMAT, "%s: %s.attention.head_count %d is not a multiple of head_count_kv %d", b->file->path, b->prefix,
                           d->n_heads, d->n_kv_heads);
@@ -168,8 +175,7 @@ static kg_status head_norm(const struct arch_build *b, struct decoder_affine *a,
     return arch_tensor(b, &a->b, true, ne0, ne1, "blk.%d.%s.bias", layer, name);
 }
 
-/* Rows [first, first + n) of a fused matrix and of its bias. */
-static kg_status part(const struct arch_build *b, struct decoder_affine *a, const struct decoder_affine *from, int64_t first, int64_t n, const char *tag)
+kg_status decoder_part(const struct arch_build *b, struct decoder_affine *a, const struct decoder_affine *from, int64_t first, int64_t n, const char *tag)
 {
     KG_TRY(arch_part(b, &a->w, from->w, first, n, tag));
     return from->b ? arch_part(b, &a->b, from->b, first, n, tag) : KG_OK;
@@ -182,15 +188,15 @@ static bool has(const struct arch_build *b, int layer, const char *name)
     return file_tensor(b->file, text) != NULL;
 }
 
-static kg_status attention_tensors(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i)
+kg_status decoder_attention_tensors(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i)
 {
     const int64_t dim = b->program->dim, q = (int64_t)d->n_heads * d->k_dim, k = (int64_t)d->n_kv_heads * d->k_dim, v = (int64_t)d->n_kv_heads * d->v_dim;
     if (has(b, i, "attn_qkv")) {
         struct decoder_affine all;
         KG_TRY(decoder_affine(b, &all, dim, q + k + v, i, "attn_qkv"));
-        KG_TRY(part(b, &l->q, &all, 0, q, "q"));
-        KG_TRY(part(b, &l->k, &all, q, k, "k"));
-        KG_TRY(part(b, &l->v, &all, q + k, v, "v"));
+        KG_TRY(decoder_part(b, &l->q, &all, 0, q, "q"));
+        KG_TRY(decoder_part(b, &l->k, &all, q, k, "k"));
+        KG_TRY(decoder_part(b, &l->v, &all, q + k, v, "v"));
     } else {
         KG_TRY(decoder_affine(b, &l->q, dim, q, i, "attn_q"));
         KG_TRY(decoder_affine(b, &l->k, dim, k, i, "attn_k"));
@@ -225,8 +231,8 @@ static kg_status ffn_tensors(const struct arch_build *b, const struct decoder *d
     if (!d->style->plain_ffn && !has(b, i, "ffn_gate")) { /* gate and up in one matrix */
         struct decoder_affine both;
         KG_TRY(decoder_affine(b, &both, dim, 2 * ffn, i, "ffn_up"));
-        KG_TRY(part(b, &l->gate, &both, 0, ffn, "gate"));
-        KG_TRY(part(b, &l->up, &both, ffn, ffn, "up"));
+        KG_TRY(decoder_part(b, &l->gate, &both, 0, ffn, "gate"));
+        KG_TRY(decoder_part(b, &l->up, &both, ffn, ffn, "up"));
     } else {
         if (!d->style->plain_ffn) KG_TRY(decoder_affine(b, &l->gate, dim, ffn, i, "ffn_gate"));
         KG_TRY(decoder_affine(b, &l->up, dim, ffn, i, "ffn_up"));
@@ -242,7 +248,7 @@ static kg_status layer_tensors(const struct arch_build *b, const struct decoder 
     if (before && d->block != DECODER_PARALLEL) KG_TRY(decoder_affine(b, &l->ffn_norm, dim, 1, i, d->style->ffn_norm ? d->style->ffn_norm : "ffn_norm"));
     if (behind) KG_TRY(decoder_affine(b, &l->attn_post_norm, dim, 1, i, "post_attention_norm"));
     if (behind) KG_TRY(decoder_affine(b, &l->ffn_post_norm, dim, 1, i, "post_ffw_norm"));
-    KG_TRY((d->style->attention_tensors ? d->style->attention_tensors : attention_tensors)(b, d, l, i));
+    KG_TRY((d->style->attention_tensors ? d->style->attention_tensors : decoder_attention_tensors)(b, d, l, i));
     return ffn_tensors(b, d, l, i);
 }
 
@@ -256,8 +262,9 @@ kg_status decoder_tensors(struct arch_build *b)
         KG_TRY(arch_tensor(b, &d->embd_norm.w, false, p->dim, 1, "token_embd_norm.weight"));
         KG_TRY(arch_tensor(b, &d->embd_norm.b, true, p->dim, 1, "token_embd_norm.bias"));
     }
-    KG_TRY(arch_tensor(b, &d->norm.w, false, p->dim, 1, "output_norm.weight"));
-    KG_TRY(arch_tensor(b, &d->norm.b, true, p->dim, 1, "output_norm.bias"));
+    const char *out_norm = d->style->out_norm ? d->style->out_norm : "output_norm";
+    KG_TRY(arch_tensor(b, &d->norm.w, false, p->dim, 1, "%s.weight", out_norm));
+    KG_TRY(arch_tensor(b, &d->norm.b, true, p->dim, 1, "%s.bias", out_norm));
     KG_TRY(arch_tensor(b, &d->output.w, true, p->dim, p->n_vocab, "output.weight"));
     KG_TRY(arch_tensor(b, &d->output.b, true, p->n_vocab, 1, "output.bias"));
     if (!d->output.w) d->output.w = d->embd.w;
@@ -298,13 +305,9 @@ void decoder_attend(struct program *p, const struct decoder *d, const struct dec
 }
 
 /* y -> dst; dst may be y. */
-static void add_attention(const struct builder *o, const struct decoder_layer *l, int dst)
+static void usual_attention(const struct builder *o, const struct decoder_layer *l, int dst)
 {
     const struct decoder *d = o->d;
-    if (d->style->add_attention) {
-        d->style->add_attention(o->p, d, l, &(struct decoder_regs){o->y, o->q, o->k, o->v, o->att}, dst);
-        return;
-    }
     linear(o, o->q, o->y, &l->q);
     linear(o, o->k, o->y, &l->k);
     linear(o, o->v, o->y, &l->v);
@@ -323,6 +326,16 @@ static void add_attention(const struct builder *o, const struct decoder_layer *l
     if (d->style->qk_norm_late) norm_heads(o, l);
     decoder_attend(o->p, d, l, &(struct decoder_regs){o->y, o->q, o->k, o->v, o->att});
     linear(o, dst, o->att, &l->o);
+}
+
+void decoder_add_attention(struct program *p, const struct decoder *d, const struct decoder_layer *l, const struct decoder_regs *r, int dst)
+{
+    usual_attention(&(struct builder){.p = p, .d = d, .y = r->y, .q = r->q, .k = r->k, .v = r->v, .att = r->att}, l, dst);
+}
+
+static void add_attention(const struct builder *o, const struct decoder_layer *l, int dst)
+{
+    (o->d->style->add_attention ? o->d->style->add_attention : decoder_add_attention)(o->p, o->d, l, &(struct decoder_regs){o->y, o->q, o->k, o->v, o->att}, dst);
 }
 
 static void add_gated(const struct builder *o, int dst, int src, int gate, int up, const struct decoder_affine *wg, const struct decoder_affine *wu,

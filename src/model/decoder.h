@@ -46,6 +46,8 @@ struct decoder_style {
     double local_base;    /* base of the rotation in layers with a window; 0: as the others */
     bool moe_sigmoid, moe_normed; /* unless keys of the file say */
     const char *ffn_norm; /* name of that tensor; NULL: "ffn_norm" */
+    const char *out_norm; /* NULL: "output_norm" */
+    bool mixed;           /* only some layers have attention: those whose attention.head_count_kv is not 0; the functions below do the others */
     /* Another way from y to q, k and v, and from att to dst, as deepseek2 has it. NULL: the usual one */
     kg_status (*attention_tensors)(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i);
     void (*add_attention)(struct program *p, const struct decoder *d, const struct decoder_layer *l, const struct decoder_regs *r, int dst);
@@ -62,6 +64,7 @@ struct decoder_layer {
     int kind;     /* DECODER_GLOBAL or DECODER_LOCAL */
     bool rotates;
     bool moe;
+    bool other; /* of style->mixed: without attention */
     struct decoder_affine attn_norm, q, k, v, o, q_norm, k_norm, attn_post_norm;
     struct decoder_affine ffn_norm, gate, up, down, ffn_post_norm;
     struct decoder_affine router, gate_exps, up_exps, down_exps, shared_gate, shared_up, shared_down, shared_router;
@@ -89,6 +92,11 @@ struct decoder {
 
 /* blk.LAYER.NAME.weight {in, out} and .bias {out}, which may be missing; out 1: a norm. */
 kg_status decoder_affine(const struct arch_build *b, struct decoder_affine *a, int64_t in, int64_t out, int layer, const char *name);
+/* The usual ways from y to dst, for layers of a style->mixed that have attention. */
+kg_status decoder_attention_tensors(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i);
+void decoder_add_attention(struct program *p, const struct decoder *d, const struct decoder_layer *l, const struct decoder_regs *r, int dst);
+/* Rows [first, first + n) of a fused matrix and of its bias. */
+kg_status decoder_part(const struct arch_build *b, struct decoder_affine *a, const struct decoder_affine *from, int64_t first, int64_t n, const char *tag);
 /* The attention over r->q, r->k, r->v, as the layer wants it, into r->att. */
 void decoder_attend(struct program *p, const struct decoder *d, const struct decoder_layer *l, const struct decoder_regs *r);
 

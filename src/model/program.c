@@ -30,6 +30,9 @@ static const int op_flags[OP_N_CODES] = {
     [OP_COMBINE] = NO_ALIAS,
     [OP_TAKE] = NO_ALIAS,
     [OP_JOIN] = NO_ALIAS,
+    [OP_CONV] = NO_ALIAS | WHOLE_BATCH,
+    [OP_SCAN] = NO_ALIAS | WHOLE_BATCH,
+    [OP_DELTA] = NO_ALIAS | WHOLE_BATCH,
     [OP_SELECT] = NO_ALIAS | WHOLE_BATCH,
 };
 
@@ -101,7 +104,8 @@ static struct op *add(struct program *p, enum op_code code, int dst, int src0, i
     static const int n_srcs[OP_N_CODES] = {[OP_POS_EMBED] = 1, [OP_RMS_NORM] = 1, [OP_LAYER_NORM] = 1, [OP_MATMUL] = 1, [OP_ATTENTION] = 3,
                                            [OP_ACT] = 1,       [OP_GLU] = 2,      [OP_ADD] = 2,        [OP_SELECT] = 1, [OP_LOGITS] = 1,
                                            [OP_GATE] = 2,      [OP_SCALE] = 1,    [OP_SOFTCAP] = 1,    [OP_CLAMP] = 1,  [OP_ROUTE] = 1,
-                                           [OP_MATMUL_EXPERTS] = 2, [OP_COMBINE] = 2, [OP_TAKE] = 1, [OP_JOIN] = 2};
+                                           [OP_MATMUL_EXPERTS] = 2, [OP_COMBINE] = 2, [OP_TAKE] = 1, [OP_JOIN] = 2, [OP_MUL] = 2,
+                                           [OP_CONV] = 1, [OP_SCAN] = 3, [OP_DELTA] = 2};
     if (p->n_ops && p->ops[p->n_ops - 1].code == OP_LOGITS) fail(p, &op, "comes after logits");
     if (code != OP_LOGITS && !reg_ok(p, &op, dst, "the destination")) return NULL;
     for (int i = 0; i < n_srcs[code]; i++) {
@@ -433,6 +437,85 @@ void program_join(struct program *p, int dst, int a, int b, int n_heads)
     op->part.n_heads = n_heads;
     if (n_heads < 1 || width(p, a) % n_heads || width(p, b) % n_heads || (int64_t)width(p, a) + width(p, b) != width(p, dst))
         fail(p, op, "%d and %d numbers in %d heads do not make %d", width(p, a), width(p, b), n_heads, width(p, dst));
+}
+
+void program_mul(struct program *p, int dst, int a, int b)
+{
+    struct op *op = add(p, OP_MUL, dst, a, b, -1);
+    if (!op) return;
+    check_width(p, op, "the first source", a, width(p, dst));
+    check_width(p, op, "the second source", b, width(p, dst));
+}
+
+/* ---- what depends on earlier tokens */
+
+/* Gives the operation n numbers of the state. */
+static void take_state(struct program *p, struct op *op, int64_t a, int64_t b, int64_t c)
+{
+    if (p->status != KG_OK) return;
+    if (a < 0 || b < 1 || c < 1 || a * b > MAX_WIDTH || a * b * c > MAX_WIDTH) {
+        fail(p, op, "a state of %lld times %lld times %lld numbers is out of range", (long long)a, (long long)b, (long long)c);
+        return;
+    }
+    op->state = p->n_state;
+    op->n_state = (size_t)(a * b * c);
+    p->n_state += op->n_state;
+}
+
+void program_conv(struct program *p, int dst, int src, const struct tensor *w, const struct tensor *b)
+{
+    struct op *op = add(p, OP_CONV, dst, src, -1, -1);
+    if (!op) return;
+    const int64_t taps = w ? w->ne[0] : 0;
+    op->w = w;
+    op->b = b;
+    check_width(p, op, "the source", src, width(p, dst));
+    if (taps < 1 || taps > 1024) fail(p, op, "%lld taps", (long long)taps);
+    check_tensor(p, op, w, taps, width(p, dst));
+    if (b) check_tensor(p, op, b, width(p, dst), 1);
+    take_state(p, op, taps - 1, width(p, dst), 1);
+}
+
+void program_scan(struct program *p, int dst, int src, int step, int bc, const struct tensor *a, const struct tensor *d, const struct scan *scan)
+{
+    struct op *op = add(p, OP_SCAN, dst, src, step, bc);
+    if (!op) return;
+    const int64_t n_heads = scan->n_heads, head_dim = scan->head_dim, n_groups = scan->n_groups, n_state = scan->n_state;
+    op->w = a;
+    op->b = d;
+    op->scan = *scan;
+    if (n_heads < 1 || head_dim < 1 || n_groups < 1 || n_state < 1 || n_state > MAX_WIDTH || n_heads % n_groups) {
+        fail(p, op, "%lld heads of %lld in %lld groups with a state of %lld", (long long)n_heads, (long long)head_dim, (long long)n_groups, (long long)n_state);
+        return;
+    }
+    check_width(p, op, "the source", src, n_heads * head_dim);
+    check_width(p, op, "the destination", dst, n_heads * head_dim);
+    check_width(p, op, "the step", step, n_heads);
+    check_width(p, op, "the third source", bc, 2 * n_groups * n_state);
+    check_tensor(p, op, a, a && a->ne[0] == 1 ? 1 : n_state, n_heads);
+    check_tensor(p, op, d, n_heads, 1);
+    take_state(p, op, n_state, head_dim, n_heads);
+}
+
+void program_delta(struct program *p, int dst, int qkv, int gates, const struct tensor *a, const struct tensor *bias, const struct delta *delta)
+{
+    struct op *op = add(p, OP_DELTA, dst, qkv, gates, -1);
+    if (!op) return;
+    const int64_t n_heads = delta->n_heads, n_k_heads = delta->n_k_heads, k_dim = delta->k_dim, v_dim = delta->v_dim;
+    op->w = a;
+    op->b = bias;
+    op->delta = *delta;
+    if (n_heads < 1 || n_k_heads < 1 || k_dim < 1 || v_dim < 1 || n_heads % n_k_heads) {
+        fail(p, op, "%lld heads of %lld and %lld of %lld", (long long)n_heads, (long long)v_dim, (long long)n_k_heads, (long long)k_dim);
+        return;
+    }
+    check_width(p, op, "the source", qkv, 2 * n_k_heads * k_dim + n_heads * v_dim);
+    check_width(p, op, "the gates", gates, 2 * n_heads);
+    check_width(p, op, "the destination", dst, n_heads * v_dim);
+    check_tensor(p, op, a, n_heads, 1);
+    check_tensor(p, op, bias, n_heads, 1);
+    if (!(isfinite(delta->eps) && delta->eps >= 0)) fail(p, op, "epsilon is %g", delta->eps);
+    take_state(p, op, k_dim, v_dim, n_heads);
 }
 
 void program_combine(struct program *p, int dst, int src, int route)

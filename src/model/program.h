@@ -27,6 +27,21 @@
  *   COMBINE     dst[t] = sum_s src[1][t][n_used + s] x[t][s]                        src[1] from ROUTE
  *   TAKE        of each of n_heads heads of x: dst[t][h][i] = x[t][h][first + i]
  *   JOIN        each of n_heads heads of x, then that of src[1]: dst[t][h] = (x[t][h], src[1][t][h])
+ *   MUL         dst[t] = x[t] * src[1][t]
+ *   CONV        each number of x over the tokens of its sequence: dst[t][c] = sum_k w(c)[k] x[t - taps + 1 + k][c] [+ b[c]]; before the first
+ *               token x is 0                                                        w {taps, width}, b {width}
+ *   SCAN        a state h {n_state, head_dim} for each of n_heads heads, of group g = head / (n_heads / n_groups), with d = softplus(src[1][t][head]):
+ *               h(p)[n] = exp(d w(head)[n]) h(p)[n] + d src[2][t][B][g][n] x[t][head][p]
+ *               dst[t][head][p] = sum_n src[2][t][C][g][n] h(p)[n] + b[head] x[t][head][p]   src[2] {2, n_groups, n_state}: B, then C
+ *               (selective state spaces: Gu and Dao 2023, arXiv 2312.00752; 2024, arXiv 2405.21060)   w {n_state or 1, n_heads}, b {n_heads}
+ *   DELTA       a state S {v_dim, k_dim} for each of n_heads heads. x {2, n_k_heads, k_dim, then n_heads, v_dim}: q, k, v. q and k of k head
+ *               head / (n_heads / n_k_heads), each divided by sqrt(its sum of squares + eps), q also by sqrt(k_dim); src[1] for each
+ *               k head: g of its heads, then their a:
+ *               S = exp(w[head] softplus(a[head] + b[head])) S, then S(i) += k[i] sigmoid(g[head]) (v - sum_j k[j] S(j)), of the S before it
+ *               dst[t][head] = sum_i q[i] S(i)                                      w, b {n_heads}
+ *               (gated delta rule: Yang et al. 2024, arXiv 2412.06464)
+ *               What CONV, SCAN and DELTA keep from token to token is the sequence's state: n_state numbers from `state` on, zero before the
+ *               first token.
  *   SELECT      keeps the tokens that want logits: from here on the batch is only those, in order   dst[s] = x[t_s]
  *               An architecture has one, after the last layer; program_finish moves it up to where other tokens stop to matter, one
  *               for each register that is alive there, side by side.
@@ -42,7 +57,8 @@
     X(EMBED, "embed") X(POS_EMBED, "pos_embed") X(RMS_NORM, "rms_norm") X(LAYER_NORM, "layer_norm") X(MATMUL, "matmul") X(ROPE, "rope") \
     X(ATTENTION, "attention") X(ACT, "act") X(GLU, "glu") X(ADD, "add") X(GATE, "gate") X(SCALE, "scale") X(SOFTCAP, "softcap")      \
     X(CLAMP, "clamp") X(ROUTE, "route") X(MATMUL_EXPERTS, "matmul_experts") X(COMBINE, "combine") X(TAKE, "take")    \
-    X(JOIN, "join") X(SELECT, "select") X(LOGITS, "logits")
+    X(JOIN, "join") X(MUL, "mul")                            \
+    X(CONV, "conv") X(SCAN, "scan") X(DELTA, "delta") X(SELECT, "select") X(LOGITS, "logits")
 enum op_code {
 #define X(ENUM, name) OP_##ENUM,
     PROGRAM_OPS(X)
@@ -117,6 +133,15 @@ struct route {
     int n_groups, n_groups_used; /* 0: one */
 };
 
+struct scan {
+    int n_heads, head_dim, n_groups, n_state;
+};
+
+struct delta {
+    int n_heads, n_k_heads, k_dim, v_dim;
+    double eps;
+};
+
 struct op {
     enum op_code code;
     int layer;  /* -1: outside the layers */
@@ -134,7 +159,10 @@ struct op {
         struct {
             int n_heads, first; /* TAKE, JOIN */
         } part;
+        struct scan scan;
+        struct delta delta;
     };
+    size_t state, n_state; /* CONV, SCAN, DELTA: where in a sequence's state theirs begins, and its length */
 };
 
 /* What one attention layer keeps per token: k_width and v_width numbers. */
@@ -159,6 +187,7 @@ struct program {
     int n_regs;
     struct kv_shape *kv; /* [n_kv] */
     int n_kv;
+    size_t n_state; /* numbers that layers keep per sequence, whatever its length; 0: none */
     struct lora *loras; /* [n_loras]: program_matmul applies them */
     int n_loras;
     int *lora_regs[2]; /* [n_lora_regs]: their registers, for a x and for b (a x); used again where the width is the same */
@@ -196,6 +225,10 @@ void program_route(struct program *p, int dst, int src, const struct tensor *bia
 void program_matmul_experts(struct program *p, int dst, int src, int route, const struct tensor *w, const struct tensor *b);
 void program_take(struct program *p, int dst, int src, int n_heads, int first);
 void program_join(struct program *p, int dst, int a, int b, int n_heads);
+void program_mul(struct program *p, int dst, int a, int b);
+void program_conv(struct program *p, int dst, int src, const struct tensor *w, const struct tensor *b);
+void program_scan(struct program *p, int dst, int src, int step, int bc, const struct tensor *a, const struct tensor *d, const struct scan *scan);
+void program_delta(struct program *p, int dst, int qkv, int gates, const struct tensor *a, const struct tensor *bias, const struct delta *delta);
 void program_combine(struct program *p, int dst, int src, int route);
 void program_tap(struct program *p); /* marks the op just added */
 void program_select(struct program *p, int dst, int src);

@@ -21,12 +21,12 @@ static kg_status run_tokens(kg_model *m, struct kv_table *t, const int32_t *toke
                             void (*input)(void *, const struct op *, int, int, const float *, const double *), void *ctx)
 {
     struct batch_token batch_tokens[STEP];
-    kv_table_truncate(&m->kv, t, 0);
+    KG_TRY(kv_table_truncate(&m->kv, t, 0));
     for (size_t begin = 0; begin < n; begin += STEP) {
         size_t end = MIN(begin + STEP, n);
         KG_TRY(kv_table_prepare(&m->kv, t, (int64_t)begin, (int64_t)end));
         for (size_t i = begin; i < end; i++) batch_tokens[i - begin] = (struct batch_token){tokens[i], (int32_t)i, 0, true};
-        struct batch_seq seq = {t->blocks};
+        struct batch_seq seq = {t->blocks, t->state};
         struct batch batch = {.tokens = batch_tokens, .n = (int)(end - begin), .seqs = &seq, .n_seqs = 1, .logits = logits, .input = input, .input_ctx = ctx};
         KG_TRY(backend_run(m->backend, m->ctx, &batch));
     }

@@ -76,7 +76,7 @@ static kg_status run_chunk(struct window *w, int which, const int32_t *tokens, s
     pthread_mutex_lock(&m->lock);
     kg_status status = kv_table_prepare(&m->kv, &w->tables[which], (int64_t)begin, (int64_t)end);
     if (status == KG_OK) {
-        struct batch_seq seq = {w->tables[which].blocks};
+        struct batch_seq seq = {w->tables[which].blocks, w->tables[which].state};
         struct batch batch = {.tokens = batch_tokens, .n = (int)(end - begin), .seqs = &seq, .n_seqs = 1, .logits = w->logits[which]};
         status = m->backend->run(m->ctx, &batch);
     }
@@ -87,7 +87,7 @@ static kg_status run_chunk(struct window *w, int which, const int32_t *tokens, s
 static kg_status run_window(struct window *w, const int32_t *tokens)
 {
     size_t first = w->n_ctx / 2;
-    for (int which = 0; which < 2 && w->models[which]; which++) kv_table_truncate(&w->models[which]->kv, &w->tables[which], 0);
+    for (int which = 0; which < 2 && w->models[which]; which++) KG_TRY(kv_table_truncate(&w->models[which]->kv, &w->tables[which], 0));
     for (size_t begin = 0; begin < w->n_ctx; begin += CHUNK) {
         size_t end = MIN(begin + CHUNK, w->n_ctx);
         for (int which = 0; which < 2 && w->models[which]; which++) KG_TRY(run_chunk(w, which, tokens, begin, end, first));

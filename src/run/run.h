@@ -50,8 +50,9 @@ kg_status model_open_with(kg_model **out, const char *path, const kg_model_param
 /* KG_ERR_ARGUMENT unless 0 <= tokens[i] < n_vocab for all i. */
 kg_status session_check_tokens(const kg_model *model, const int32_t *tokens, size_t n);
 
-/* Makes the session hold nothing, with room for tokens and their cache: then fill writes the blocks. On failure it holds nothing. */
-kg_status session_refill(kg_session *s, const int32_t *tokens, size_t n, kg_status (*fill)(void *ctx, int block), void *ctx);
+/* Makes the session hold nothing, with room for tokens and their cache: then fill writes the blocks, fill_states the state and kept ones. On failure it
+ * holds nothing. */
+kg_status session_refill(kg_session *s, const int32_t *tokens, size_t n, kg_status (*fill)(void *ctx, int block), kg_status (*fill_states)(void *ctx), void *ctx);
 
 /* Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): four random words from a counter and a key. */
 void philox4x32(const uint32_t counter[4], const uint32_t key[2], uint32_t out[4]);

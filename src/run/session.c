@@ -89,7 +89,8 @@ kg_session_stats kg_session_get_stats(const kg_session *session)
         .n_tokens = session->n_tokens,
         .n_reused = session->n_reused,
         .n_computed = session->n_computed,
-        .kv_bytes = (size_t)session->table.n * m->backend->kv_block_bytes(m->ctx),
+        .kv_bytes = (size_t)session->table.n * m->backend->kv_block_bytes(m->ctx) +
+                    (m->backend->state_bytes ? (1 + (size_t)session->table.n_kept) * m->backend->state_bytes(m->ctx) : 0),
         .kv_token_bytes = m->backend->kv_block_bytes(m->ctx) / KV_BLOCK,
     };
 }
@@ -108,6 +109,12 @@ static size_t common_prefix(const kg_session *s, const int32_t *tokens, size_t n
     size_t i = 0, end = MIN(s->n_tokens, n);
     while (i < end && s->tokens[i] == tokens[i]) i++;
     return i;
+}
+
+/* The part of tokens[0..n) from which the session can go on. */
+static size_t goes_on_from(const kg_session *s, const int32_t *tokens, size_t n)
+{
+    return (size_t)kv_table_at_most(&s->model->kv, &s->table, (int64_t)common_prefix(s, tokens, n));
 }
 
 /* Under the lock: sets what the session's table holds to tokens[0..n). */
@@ -130,10 +137,10 @@ static kg_status set_tokens(kg_session *s, const int32_t *tokens, size_t n)
 static kg_status reuse(kg_session *s, const int32_t *tokens, size_t n)
 {
     kg_model *m = s->model;
-    size_t have = common_prefix(s, tokens, n);
+    size_t have = goes_on_from(s, tokens, n);
     const kg_session *best = NULL;
     for (const kg_session *o = m->sessions; o && have < n; o = o->next) {
-        size_t other = o == s ? 0 : common_prefix(o, tokens, n);
+        size_t other = o == s ? 0 : goes_on_from(o, tokens, n);
         if (other > have) best = o, have = other;
     }
     s->logits_of = 0;
@@ -142,8 +149,9 @@ static kg_status reuse(kg_session *s, const int32_t *tokens, size_t n)
         KG_TRY(kv_table_share(&m->kv, &s->table, &best->table, (int64_t)have));
         return set_tokens(s, tokens, have);
     }
-    kv_table_truncate(&m->kv, &s->table, (int64_t)have);
-    s->n_tokens = have;
+    s->n_tokens = 0;
+    KG_TRY(kv_table_truncate(&m->kv, &s->table, (int64_t)have));
+    s->n_tokens = have; /* which its own list begins with */
     return KG_OK;
 }
 
@@ -156,7 +164,7 @@ static kg_status step(kg_session *s, const int32_t *tokens, size_t end, bool wan
     for (size_t i = begin; i < end; i++)
         s->batch[i - begin] =
             (struct batch_token){.id = tokens[i], .pos = (int32_t)i, .seq = 0, .want_logits = want_logits && i == end - 1};
-    struct batch_seq seq = {.blocks = s->table.blocks};
+    struct batch_seq seq = {.blocks = s->table.blocks, .state = s->table.state};
     struct batch batch = {
         .tokens = s->batch,
         .n = (int)(end - begin),
@@ -181,13 +189,17 @@ kg_status kg_session_sync(kg_session *s, const int32_t *tokens, size_t n)
     pthread_mutex_t *lock = &s->model->lock;
     pthread_mutex_lock(lock);
     kg_status status = reuse(s, tokens, n - 1); /* the last token is computed in any case, for its logits */
+    if (status == KG_OK && n - s->n_tokens > 1) status = kv_table_keep(&s->model->kv, &s->table); /* where another continuation may begin */
     pthread_mutex_unlock(lock);
     size_t begin = s->n_tokens;
     s->n_reused = begin;
     while (status == KG_OK && s->n_tokens < n) {
         size_t end = MIN(s->n_tokens + (size_t)s->n_batch, n);
+        /* the last token of several by itself: a state before it lets the same tokens, or others in its place, come again */
+        if (s->model->model.program.n_state && end == n && end - s->n_tokens > 1) end--;
         pthread_mutex_lock(lock);
-        status = step(s, tokens, end, end == n);
+        if (end == n && n - begin > 1) status = kv_table_keep(&s->model->kv, &s->table);
+        if (status == KG_OK) status = step(s, tokens, end, end == n);
         pthread_mutex_unlock(lock);
         s->n_computed = s->n_tokens - begin;
         if (status == KG_OK && end < n && s->progress && !s->progress(s->progress_ctx, end - begin, n - begin))
@@ -197,16 +209,17 @@ kg_status kg_session_sync(kg_session *s, const int32_t *tokens, size_t n)
     return status;
 }
 
-kg_status session_refill(kg_session *s, const int32_t *tokens, size_t n, kg_status (*fill)(void *ctx, int block), void *ctx)
+kg_status session_refill(kg_session *s, const int32_t *tokens, size_t n, kg_status (*fill)(void *ctx, int block), kg_status (*fill_states)(void *ctx), void *ctx)
 {
     pthread_mutex_lock(&s->model->lock);
     s->logits_of = 0;
     s->n_tokens = 0;
-    kv_table_truncate(&s->model->kv, &s->table, 0);
-    kg_status status = kv_table_prepare(&s->model->kv, &s->table, 0, (int64_t)n);
+    kg_status status = kv_table_truncate(&s->model->kv, &s->table, 0);
+    if (status == KG_OK) status = kv_table_prepare(&s->model->kv, &s->table, 0, (int64_t)n);
     for (int i = 0; i < s->table.n && status == KG_OK; i++) status = fill(ctx, s->table.blocks[i]);
+    if (status == KG_OK) status = fill_states(ctx);
     if (status == KG_OK) status = set_tokens(s, tokens, n);
-    if (status != KG_OK) kv_table_truncate(&s->model->kv, &s->table, 0);
+    if (status != KG_OK) s->n_tokens = 0;
     pthread_mutex_unlock(&s->model->lock);
     return status;
 }

@@ -1,6 +1,7 @@
 /* A session in a file: its tokens and the blocks of its cache. Owns the format:
  *
- *   struct head, tokens [n_tokens] i32, blocks [ceil(n_tokens / KV_BLOCK)][block_bytes], checksum u64 of all that
+ *   struct head, tokens [n_tokens] i32, blocks [ceil(n_tokens / KV_BLOCK)][block_bytes], states [n_states] {position u64, [state_bytes]},
+ *   checksum u64 of all that
  *
  * in the byte order of the machine. The file is not trusted: sizes follow from the head and must be those of the file, the checksum is compared
  * before anything of it is used, and what is in a block are numbers only. */
@@ -12,14 +13,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { VERSION = 1, SAMPLE = 4096 };
+enum { VERSION = 2, SAMPLE = 4096 };
 static const char magic[8] = "kagariKV";
 
 struct head {
     char magic[8];
-    uint32_t version, kv_type, activations, reserved;
+    uint32_t version, kv_type, activations, n_states; /* states: kept ones, then the last; 0: the model has none */
     uint64_t model; /* its fingerprint */
-    uint64_t block_bytes, n_tokens;
+    uint64_t block_bytes, n_tokens, state_bytes;
     char backend[16], program[16]; /* names: who wrote it, and in which version of the library */
 };
 
@@ -56,6 +57,8 @@ static uint64_t fingerprint(const struct file *f)
 
 static size_t blocks_of(uint64_t n) { return (size_t)((n + KV_BLOCK - 1) / KV_BLOCK); }
 
+static size_t state_bytes(const kg_model *m) { return m->backend->state_bytes ? m->backend->state_bytes(m->ctx) : 0; }
+
 static struct head make_head(const kg_session *s)
 {
     const kg_model *m = s->model;
@@ -64,6 +67,8 @@ static struct head make_head(const kg_session *s)
     h.model = fingerprint(m->model.file);
     h.block_bytes = m->backend->kv_block_bytes(m->ctx);
     h.n_tokens = s->n_tokens;
+    h.state_bytes = state_bytes(m);
+    h.n_states = h.state_bytes ? 1 + (uint32_t)s->table.n_kept : 0;
     snprintf(h.backend, sizeof h.backend, "%s", m->backend->name);
     snprintf(h.program, sizeof h.program, "%s", KG_VERSION);
     return h;
@@ -90,11 +95,22 @@ static bool put(struct out *o, const void *data, size_t n)
     return fwrite(data, 1, n, o->f) == n;
 }
 
+static kg_status put_state(kg_model *m, struct out *o, int64_t at, int state, uint8_t *bytes, bool *good)
+{
+    const uint64_t position = (uint64_t)at;
+    pthread_mutex_lock(&m->lock);
+    kg_status status = m->backend->state_read(m->ctx, state, bytes);
+    pthread_mutex_unlock(&m->lock);
+    *good = *good && status == KG_OK && put(o, &position, sizeof position) && put(o, bytes, state_bytes(m));
+    return status;
+}
+
 static kg_status write_session(kg_session *s, struct out *o, const char *path)
 {
     kg_model *m = s->model;
     struct head h = make_head(s);
-    uint8_t *block = malloc((size_t)h.block_bytes + 1);
+    uint8_t *block = malloc((size_t)MAX(h.block_bytes, h.state_bytes) + 1);
+    const struct kv_table *t = &s->table;
     if (!block) return status_set(KG_ERR_MEMORY, "no memory to save a session");
     bool good = put(o, &h, sizeof h) && put(o, s->tokens, s->n_tokens * sizeof *s->tokens);
     kg_status status = KG_OK;
@@ -104,6 +120,8 @@ static kg_status write_session(kg_session *s, struct out *o, const char *path)
         pthread_mutex_unlock(&m->lock);
         if (status == KG_OK) good = put(o, block, (size_t)h.block_bytes);
     }
+    for (int i = 0; h.n_states && i < t->n_kept && status == KG_OK; i++) status = put_state(m, o, t->kept[i].at, t->kept[i].state, block, &good);
+    if (h.n_states && status == KG_OK) status = put_state(m, o, t->state_at, t->state, block, &good);
     free(block);
     uint64_t sum = o->sum;
     good = good && fwrite(&sum, sizeof sum, 1, o->f) == 1 && fflush(o->f) == 0 && fsync(fileno(o->f)) == 0;
@@ -114,7 +132,8 @@ static kg_status write_session(kg_session *s, struct out *o, const char *path)
 kg_status kg_session_save(kg_session *s, const char *path)
 {
     KG_TRY(check_model(s, path));
-    if (!s->n_tokens) return status_set(KG_ERR_ARGUMENT, "%s: the session holds no tokens", path);
+    if (!s->n_tokens || (state_bytes(s->model) && s->table.state_at != (int64_t)s->n_tokens))
+        return status_set(KG_ERR_ARGUMENT, "%s: the session holds no tokens", path);
     struct buf part = {0};
     KG_TRY(buf_printf(&part, "%s.XXXXXX", path));
     int fd = mkstemp(part.data);
@@ -136,12 +155,13 @@ static kg_status check_head(const kg_session *s, const struct head *h, const cha
     if (memcmp(h->magic, magic, sizeof magic) != 0 || h->version != VERSION) return status_set(KG_ERR_FORMAT, "%s is not a saved cache of this version", path);
     if (memcmp(h->program, want.program, sizeof h->program) != 0) return status_set(KG_ERR_ARGUMENT, "%s was saved by another version", path);
     if (h->model != want.model) return status_set(KG_ERR_ARGUMENT, "%s was saved of another model", path);
-    if (memcmp(h->backend, want.backend, sizeof h->backend) != 0 || h->block_bytes != want.block_bytes)
+    if (memcmp(h->backend, want.backend, sizeof h->backend) != 0 || h->block_bytes != want.block_bytes || h->state_bytes != want.state_bytes)
         return status_set(KG_ERR_ARGUMENT, "%s was saved of another backend", path);
     if (h->kv_type != want.kv_type || h->activations != want.activations)
         return status_set(KG_ERR_ARGUMENT, "%s was saved with another type of cache or activations", path);
     if (!h->n_tokens || h->n_tokens > (uint64_t)s->n_ctx)
         return status_set(KG_ERR_CONTEXT, "%s holds %llu tokens, the context is %lld", path, (unsigned long long)h->n_tokens, (long long)s->n_ctx);
+    if (h->n_states > 1 + KV_KEPT || !h->n_states != !h->state_bytes) return status_set(KG_ERR_FORMAT, "%s is damaged: %u states", path, h->n_states);
     return KG_OK;
 }
 
@@ -150,16 +170,21 @@ static kg_status check_whole(FILE *f, const struct head *h, const char *path)
 {
     struct stat st;
     uint64_t size = sizeof *h + h->n_tokens * sizeof(int32_t) + blocks_of(h->n_tokens) * h->block_bytes, sum, stored;
+    size += h->n_states * (sizeof(uint64_t) + h->state_bytes);
     if (fstat(fileno(f), &st) != 0 || !S_ISREG(st.st_mode) || (uint64_t)st.st_size != size + sizeof stored)
         return status_set(KG_ERR_FORMAT, "%s is damaged: it has not the size that it should have", path);
     /* hashed in the pieces in which it was written: their ends count */
     sum = hash(HASH_START, h, sizeof *h);
-    uint8_t *piece = malloc(MAX((size_t)h->block_bytes, (size_t)h->n_tokens * sizeof(int32_t)) + 1);
+    uint8_t *piece = malloc(MAX((size_t)MAX(h->block_bytes, h->state_bytes + sizeof(uint64_t)), (size_t)h->n_tokens * sizeof(int32_t)) + 1);
     bool good = piece && fread(piece, sizeof(int32_t), (size_t)h->n_tokens, f) == h->n_tokens;
     if (good) sum = hash(sum, piece, (size_t)h->n_tokens * sizeof(int32_t));
     for (size_t i = 0; i < blocks_of(h->n_tokens) && good; i++) {
         good = fread(piece, 1, (size_t)h->block_bytes, f) == h->block_bytes;
         sum = hash(sum, piece, (size_t)h->block_bytes);
+    }
+    for (size_t i = 0; i < h->n_states && good; i++) {
+        good = fread(piece, 1, sizeof(uint64_t) + (size_t)h->state_bytes, f) == sizeof(uint64_t) + h->state_bytes;
+        sum = hash(hash(sum, piece, sizeof(uint64_t)), piece + sizeof(uint64_t), (size_t)h->state_bytes);
     }
     free(piece);
     good = good && fread(&stored, sizeof stored, 1, f) == 1 && fseek(f, sizeof *h, SEEK_SET) == 0;
@@ -170,7 +195,8 @@ struct filling {
     kg_session *s;
     FILE *f;
     uint8_t *block;
-    size_t block_bytes;
+    size_t block_bytes, state_bytes;
+    uint32_t n_states;
 };
 
 static kg_status fill(void *ctx, int block)
@@ -178,6 +204,28 @@ static kg_status fill(void *ctx, int block)
     struct filling *l = ctx;
     if (fread(l->block, 1, l->block_bytes, l->f) != l->block_bytes) return status_set(KG_ERR_IO, "a cache's file became shorter while it was read");
     return l->s->model->backend->kv_write(l->s->model->ctx, block, l->block);
+}
+
+static kg_status fill_state(void *ctx, int state)
+{
+    struct filling *l = ctx;
+    if (fread(l->block, 1, l->state_bytes, l->f) != l->state_bytes) return status_set(KG_ERR_IO, "a cache's file became shorter while it was read");
+    return l->s->model->backend->state_write(l->s->model->ctx, state, l->block);
+}
+
+/* All but the last are kept states, at rising positions. */
+static kg_status fill_states(void *ctx)
+{
+    struct filling *l = ctx;
+    struct kv_table *t = &l->s->table;
+    uint64_t at = 0;
+    for (uint32_t i = 0; i < l->n_states; i++) {
+        const bool last = i + 1 == l->n_states;
+        if (fread(&at, sizeof at, 1, l->f) != 1) return status_set(KG_ERR_IO, "a cache's file became shorter while it was read");
+        if (at > (uint64_t)t->state_at || (last && at != (uint64_t)t->state_at)) return status_set(KG_ERR_FORMAT, "a cache's file has a state at a wrong position");
+        KG_TRY(last ? fill_state(l, t->state) : kv_table_keep_as(&l->s->model->kv, t, (int64_t)at, fill_state, l));
+    }
+    return KG_OK;
 }
 
 static kg_status read_session(kg_session *s, FILE *f, const char *path)
@@ -188,12 +236,12 @@ static kg_status read_session(kg_session *s, FILE *f, const char *path)
     KG_TRY(check_whole(f, &h, path));
     size_t n = (size_t)h.n_tokens;
     int32_t *tokens = malloc(n * sizeof *tokens);
-    struct filling l = {s, f, malloc((size_t)h.block_bytes + 1), (size_t)h.block_bytes};
+    struct filling l = {s, f, malloc((size_t)MAX(h.block_bytes, h.state_bytes) + 1), (size_t)h.block_bytes, (size_t)h.state_bytes, h.n_states};
     kg_status status = KG_OK;
     if (!tokens || !l.block) status = status_set(KG_ERR_MEMORY, "no memory for %s", path);
     else if (fread(tokens, sizeof *tokens, n, f) != n) status = status_set(KG_ERR_IO, "%s: cannot read", path);
     if (status == KG_OK) status = session_check_tokens(s->model, tokens, n);
-    if (status == KG_OK) status = session_refill(s, tokens, n, fill, &l);
+    if (status == KG_OK) status = session_refill(s, tokens, n, fill, fill_states, &l);
     free(tokens);
     free(l.block);
     return status;

@@ -20,6 +20,7 @@ static void cpu_close(void *ctx)
         free(s);
     }
     os_free(c->block_memory, c->block_memory_bytes);
+    cpu_states_close(c);
     free(c->kv_blocks);
     free(c->seq_blocks);
     free(c->seq_first);
@@ -316,6 +317,11 @@ const struct backend backend_cpu = {
     .kv_block_bytes = cpu_kv_block_bytes,
     .kv_read = cpu_kv_read,
     .kv_write = cpu_kv_write,
+    .state_reserve = cpu_state_reserve,
+    .state_copy = cpu_state_copy,
+    .state_bytes = cpu_state_bytes,
+    .state_read = cpu_state_read,
+    .state_write = cpu_state_write,
     .run = cpu_run,
     .error_bound = cpu_error_bound,
     .meter = &cpu_meter,

@@ -177,6 +177,17 @@ struct cpu_attend {
     float *scratch;         /* this thread's, see attend_scratch_bytes */
 };
 
+/* What a step with a state does for some of its channels or heads, [first, end), and one token. */
+struct cpu_state_job {
+    const struct op *op;
+    const float *w, *b;          /* as f32 */
+    int first, end;
+    const float *x, *x1, *x2;    /* the token's rows of src[0..3) */
+    float *y;                    /* of dst */
+    float *state;                /* what the operation has of the state of the token's sequence */
+    float *scratch;              /* this thread's: the widest register */
+};
+
 struct cpu_kernels {
     const char *tier;
     int act_excess; /* how many times larger than its largest magnitude asks for the scale of an int8 group may be: 1 or 2 */
@@ -186,6 +197,7 @@ struct cpu_kernels {
     void (*act)(float *dst, const float *x, int n, enum activation f);
     void (*glu)(float *dst, const float *gate, const float *up, int n, enum activation f);
     void (*add)(float *dst, const float *a, const float *b, int n);
+    void (*mul)(float *dst, const float *a, const float *b, int n);
     void (*scale)(float *dst, const float *x, int n, float factor);
     void (*softcap)(float *dst, const float *x, int n, float cap);
     void (*clamp)(float *dst, const float *x, int n, float most);
@@ -196,6 +208,9 @@ struct cpu_kernels {
     void (*kv_store)(const struct cpu_kv_layout *kv, uint8_t *block, int slot, const float *k, const float *v);
     void (*attend)(const struct cpu_attend *a);
     size_t (*attend_scratch_bytes)(int n_rows, int k_dim, int v_dim); /* n_rows: n_q * n_tokens at most */
+    void (*conv)(const struct cpu_state_job *j);
+    void (*scan)(const struct cpu_state_job *j);
+    void (*delta)(const struct cpu_state_job *j);
     const struct cpu_format *(*format)(enum tensor_type type, kg_activations activations);
 };
 

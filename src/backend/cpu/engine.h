@@ -23,6 +23,7 @@ enum step_code {
     STEP_EXPERT_ROWS,
     STEP_EXPERT_MATMUL,
     STEP_EXPERT_OUT,
+    STEP_STATE, /* CONV, SCAN, DELTA: channels or heads are shared out, each goes through the tokens in order */
 };
 
 /* A step is an operation of the program, or a part of one. */
@@ -97,6 +98,8 @@ struct cpu {
     size_t kv_block_bytes;
     uint8_t **kv_blocks;   /* [n_kv_blocks] */
     int n_kv_blocks;
+    float **states;        /* [n_states] of [program->n_state] */
+    int n_states;
     struct kv_slab {       /* memory of the blocks added by one reservation */
         struct kv_slab *next;
         size_t n_bytes;
@@ -126,6 +129,14 @@ void cpu_experts_sort(struct cpu *c, const struct step *s);
 void cpu_experts_rows(struct cpu *c, const struct step *s, atomic_int *next);
 void cpu_experts_matmul(struct cpu *c, const struct step *s, int n_threads, void *scratch, atomic_int *next);
 void cpu_experts_out(struct cpu *c, const struct step *s, int t);
+/* states.c */
+void cpu_states_close(struct cpu *c);
+void cpu_states_step(const struct cpu *c, const struct step *s, int n_threads, void *scratch, atomic_int *next);
+size_t cpu_state_bytes(const void *ctx);
+kg_status cpu_state_reserve(void *ctx, int n);
+kg_status cpu_state_copy(void *ctx, int dst, int src);
+kg_status cpu_state_read(void *ctx, int state, void *out);
+kg_status cpu_state_write(void *ctx, int state, const void *in);
 kg_status cpu_run(void *ctx, const struct batch *batch);
 
 #endif

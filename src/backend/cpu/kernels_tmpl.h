@@ -126,6 +126,11 @@ static void glu(float *dst, const float *gate, const float *up, int n, enum acti
     }
 }
 
+static void mul(float *dst, const float *a, const float *b, int n)
+{
+    for (int i = 0; i < n; i++) dst[i] = a[i] * b[i];
+}
+
 static void add(float *dst, const float *a, const float *b, int n)
 {
     for (int i = 0; i < n; i++) dst[i] = a[i] + b[i];
@@ -399,6 +404,89 @@ static const struct cpu_format *format(enum tensor_type type, kg_activations act
     return activations == KG_ACT_INT8 && decode_int_form(type).group > 0 ? &fast : &exact;
 }
 
+/* ---- what depends on earlier tokens ---- */
+
+static inline float softplus_fast(float x)
+{
+    const float e = exp_fast(x > 0 ? -x : x); /* at most 1 */
+    return (x > 0 ? x : 0) + log1pf(e);
+}
+
+/* state {width, taps - 1}: the last numbers, oldest first, channels side by side. */
+static void conv(const struct cpu_state_job *j)
+{
+    const int taps = (int)j->op->w->ne[0], n = (int)j->op->w->ne[1];
+    for (int c = j->first; c < j->end; c++) j->y[c] = j->w[c * taps + taps - 1] * j->x[c];
+    for (int k = 0; k < taps - 1; k++) {
+        float *last = j->state + (size_t)k * (size_t)n;
+        const float *next = k + 1 < taps - 1 ? last + n : j->x;
+        for (int c = j->first; c < j->end; c++) {
+            j->y[c] += j->w[c * taps + k] * last[c];
+            last[c] = next[c];
+        }
+    }
+    if (j->b)
+        for (int c = j->first; c < j->end; c++) j->y[c] += j->b[c];
+}
+
+/* state {n_state, head_dim, n_heads} */
+static void scan(const struct cpu_state_job *j)
+{
+    const struct scan *s = &j->op->scan;
+    const int N = s->n_state, per_group = s->n_heads / s->n_groups;
+    const bool one = j->op->w->ne[0] == 1;
+    float *decay = j->scratch, *in = decay + N;
+    for (int head = j->first; head < j->end; head++) {
+        const float *B = j->x2 + (size_t)(head / per_group) * (size_t)N, *C = B + (size_t)s->n_groups * (size_t)N;
+        const float step = softplus_fast(j->x1[head]);
+        float *h = j->state + (size_t)head * (size_t)s->head_dim * (size_t)N;
+        if (one) {
+            const float all = exp_fast(step * j->w[head]);
+            for (int n = 0; n < N; n++) decay[n] = all;
+        } else {
+            for (int n = 0; n < N; n++) decay[n] = exp_fast(step * j->w[head * N + n]);
+        }
+        for (int n = 0; n < N; n++) in[n] = step * B[n];
+        for (int p = head * s->head_dim; p < (head + 1) * s->head_dim; p++, h += N) {
+            const float x = j->x[p];
+            for (int n = 0; n < N; n++) h[n] = decay[n] * h[n] + in[n] * x;
+            j->y[p] = dot_f32(C, h, N) + j->b[head] * x;
+        }
+    }
+}
+
+/* state {v_dim, k_dim, n_heads} */
+static void delta(const struct cpu_state_job *j)
+{
+    const struct delta *d = &j->op->delta;
+    const int K = d->k_dim, V = d->v_dim, per_k = d->n_heads / d->n_k_heads;
+    float *change = j->scratch;
+    for (int head = j->first; head < j->end; head++) {
+        const int k_head = head / per_k;
+        const float *q = j->x + k_head * K, *k = q + d->n_k_heads * K, *v = j->x + 2 * d->n_k_heads * K + head * V;
+        const float *gates = j->x1 + k_head * 2 * per_k + head % per_k;
+        const float q_scale = 1.0f / sqrtf((dot_f32(q, q, K) + (float)d->eps) * (float)K), k_scale = 1.0f / sqrtf(dot_f32(k, k, K) + (float)d->eps);
+        const float decay = exp_fast(j->w[head] * softplus_fast(gates[per_k] + j->b[head])), write = sigmoid_fast(gates[0]);
+        float *S = j->state + (size_t)head * (size_t)K * (size_t)V, *y = j->y + head * V;
+        for (int i = 0; i < V; i++) change[i] = y[i] = 0;
+        for (int r = 0; r < K; r++) {
+            const float kr = k[r] * k_scale;
+            for (int i = 0; i < V; i++) {
+                S[r * V + i] *= decay;
+                change[i] += kr * S[r * V + i];
+            }
+        }
+        for (int i = 0; i < V; i++) change[i] = write * (v[i] - change[i]);
+        for (int r = 0; r < K; r++) {
+            const float kr = k[r] * k_scale, qr = q[r] * q_scale;
+            for (int i = 0; i < V; i++) {
+                S[r * V + i] += kr * change[i];
+                y[i] += qr * S[r * V + i];
+            }
+        }
+    }
+}
+
 static void fill_kernels(struct cpu_kernels *k)
 {
     *k = (struct cpu_kernels){
@@ -409,6 +497,7 @@ static void fill_kernels(struct cpu_kernels *k)
         .act = act,
         .glu = glu,
         .add = add,
+        .mul = mul,
         .scale = scale,
         .softcap = softcap,
         .clamp = clamp,
@@ -419,6 +508,9 @@ static void fill_kernels(struct cpu_kernels *k)
         .kv_store = kv_store,
         .attend = attend,
         .attend_scratch_bytes = attend_scratch_bytes,
+        .conv = conv,
+        .scan = scan,
+        .delta = delta,
         .format = format,
     };
 }

@@ -206,6 +206,7 @@ static void step_registers(const struct cpu *c, const struct step *s, int reads[
         reads[1] = op->src[1];
         *writes = op->dst;
         break;
+    case STEP_STATE: /* the state is its own */
     case STEP_OP:
         for (int i = 0; i < 3; i++) reads[i] = op->src[i];
         if (op->code == OP_ROPE) reads[0] = op->dst, reads[3] = kv + 1;
@@ -275,6 +276,14 @@ static kg_status add_op(struct cpu *c, struct hazards *h, const struct op *op, u
         s.code = STEP_KV_STORE;
         add_step(c, h, s);
         s.code = STEP_ATTEND;
+        s.split = SPLIT_SHARED;
+        break;
+    case OP_CONV:
+    case OP_SCAN:
+    case OP_DELTA:
+        KG_TRY(vector_f32(c, op->w, &s.w));
+        KG_TRY(vector_f32(c, op->b, &s.b));
+        s.code = STEP_STATE;
         s.split = SPLIT_SHARED;
         break;
     case OP_SELECT:

@@ -83,6 +83,7 @@ static void token_op(const struct worker *w, const struct step *s, int t)
     case OP_ROPE: k->rope(dst, c->rope_tables[s->rope_table].cos_sin + (size_t)t * (size_t)op->rope.n_rot, &op->rope); break;
     case OP_ACT: k->act(dst, x, width, op->activation); break;
     case OP_GLU: k->glu(dst, x, cpu_row(c, op->src[1], t), width, op->activation); break;
+    case OP_MUL: k->mul(dst, x, cpu_row(c, op->src[1], t), width); break;
     case OP_ADD: k->add(dst, x, cpu_row(c, op->src[1], t), width); break;
     case OP_GATE: {
         float gate;
@@ -189,7 +190,7 @@ static void token_step(const struct worker *w, const struct step *s, int t)
 /* The last step of an operation that is to be shown. */
 static bool is_tapped(const struct cpu *c, const struct step *s)
 {
-    return c->batch->tap && (s->code == STEP_OP || s->code == STEP_ATTEND || s->code == STEP_EXPERT_OUT) && s->op->tap;
+    return c->batch->tap && (s->code == STEP_OP || s->code == STEP_ATTEND || s->code == STEP_EXPERT_OUT || s->code == STEP_STATE) && s->op->tap;
 }
 
 /* Steps from `first` on that are split by tokens and follow each other without a meeting: token by token through all of them, while
@@ -238,6 +239,7 @@ static void run_thread(void *ctx, int i, int n)
             if (s->code == STEP_EXPERT_SORT && i == 0) cpu_experts_sort(c, s);
             if (s->code == STEP_EXPERT_ROWS) cpu_experts_rows(c, s, taken(&w, at, 0));
             else if (s->code == STEP_EXPERT_MATMUL) cpu_experts_matmul(c, s, n, w.scratch, taken(&w, at, 0));
+            else if (s->code == STEP_STATE) cpu_states_step(c, s, n, w.scratch, taken(&w, at, 0));
             else if (s->code == STEP_ATTEND) attend(&w, at);
             else if (s->split == SPLIT_SHARED) matmul(&w, at);
             at++;
@@ -268,6 +270,8 @@ static kg_status map_sequences(struct cpu *c, const struct batch *b)
     for (int t = 0; t < b->n; t++) {
         const struct batch_token *tok = &b->tokens[t];
         if (tok->seq < 0 || tok->seq >= b->n_seqs || tok->pos < 0) return status_set(KG_ERR_ARGUMENT, "batch: token %d has no sequence", t);
+        const int state = b->seqs[tok->seq].state;
+        if (c->program->n_state && (state < 0 || state >= c->n_states)) return status_set(KG_ERR_ARGUMENT, "batch: state %d is not reserved", state);
         n_blocks[tok->seq] = MAX(n_blocks[tok->seq], (size_t)(tok->pos / KV_BLOCK) + 1);
     }
     for (int s = 0; s < b->n_seqs; s++) {

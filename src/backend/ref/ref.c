@@ -13,6 +13,8 @@ static void ref_close(void *ctx)
     if (!r) return;
     for (int i = 0; i < r->n_blocks; i++) free(r->blocks[i]);
     free(r->blocks);
+    for (int i = 0; i < r->n_states; i++) free(r->states[i]);
+    free(r->states);
     free(r->score);
     os_free(r->reg_data, r->reg_bytes);
     arena_free(&r->arena);
@@ -158,6 +160,46 @@ static kg_status ref_kv_write(void *ctx, int block, const void *in)
     return KG_OK;
 }
 
+static size_t ref_state_bytes(const void *ctx) { return ((const struct ref *)ctx)->program->n_state * sizeof(double); }
+
+static kg_status ref_state_reserve(void *ctx, int n)
+{
+    struct ref *r = ctx;
+    if (n <= r->n_states) return KG_OK;
+    double **states = realloc(r->states, (size_t)n * sizeof *states);
+    if (states) r->states = states;
+    while (states && r->n_states < n) {
+        double *state = calloc(MAX(r->program->n_state, 1), sizeof *state);
+        if (!state) break;
+        r->states[r->n_states++] = state;
+    }
+    return r->n_states >= n ? KG_OK : status_set(KG_ERR_MEMORY, "reference backend: no memory for %d states of %zu bytes", n, ref_state_bytes(r));
+}
+
+static kg_status ref_state_copy(void *ctx, int dst, int src)
+{
+    struct ref *r = ctx;
+    if (dst < 0 || dst >= r->n_states || src < 0 || src >= r->n_states) return status_set(KG_ERR_ARGUMENT, "reference backend: copy of state %d to %d, of %d", src, dst, r->n_states);
+    if (dst != src) memcpy(r->states[dst], r->states[src], ref_state_bytes(r));
+    return KG_OK;
+}
+
+static kg_status ref_state_read(void *ctx, int state, void *out)
+{
+    struct ref *r = ctx;
+    if (state < 0 || state >= r->n_states) return status_set(KG_ERR_ARGUMENT, "reference backend: state %d of %d", state, r->n_states);
+    memcpy(out, r->states[state], ref_state_bytes(r));
+    return KG_OK;
+}
+
+static kg_status ref_state_write(void *ctx, int state, const void *in)
+{
+    struct ref *r = ctx;
+    if (state < 0 || state >= r->n_states) return status_set(KG_ERR_ARGUMENT, "reference backend: state %d of %d", state, r->n_states);
+    memcpy(r->states[state], in, ref_state_bytes(r));
+    return KG_OK;
+}
+
 static kg_status check_batch(const struct ref *r, const struct batch *batch)
 {
     const struct program *p = r->program;
@@ -169,6 +211,8 @@ static kg_status check_batch(const struct ref *r, const struct batch *batch)
         if (t->seq < 0 || t->seq >= batch->n_seqs) return status_set(KG_ERR_ARGUMENT, "sequence %d of %d", (int)t->seq, batch->n_seqs);
         if (t->pos < 0 || (p->ctx_is_hard && t->pos >= p->n_ctx))
             return status_set(KG_ERR_CONTEXT, "position %d is beyond the model's %lld", (int)t->pos, (long long)p->n_ctx);
+        const int state = batch->seqs[t->seq].state;
+        if (p->n_state && (state < 0 || state >= r->n_states)) return status_set(KG_ERR_ARGUMENT, "state %d of %d", state, r->n_states);
         if (t->pos / KV_BLOCK >= r->n_blocks) return status_set(KG_ERR_ARGUMENT, "position %d lies beyond the %d KV blocks reserved", (int)t->pos, r->n_blocks);
         int block = batch->seqs[t->seq].blocks[t->pos / KV_BLOCK];
         if (block < 0 || block >= r->n_blocks) return status_set(KG_ERR_ARGUMENT, "KV block %d of %d", block, r->n_blocks);
@@ -223,6 +267,11 @@ const struct backend backend_ref = {
     .kv_block_bytes = ref_kv_block_bytes,
     .kv_read = ref_kv_read,
     .kv_write = ref_kv_write,
+    .state_reserve = ref_state_reserve,
+    .state_copy = ref_state_copy,
+    .state_bytes = ref_state_bytes,
+    .state_read = ref_state_read,
+    .state_write = ref_state_write,
     .run = ref_run,
     .error_bound = ref_error_bound,
 };

@@ -47,10 +47,13 @@ struct ref {
     size_t kv_doubles; /* per block */
     double **blocks;  /* [n_blocks] of [kv_doubles] */
     int n_blocks;
+    double **states;  /* [n_states] of [program->n_state] */
+    int n_states;
     double *score;    /* [n_blocks * KV_BLOCK] */
     struct arena arena;
 };
 
 void ref_run_op(struct ref *r, const struct ref_run *run, int i_op);
+void ref_run_state_op(struct ref *r, const struct ref_run *run, const struct op *op); /* CONV, SCAN, DELTA */
 
 #endif

@@ -226,6 +226,7 @@ static double element(const struct op *op, double x, double z)
     case OP_ACT: return activate(op->activation, x);
     case OP_GLU: return glu(op->activation, x, z);
     case OP_ADD: return x + z;
+    case OP_MUL: return x * z;
     case OP_GATE: return activate(op->activation, z) * x;
     case OP_SCALE: return op->value * x;
     case OP_SOFTCAP: return op->value * tanh(x / op->value);
@@ -370,6 +371,7 @@ void ref_run_op(struct ref *r, const struct ref_run *run, int i_op)
     case OP_ACT:
     case OP_GLU:
     case OP_ADD:
+    case OP_MUL:
     case OP_GATE:
     case OP_SCALE:
     case OP_SOFTCAP:
@@ -379,6 +381,9 @@ void ref_run_op(struct ref *r, const struct ref_run *run, int i_op)
     case OP_COMBINE: run_combine(r, run, op); return;
     case OP_TAKE: run_take(r, run, op); return;
     case OP_JOIN: run_join(r, run, op); return;
+    case OP_CONV:
+    case OP_SCAN:
+    case OP_DELTA: ref_run_state_op(r, run, op); return;
     case OP_LOGITS: run_logits(r, run, op); return;
     case OP_SELECT: /* ref_run does it: it changes the batch */
     case OP_N_CODES: return;
