@@ -30,6 +30,7 @@ struct avx512_chunk {
 void avx512_int_unpack(const struct cpu_matmul *m, int row, int k0, int n, const struct avx512_chunk *c);
 /* One token against packed weights; false: not this case. The arithmetic of one token among many, in the same order. */
 bool avx512_int_gemv(const struct cpu_matmul *m, int row0, int row1);
+size_t avx512_int_ahead(const struct cpu_matmul *m);
 
 /* Packed bytes that will be unpacked next: fetched a few lines at a time while tiles are computed, since nothing else would keep the
  * memory busy then. */

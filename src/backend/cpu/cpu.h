@@ -135,6 +135,9 @@ struct cpu_matmul {
     const float *bias;  /* [out] or NULL */
     float *y;           /* [n][out] */
     void *scratch;      /* this thread's, format->scratch_bytes(in, max_batch) */
+    /* single tokens: packed bytes that this thread reads after these rows, NULL: unknown; of these, how many have been asked for */
+    const uint8_t *then;
+    size_t asked;
 };
 
 /* How a tensor type is kept in memory and multiplied. */
@@ -212,6 +215,7 @@ struct cpu_kernels {
     void (*scan)(const struct cpu_state_job *j);
     void (*delta)(const struct cpu_state_job *j);
     const struct cpu_format *(*format)(enum tensor_type type, kg_activations activations);
+    size_t (*ahead)(const struct cpu_matmul *m); /* how far ahead of a single token's product packed bytes are asked for; may be NULL */
 };
 
 void cpu_kernels_generic(struct cpu_kernels *k);

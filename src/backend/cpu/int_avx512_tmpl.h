@@ -28,7 +28,7 @@ static void NAME(gemv_)(const struct cpu_matmul *m, const struct pack *pk, int p
 {
     const int n_super = m->in / pk->superblock, units = pk->superblock / 32;
     const size_t panel_bytes = pack_plane(pk, m->in, PACK_PLANES), unit_bytes = panel_bytes / (size_t)(m->in / 32);
-    struct stream stream = stream_from(m, pk, panel0);
+    struct stream stream = stream_from(m, pk, panel0, panel1);
     _Alignas(64) float ws[16 * 16], wm[16 * 16];
     for (int panel = panel0; panel < panel1; panel++) {
         const uint8_t *p[PACK_PLANES], *used = (const uint8_t *)m->packed + (size_t)panel * panel_bytes;

@@ -5,21 +5,41 @@
 
 static inline __m512i magnitudes(__m512 x) { return _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7fffffff)); }
 
-/* One group of 32 with scale super * 2^-k. */
-static inline void quantize_group(const float *x, float super, int k, struct act_row row, int u)
+/* max_i of pairs: lanes of a and b side by side, each half as many. */
+static inline __m512i fold(__m512i a, __m512i b, __m512i lo, __m512i hi) { return _mm512_max_epu32(_mm512_permutex2var_epi32(a, lo, b), _mm512_permutex2var_epi32(a, hi, b)); }
+
+/* The largest magnitude, as bits, of each group of 32 of 256 elements: NaN is above every number. */
+static inline __m256i tops(const float *x)
 {
-    const float scale = super * f32_from_bits((uint32_t)(127 - k) << 23);
-    const __m512 inv = _mm512_set1_ps(scale > 0 ? 1.0f / scale : 0.0f);
+    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0), odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    __m512i v[8];
+#pragma GCC unroll 8
+    for (int g = 0; g < 8; g++) v[g] = _mm512_max_epu32(magnitudes(_mm512_loadu_ps(x + 32 * g)), magnitudes(_mm512_loadu_ps(x + 32 * g + 16)));
+#pragma GCC unroll 3
+    for (int n = 4; n > 0; n /= 2)
+#pragma GCC unroll 4
+        for (int g = 0; g < n; g++) v[g] = fold(v[2 * g], v[2 * g + 1], even, odd);
+    return _mm512_castsi512_si256(fold(v[0], v[0], even, odd));
+}
+
+/* One group of 32, x / scale rounded; scale = super * 2^-k. */
+static inline void quantize_group(const float *x, float inv_scale, float super, int k, struct act_row row, int u)
+{
+    const __m512 inv = _mm512_set1_ps(inv_scale);
     const __m128i qa = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), inv)));
     const __m128i qb = _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), inv)));
-    const __m256i q = _mm256_inserti128_si256(_mm256_castsi128_si256(qa), qb, 1);
-    __m256i s = _mm256_dpbusd_epi32(_mm256_setzero_si256(), _mm256_set1_epi8(1), q); /* sums of four */
-    s = _mm256_hadd_epi32(s, s);
-    s = _mm256_hadd_epi32(s, s); /* the halves' sums in lanes 0 and 4 */
-    act_put_shifted(&row.group[u * row.T], &row.halves[u * row.T], super, k, _mm256_extract_epi32(s, 0), _mm256_extract_epi32(s, 4));
-    int32_t words[8];
-    _mm256_storeu_si256((void *)words, q);
-    for (int i = 0; i < 8; i++) memcpy(row.q + (u * 8 + i) * row.T * 4, &words[i], 4);
+    const __m128i ones = _mm_set1_epi8(1);
+    __m128i s = _mm_hadd_epi32(_mm_dpbusd_epi32(_mm_setzero_si128(), ones, qa), _mm_dpbusd_epi32(_mm_setzero_si128(), ones, qb));
+    s = _mm_hadd_epi32(s, s);
+    act_put_shifted(&row.group[u * row.T], &row.halves[u * row.T], super, k, _mm_cvtsi128_si32(s), _mm_extract_epi32(s, 1));
+    const int step = row.T * 4;
+    int8_t *q = row.q + u * 8 * step;
+    for (int i = 0; i < 2; i++, q += 4 * step) {
+        const __m128i w = i ? qb : qa;
+        _mm_storeu_si32(q, w);
+        const int words[3] = {_mm_extract_epi32(w, 1), _mm_extract_epi32(w, 2), _mm_extract_epi32(w, 3)};
+        for (int j = 0; j < 3; j++) memcpy(q + (j + 1) * step, &words[j], 4);
+    }
 }
 
 static void quantize_avx512(const float *x, int n, struct act_row row)
@@ -27,13 +47,22 @@ static void quantize_avx512(const float *x, int n, struct act_row row)
     enum { GROUPS = ACT_SUPER / ACT_GROUP };
     for (int u0 = 0; u0 < n / ACT_GROUP; u0 += GROUPS, x += ACT_SUPER) {
         const int groups = MIN(GROUPS, n / ACT_GROUP - u0);
-        uint32_t top[GROUPS], most = 0; /* as bits: NaN is above every number */
-        for (int g = 0; g < groups; g++) {
+        _Alignas(32) uint32_t top[GROUPS] = {0};
+        uint32_t most = 0;
+        if (groups == GROUPS) {
+            const __m256i t = tops(x);
+            _mm256_store_si256((void *)top, t);
+            most = _mm512_reduce_max_epu32(_mm512_castsi256_si512(t));
+        }
+        for (int g = 0; g < groups && groups < GROUPS; g++) {
             top[g] = _mm512_reduce_max_epu32(_mm512_max_epu32(magnitudes(_mm512_loadu_ps(x + 32 * g)), magnitudes(_mm512_loadu_ps(x + 32 * g + 16))));
             most = MAX(most, top[g]);
         }
-        const float super = act_scale(f32_from_bits(most));
-        for (int g = 0; g < groups; g++) quantize_group(x + 32 * g, super, act_shift(super, f32_from_bits(top[g])), row, u0 + g);
+        const float super = act_scale(f32_from_bits(most)), inv = super > 0 ? 1.0f / super : 0.0f;
+        for (int g = 0; g < groups; g++) {
+            const int k = act_shift(super, f32_from_bits(top[g]));
+            quantize_group(x + 32 * g, inv * f32_from_bits((uint32_t)(127 + k) << 23), super, k, row, u0 + g);
+        }
     }
 }
 
@@ -72,6 +101,7 @@ void cpu_kernels_avx512(struct cpu_kernels *k)
     k->act_excess = 2; /* scales go down in powers of two */
     k->quantize = quantize_avx512;
     k->glu = glu_avx512;
+    k->ahead = avx512_int_ahead;
     k->attend = avx512_attend;
     k->attend_scratch_bytes = avx512_attend_scratch_bytes;
 }

@@ -11,6 +11,8 @@ struct worker {
     struct cpu *c;
     int i, n;      /* thread i of n */
     void *scratch; /* its own */
+    const uint8_t *then; /* packed weights that it is going to read, as far as known, of which ... */
+    size_t asked;        /* ... these bytes have been asked for */
 };
 
 
@@ -122,9 +124,37 @@ static void token_op(const struct worker *w, const struct step *s, int t)
 /* Pieces of work taken of a step's share for one thread. */
 static atomic_int *taken(const struct worker *w, int step, int owner) { return &w->c->next[owner * w->c->n_steps + step]; }
 
+/* The rows of a matmul in pieces: enough to even out threads that are slowed down, few enough to stream. */
+struct share {
+    int piece;    /* rows */
+    int first, n; /* pieces of one thread */
+};
+
+static struct share share_of(const struct cpu_matmul *m, int thread, int n_threads)
+{
+    const int piece = MAX(ROUND_UP(m->out / (8 * n_threads), 2 * PANEL), 2 * PANEL), n_pieces = (m->out + piece - 1) / piece;
+    const int first = (int)((int64_t)n_pieces * thread / n_threads);
+    return (struct share){piece, first, (int)((int64_t)n_pieces * (thread + 1) / n_threads) - first};
+}
+
+static const uint8_t *packed_at(const struct cpu_matmul *m, int row) { return (const uint8_t *)m->packed + m->format->packed_bytes(row, m->in); }
+
+/* What this thread reads of the matmul after this step; the first of all comes after the last. */
+static const uint8_t *next_share(const struct worker *w, int step)
+{
+    const struct cpu *c = w->c;
+    for (int i = 1; i <= c->n_steps; i++) {
+        const struct step *s = &c->steps[(step + i) % c->n_steps];
+        if (s->code != STEP_OP || s->op->code != OP_MATMUL) continue;
+        const struct share mine = share_of(&s->matmul, w->i, w->n);
+        return s->matmul.packed ? packed_at(&s->matmul, mine.first * mine.piece) : NULL;
+    }
+    return NULL;
+}
+
 /* Each thread has a contiguous share of the rows, so that what is fetched ahead at the end of a piece is what it reads next, and helps
  * the others when it is done. */
-static void matmul(const struct worker *w, int step)
+static void matmul(struct worker *w, int step)
 {
     const struct cpu *c = w->c;
     const struct step *s = &c->steps[step];
@@ -134,13 +164,19 @@ static void matmul(const struct worker *w, int step)
     m.acts = c->acts[s->op->src[0]];
     m.y = c->reg[s->op->dst];
     m.scratch = w->scratch;
-    /* enough pieces to even out threads that are slowed down, few enough to stream */
-    const int piece = MAX(ROUND_UP(m.out / (8 * w->n), 2 * PANEL), 2 * PANEL), n_pieces = (m.out + piece - 1) / piece;
+    const size_t ahead = m.n == 1 && m.packed && c->kernels.ahead ? c->kernels.ahead(&m) : 0;
+    const uint8_t *after = ahead ? next_share(w, step) : NULL;
     for (int i = 0; i < w->n; i++) {
-        const int owner = (w->i + i) % w->n;
-        const int first = (int)((int64_t)n_pieces * owner / w->n), n = (int)((int64_t)n_pieces * (owner + 1) / w->n) - first;
-        for (int at; (at = atomic_fetch_add_explicit(taken(w, step, owner), 1, memory_order_relaxed)) < n;)
-            s->matmul.format->run(&m, (first + at) * piece, MIN((first + at + 1) * piece, m.out));
+        const struct share o = share_of(&m, (w->i + i) % w->n, w->n);
+        for (int at; (at = atomic_fetch_add_explicit(taken(w, step, (w->i + i) % w->n), 1, memory_order_relaxed)) < o.n;) {
+            const int row0 = (o.first + at) * o.piece, row1 = MIN(row0 + o.piece, m.out);
+            if (ahead) {
+                m.asked = w->then == packed_at(&m, row0) ? w->asked : 0;
+                w->then = m.then = i == 0 && at + 1 < o.n ? packed_at(&m, row1) : after;
+                w->asked = ahead;
+            }
+            s->matmul.format->run(&m, row0, row1);
+        }
     }
 }
 

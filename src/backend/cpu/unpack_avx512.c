@@ -180,27 +180,38 @@ static inline __m512i w_iq4_nl(const uint8_t *const *p, int u, int j) { return l
 static inline __m512i w_iq4_xs(const uint8_t *const *p, int u, int j) { return lookup(kvalues_iq4nl, nibble(p[2], u, j)); }
 static inline __m512i w_mxfp4(const uint8_t *const *p, int u, int j) { return lookup(kvalues_fp4, nibble(p[1], u, j)); }
 
-/* Lines that a single token's product asks for ahead of itself, in the order of memory, in which panel follows panel: on AMD's cores loads
- * alone leave a quarter of the bandwidth unused. Intel's were 10 to 25 % slower with it. */
-struct stream {
-    const uint8_t *at; /* the next line */
-    size_t distance;   /* bytes; 0: none are asked for */
-};
 /* At the start of a panel its last plane is read from the first line on: that line must be there by then. */
-static struct stream stream_from(const struct cpu_matmul *m, const struct pack *pk, int panel)
+size_t avx512_int_ahead(const struct cpu_matmul *m)
 {
-    struct stream s = {(const uint8_t *)m->packed + (size_t)panel * pack_plane(pk, m->in, PACK_PLANES), 0};
+    const struct pack *pk = pack_find(m->tensor->type);
     int last = PACK_PLANES - 1;
+    if (!pk || pk->superblock == 1 || !m->packed || !__builtin_cpu_is("amd")) return 0;
     while (!pk->plane[last]) last--;
-    if (__builtin_cpu_is("amd")) s.distance = pack_plane(pk, m->in, last) + STREAM_AHEAD;
-    s.at += s.distance;
+    return pack_plane(pk, m->in, last) + STREAM_AHEAD;
+}
+
+/* Lines that a single token's product asks for ahead of itself, in the order of memory, in which panel follows panel, then those that the
+ * thread reads next: on AMD's cores loads alone leave a quarter of the bandwidth unused. Intel's were 10 to 25 % slower with it. */
+struct stream {
+    const uint8_t *at, *end; /* the next one, as if all lay behind each other; of these rows */
+    ptrdiff_t jump;          /* from there to what comes then */
+    size_t distance;         /* bytes; 0: none are asked for */
+};
+
+static struct stream stream_from(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1)
+{
+    const size_t panel_bytes = pack_plane(pk, m->in, PACK_PLANES);
+    const uint8_t *first = (const uint8_t *)m->packed + (size_t)panel0 * panel_bytes, *end = (const uint8_t *)m->packed + (size_t)panel1 * panel_bytes;
+    struct stream s = {first, end, m->then ? (ptrdiff_t)((uintptr_t)m->then - (uintptr_t)end) : 0, avx512_int_ahead(m)};
+    s.at += m->asked ? m->asked : s.distance;
     return s;
 }
+
 /* `used`: where the product is. */
 static inline void stream_fetch(struct stream *s, const uint8_t *used)
 {
     if (!s->distance) return;
-    for (const uint8_t *end = used + s->distance; s->at < end; s->at += 64) __builtin_prefetch(s->at);
+    for (const uint8_t *to = used + s->distance; s->at < to; s->at += 64) __builtin_prefetch(s->at < s->end ? s->at : s->at + s->jump);
 }
 
 /* X(ENUM, name, group, has_min) */
