@@ -9,7 +9,7 @@ A folder has config.json as transformers writes it; case.txt: prompt and greedy 
 its numbers; logits.f64: [tokens of the prompt][vocabulary]. The numbers themselves are a formula (weights() here, test_arch.c there), exact
 in float32. Dimensions are all different, so that a transposed or mixed-up one cannot fit.
 transformers rounds to float32 inside (norms, softmax, rotation); here float32 is made to mean float64 first."""
-import os, subprocess, sys, tempfile
+import json, os, subprocess, sys, tempfile
 import numpy as np
 
 ROOT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests", "golden", "arch")
@@ -20,6 +20,7 @@ VOCAB, TOKENS, GREEDY = 71, 23, 9
 COMMON = dict(vocab_size=VOCAB, hidden_size=48, intermediate_size=88, num_hidden_layers=3, num_attention_heads=6, num_key_value_heads=2,
               max_position_embeddings=64, rms_norm_eps=EPS, tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, pad_token_id=0)
 CASES = {}
+ALIASES = {}  # models that transformers has under another name: config.json and tensors of theirs, computed as this class
 
 
 def case(name, config, drop=(), **more):
@@ -88,9 +89,74 @@ case("exaone4-window", "Exaone4Config", num_hidden_layers=5, sliding_window=7, s
 
 case("lfm2", "Lfm2Config", drop=["rms_norm_eps"], num_hidden_layers=5, norm_eps=EPS, conv_L_cache=3, block_multiple_of=8, block_ffn_dim_multiplier=1.25,
      conv_bias=True, layer_types=["conv", "conv", "full_attention", "conv", "full_attention"], tie_word_embeddings=True)
+case("falcon-40b", "FalconConfig", layer_norm_epsilon=EPS, ffn_hidden_size=88, new_decoder_architecture=True, num_kv_heads=2, multi_query=True, bias=False,
+     alibi=False, tie_word_embeddings=True)
+case("falcon-11b", "FalconConfig", layer_norm_epsilon=EPS, ffn_hidden_size=88, new_decoder_architecture=True, num_kv_heads=2, multi_query=True, bias=False,
+     alibi=False, num_ln_in_parallel_attn=1, tie_word_embeddings=False)
+case("llama-dynamic", "LlamaConfig", rope_scaling={"rope_type": "dynamic", "factor": 4.0})
+VISION = dict(hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2, image_size=28, patch_size=14)
+case("gemma3-parts", "Gemma3Config", drop=COMMON.keys(), vision_config={"model_type": "siglip_vision_model", **VISION}, mm_tokens_per_image=4,
+     text_config={**COMMON, "model_type": "gemma3_text", "sliding_window": 7, "num_hidden_layers": 7, "num_attention_heads": 8, "num_key_value_heads": 4,
+                  "head_dim": 10, "query_pre_attn_scalar": 16, "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "tie_word_embeddings": True})
+case("mistral3-parts", "Mistral3Config", drop=COMMON.keys(), vision_config={"model_type": "pixtral", **VISION, "head_dim": 8},
+     text_config={**COMMON, "model_type": "mistral", "head_dim": 10, "sliding_window": None})
+
+
+def alias(name, new_config, new_names=lambda shapes: shapes, old_weights=lambda weights, config: weights):
+    ALIASES[name] = (new_config, new_names, old_weights)
+
+
+case("minicpm", "GraniteConfig", num_hidden_layers=4, embedding_multiplier=12.0, residual_multiplier=0.75, attention_multiplier=8 ** -0.5,
+     logits_scaling=3.0, tie_word_embeddings=True)
+alias("minicpm", lambda c: {**{k: v for k, v in c.items() if not k.endswith("_multiplier") and k != "logits_scaling"}, "model_type": "minicpm",
+                            "architectures": ["MiniCPMForCausalLM"], "scale_emb": 12, "scale_depth": 1.5, "dim_model_base": 16})
+
+INTERN = {"self_attn.o_proj": "attention.wo", "mlp.gate_proj": "feed_forward.w1", "mlp.down_proj": "feed_forward.w2", "mlp.up_proj": "feed_forward.w3",
+          "input_layernorm": "attention_norm", "post_attention_layernorm": "ffn_norm", "embed_tokens": "tok_embeddings", "lm_head": "output"}
+
+
+def intern_name(k):
+    for old, new in INTERN.items():
+        k = k.replace(old, new)
+    return k
+
+
+def intern_names(shapes):
+    out = {}
+    for k, s in shapes.items():
+        if ".q_proj." in k:
+            rows = sum(shapes[k.replace("q_proj", p)][0] for p in ("q_proj", "k_proj", "v_proj"))
+            out[k.replace("self_attn.q_proj", "attention.wqkv")] = [rows, *s[1:]]
+        elif ".k_proj." not in k and ".v_proj." not in k:
+            out[intern_name(k)] = s
+    return out
+
+
+def intern_weights(weights, config):
+    """A group has the queries that look at a head of keys, its keys, its values."""
+    back, out = {v: k for k, v in INTERN.items()}, {}
+    heads, groups = config["num_attention_heads"], config["num_key_value_heads"]
+    for k, w in weights.items():
+        if ".wqkv." in k:
+            w = w.reshape(groups, heads // groups + 2, -1, *w.shape[1:])
+            for part, v in (("q_proj", w[:, :-2]), ("k_proj", w[:, -2:-1]), ("v_proj", w[:, -1:])):
+                out[k.replace("attention.wqkv", "self_attn." + part)] = np.ascontiguousarray(v.reshape(-1, *w.shape[3:]))
+        else:
+            for new, old in back.items():
+                k = k.replace(new, old)
+            out[k] = w
+    return out
+
+
+case("internlm2", "LlamaConfig", rope_theta=1000000.0)
+alias("internlm2", lambda c: {**{k: v for k, v in c.items() if k not in ("attention_bias", "mlp_bias", "head_dim", "pretraining_tp")}, "model_type": "internlm2",
+                              "architectures": ["InternLM2ForCausalLM"], "bias": False, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, intern_names, intern_weights)
+
 LATENT = dict(rms_norm_eps=1e-6, kv_lora_rank=20, qk_nope_head_dim=10, qk_rope_head_dim=6, v_head_dim=14, num_key_value_heads=6)
 case("deepseek2-v3", "DeepseekV3Config", q_lora_rank=26, n_group=3, topk_group=2, norm_topk_prob=True, **LATENT, **MOE,
      rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "mscale": 1.25, "mscale_all_dim": 1.25})
+case("deepseek2-v2-groups", "DeepseekV2Config", q_lora_rank=26, n_group=3, topk_group=2, topk_method="group_limited_greedy", norm_topk_prob=False, **LATENT,
+     **{**MOE, "routed_scaling_factor": 16.0})
 case("deepseek2-v2", "DeepseekV2Config", q_lora_rank=None, n_group=1, topk_group=1, topk_method="greedy", norm_topk_prob=False, **LATENT, **MOE)
 
 
@@ -120,6 +186,12 @@ def spread(case_name, name, shape):
     return 0, int(np.round(np.log2(np.sqrt(3 / shape[-1]))))
 
 
+def auto_class(config):
+    import transformers
+    causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
+    return transformers.AutoModelForCausalLM if causal else transformers.AutoModelForImageTextToText
+
+
 def tiny(name):
     """The configuration and the names and shapes of the tensors of a checkpoint, as transformers saves it."""
     import transformers
@@ -127,23 +199,23 @@ def tiny(name):
     config_name, args = CASES[name]
     config = getattr(transformers, config_name)(**args)
     with tempfile.TemporaryDirectory() as folder:
-        transformers.AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        auto_class(config).from_config(config).save_pretrained(folder)
         with safe_open(os.path.join(folder, "model.safetensors"), "np") as f:
             shapes = {k: f.get_slice(k).get_shape() for k in f.keys()}
         text = open(os.path.join(folder, "config.json")).read()
     return text, shapes
 
 
-def write_folder(folder, name, text, shapes, dtype=np.float32):
+def write_folder(folder, name, text, shapes, dtype=np.float32, change=lambda weights: weights):
     from safetensors.numpy import save_file
     open(os.path.join(folder, "config.json"), "w").write(text)
-    save_file({k: weights(k, s, *spread(name, k, s)).astype(dtype) for k, s in shapes.items()}, os.path.join(folder, "model.safetensors"),
+    save_file(change({k: weights(k, s, *spread(name, k, s)).astype(dtype) for k, s in shapes.items()}), os.path.join(folder, "model.safetensors"),
               metadata={"format": "pt"})
 
 
 def compute(folder, ids):
     import torch, transformers
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
+    model = auto_class(transformers.AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
     with torch.no_grad():
         logits = model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
         more, margin = list(ids), np.inf
@@ -158,8 +230,12 @@ def compute(folder, ids):
 
 def make(name):
     text, shapes = tiny(name)
+    new_config, new_names, old_weights = ALIASES.get(name, (None, lambda s: s, lambda w, c: w))
+    config, shapes = json.loads(text), new_names(shapes)
     with tempfile.TemporaryDirectory() as folder:
-        write_folder(folder, name, text, shapes, np.float64)
+        write_folder(folder, name, text, shapes, np.float64, lambda w: old_weights(w, config))
+        if new_config:
+            text = json.dumps(new_config(config), indent=2) + "\n"
         for seed in range(100):  # a prompt whose greedy ids are clear enough for arithmetic in float32
             ids = np.random.default_rng(seed).integers(3, VOCAB, TOKENS).tolist()
             logits, greedy, margin = compute(folder, ids)

@@ -27,8 +27,7 @@ static kg_status adjust(struct arch_build *b, struct decoder *d)
     if (!found)
         return status_set(KG_ERR_UNSUPPORTED, "%s: key %s.attention.key_length_mla is missing: files from before it are not supported", b->file->path, b->prefix);
     KG_TRY(arch_size(b, "attention.value_length_mla", &m->value));
-    if (d->route.n_groups > 1 && !d->route.sigmoid) /* DeepSeek 2 of 236B compares groups by their best expert, not by two */
-        return status_set(KG_ERR_UNSUPPORTED, "%s: groups of experts chosen by softmax are not supported", b->file->path);
+    d->route.group_by_one = !d->route.sigmoid; /* DeepSeek 2 of 236B compares groups by their best expert, not by two */
     m->rot = d->rope[0].n_rot;
     if (d->n_kv_heads != 1 || d->v_dim != m->kv_rank || d->k_dim - m->rot != m->kv_rank || m->key <= m->rot || (int64_t)d->n_heads * MAX(m->key, m->value) > 1 << 30)
         return status_set(KG_ERR_FORMAT, "%s: the lengths of keys and values do not fit each other", b->file->path);

@@ -169,18 +169,24 @@ static kg_status plus_one(const struct folder *d, struct tensor *t)
     return KG_OK;
 }
 
-/* Rows head by head (q, k, v of head 0, then of head 1 ...) -> all q, all k, all v. */
+/* Rows by heads of keys (the queries that look at it, its k, its v; then the next) -> all q, all k, all v. */
 static kg_status gather_heads(const struct folder *d, struct tensor *t)
 {
-    size_t heads = (size_t)hf_config_number(d->family, d->config, "attention.head_count");
-    int64_t rows = t->n_dims == 1 ? t->ne[0] : t->ne[1];
+    const size_t heads = (size_t)hf_config_number(d->family, d->config, "attention.head_count"), given = (size_t)hf_config_number(d->family, d->config, "attention.head_count_kv");
+    const size_t groups = given ? given : heads, per = groups ? heads / groups : 0;
+    const int64_t rows = t->n_dims == 1 ? t->ne[0] : t->ne[1];
     const uint8_t *from = t->data;
     uint8_t *to;
-    if (heads == 0 || (size_t)rows % (3 * heads)) return status_set(KG_ERR_FORMAT, "tensor %s: %" PRId64 " rows do not fit %zu heads", t->name, rows, heads);
-    size_t part = t->n_bytes / (3 * heads);
+    if (heads == 0 || heads % groups || (size_t)rows % (heads + 2 * groups))
+        return status_set(KG_ERR_FORMAT, "tensor %s: %" PRId64 " rows do not fit %zu heads", t->name, rows, heads);
+    if (groups == 1) return KG_OK;
+    const size_t part = t->n_bytes / (heads + 2 * groups);
     KG_TRY(copy_of(d, t, t->n_bytes, &to));
-    for (size_t h = 0; h < heads; h++)
-        for (size_t j = 0; j < 3; j++) memcpy(to + (j * heads + h) * part, from + (h * 3 + j) * part, part);
+    for (size_t g = 0; g < groups; g++, from += (per + 2) * part) {
+        memcpy(to + g * per * part, from, per * part);
+        memcpy(to + (heads + g) * part, from + per * part, part);
+        memcpy(to + (heads + groups + g) * part, from + (per + 1) * part, part);
+    }
     return KG_OK;
 }
 
@@ -306,6 +312,32 @@ static kg_status split_latent(const struct folder *d, struct tensor *list, size_
     return KG_OK;
 }
 
+/* blk.N.attn_qkv with its rows head by head -> attn_q, attn_k, attn_v. */
+static kg_status split_heads(const struct folder *d, struct tensor *list, size_t *n, const struct tensor *t, const char *name)
+{
+    static const char *const parts[] = {"attn_q", "attn_k", "attn_v"};
+    const int64_t heads = hf_config_number(d->family, d->config, "attention.head_count"), given = hf_config_number(d->family, d->config, "attention.head_count_kv");
+    const int64_t groups = given ? given : heads;
+    const uint8_t *at;
+    struct tensor whole = *t;
+    KG_TRY(gather_heads(d, &whole));
+    at = whole.data;
+    for (int i = 0; i < 3; i++) {
+        char text[NAME_BYTES];
+        struct tensor *to = &list[(*n)++];
+        const int64_t part = i ? groups : heads;
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(strstr(name, "attn_qkv") - name), name, parts[i], strrchr(name, '.'));
+        *to = whole;
+        to->name = arena_strndup(&d->f->arena, text, strlen(text));
+        if (!to->name) return KG_ERR_MEMORY;
+        to->ne[t->n_dims - 1] = whole.ne[t->n_dims - 1] / (heads + 2 * groups) * part;
+        to->n_bytes = whole.n_bytes / (size_t)(heads + 2 * groups) * (size_t)part;
+        to->data = at;
+        at += to->n_bytes;
+    }
+    return KG_OK;
+}
+
 struct merged {
     json_t *by_name, *experts;
     size_t n_experts; /* that the tensors put together have room for */
@@ -324,7 +356,7 @@ static kg_status rename_one(const struct folder *d, struct merged *m, struct ten
 {
     char name[NAME_BYTES];
     int expert = -1;
-    if (is_beyond(d, t->name)) return KG_OK;
+    if (is_beyond(d, t->name) || hf_is_other_part(d->config, t->name)) return KG_OK;
     if (!hf_tensor_name(d->family, t->name, name, sizeof name, &expert))
         return status_set(KG_ERR_UNSUPPORTED, "tensor '%.*s' is not known for model_type %s", file_shown(t->name), t->name, d->family->model_type);
     bool tied = json_is_true(json_object_get(d->config, "tie_word_embeddings"));
@@ -339,6 +371,10 @@ static kg_status rename_one(const struct folder *d, struct merged *m, struct ten
     if (d->family->flags & HF_LATENT && !old && strstr(name, ".attn_kv_b.")) {
         if (json_object_set_new(m->by_name, name, json_integer((json_int_t)*n)) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
         return split_latent(d, list, n, t, name);
+    }
+    if (d->family->flags & HF_SPLIT_QKV && !old && strstr(name, ".attn_qkv.")) {
+        if (json_object_set_new(m->by_name, name, json_integer((json_int_t)*n)) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
+        return split_heads(d, list, n, t, name);
     }
     struct tensor *to = &list[old ? (size_t)json_integer_value(old) : *n];
     if (!old) {
@@ -377,7 +413,7 @@ static kg_status rename_all(const struct folder *d)
     struct file *f = d->f;
     size_t n = 0;
     struct merged m = {.by_name = json_object(), .experts = json_object()};
-    struct tensor *list = arena_array(&f->arena, 2 * f->n_tensors + 2, sizeof *list);
+    struct tensor *list = arena_array(&f->arena, 3 * f->n_tensors + 3, sizeof *list);
     kg_status st = list && m.by_name && m.experts ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory");
     for (size_t i = 0; i < f->n_tensors && st == KG_OK; i++) st = rename_one(d, &m, list, &n, &f->tensors[i]);
     if (st == KG_OK && m.n_experts != json_object_size(m.experts)) st = status_set(KG_ERR_FORMAT, "some experts are missing");
@@ -451,6 +487,7 @@ static kg_status read_all(struct folder *d, const char *only)
 {
     struct file *f = d->f;
     KG_TRY(load_json(d, "config.json", false, &d->config));
+    KG_TRY(hf_normalize(d->config));
     KG_TRY(hf_family_of(d->config, &d->family));
     KG_TRY(hf_config(&d->out, d->family, d->config, last_part(d)));
     KG_TRY(load_weights(d, only));

@@ -6,7 +6,7 @@
 
 #include <jansson.h>
 
-enum { HF_ROTATED = 1, HF_CONV1D = 2, HF_PLUS_ONE = 4, HF_PER_HEAD = 8, HF_OAI_EXPERTS = 16, HF_LATENT = 32, HF_MIXED = 64 };
+enum { HF_ROTATED = 1, HF_CONV1D = 2, HF_PLUS_ONE = 4, HF_PER_HEAD = 8, HF_OAI_EXPERTS = 16, HF_LATENT = 32, HF_MIXED = 64, HF_SPLIT_QKV = 128 };
 
 struct hf_family {
     const char *model_type, *arch, *act;
@@ -15,6 +15,12 @@ struct hf_family {
 
 /* hf_fp8.c: 8-bit floating-point weights become F32, their scales leave the list. */
 kg_status hf_widen_fp8(struct file *f, const json_t *config);
+
+/* hf_normal.c: config.json as files have it -> as the table expects it. Of a multimodal model: that of its text part, with what it leaves out. */
+kg_status hf_normalize(json_t *config);
+/* A tensor of something else than the text part. */
+bool hf_is_other_part(const json_t *config, const char *name);
+bool hf_lists(const char *families, const char *family); /* NULL: all */
 
 /* hf_config.c: config.json -> its family, and the keys of GGUF. */
 kg_status hf_family_of(const json_t *config, const struct hf_family **out);

@@ -8,6 +8,8 @@
 
 #define TWO_PI 6.283185307179586
 
+enum { NAME_BYTES = 160 };
+
 static const struct hf_family families[] = {
 #define HF_FAMILY(model_type, arch, act, flags) {model_type, arch, act, flags},
 #include "file/hf.def"
@@ -57,7 +59,7 @@ static const struct {
 #undef HF_UNLESS
 };
 
-static bool lists(const char *list, const char *word)
+bool hf_lists(const char *list, const char *word)
 {
     if (!list) return true;
     for (size_t n; *list; list += n + strspn(list + n, " ")) {
@@ -102,7 +104,7 @@ static const json_t *field(const json_t *config, const char *name)
 static const json_t *find(const struct hf_family *family, const json_t *config, const char *key)
 {
     for (size_t i = 0; i < COUNT_OF(keys); i++)
-        if (strcmp(keys[i].key, key) == 0 && lists(keys[i].families, family->model_type) && field(config, keys[i].name))
+        if (strcmp(keys[i].key, key) == 0 && hf_lists(keys[i].families, family->model_type) && field(config, keys[i].name))
             return field(config, keys[i].name);
     return NULL;
 }
@@ -192,7 +194,7 @@ static kg_status put_windows(const struct out *w)
             return status_set(KG_ERR_UNSUPPORTED, "config.json: layer_types: \"%.40s\" is not supported", type ? type : "?");
     }
     if (n == 0 || !any_window(w->config)) return KG_OK;
-    for (size_t i = 0; !lists(periods[i].families, w->family->model_type) || (usual = periods[i].period, 0); i++) continue;
+    for (size_t i = 0; !hf_lists(periods[i].families, w->family->model_type) || (usual = periods[i].period, 0); i++) continue;
     while (period <= n && has_window(w->config, period - 1) == 1) period++; /* the first layer without one ends the first period */
     for (size_t i = 0; i < n; i++)
         if (has_window(w->config, i) != ((i + 1) % period != 0))
@@ -250,7 +252,7 @@ static kg_status check_musts(const struct out *w)
 {
     for (size_t i = 0; i < COUNT_OF(musts); i++) {
         const json_t *v = field(w->config, musts[i].name); /* null: not there */
-        if (!v || !lists(musts[i].families, w->family->model_type)) continue;
+        if (!v || !hf_lists(musts[i].families, w->family->model_type)) continue;
         json_t *only = json_loads(musts[i].json, JSON_DECODE_ANY, NULL);
         bool same = json_equal(v, only);
         json_decref(only);
@@ -259,14 +261,25 @@ static kg_status check_musts(const struct out *w)
     return KG_OK;
 }
 
+/* MiniCPM: GGUF has its two numbers multiplied out. */
+static void put_minicpm(const struct out *w)
+{
+    const double depth = json_number_value(field(w->config, "scale_depth")), base = json_number_value(field(w->config, "dim_model_base"));
+    const double layers = (double)hf_config_number(w->family, w->config, "block_count"), dim = (double)hf_config_number(w->family, w->config, "embedding_length");
+    if (strcmp(w->family->arch, "minicpm") != 0) return;
+    if (layers > 0 && depth > 0) put_f32(w, "residual_scale", depth / sqrt(layers));
+    if (base > 0) put_f32(w, "logit_scale", dim / base);
+}
+
 static kg_status put_unusual(const struct out *w)
 {
     char text[128];
     for (size_t i = 0; i < COUNT_OF(unless); i++) {
         const json_t *v = field(w->config, unless[i].name);
-        if (json_is_boolean(v) && lists(unless[i].families, w->family->model_type) && json_is_true(v) != unless[i].usual)
+        if (json_is_boolean(v) && hf_lists(unless[i].families, w->family->model_type) && json_is_true(v) != unless[i].usual)
             meta_out_bool(w->o, full_key(w, unless[i].key, text, sizeof text), !unless[i].usual);
     }
+    put_minicpm(w);
     const json_t *scalar = field(w->config, "query_pre_attn_scalar"); /* Gemma: usually the width of a head */
     double v = json_number_value(scalar);
     if (!scalar || v == (double)head_dim(w->family, w->config)) return KG_OK;
@@ -290,7 +303,7 @@ static kg_status put_rows(const struct out *w)
 {
     for (size_t i = 0; i < COUNT_OF(keys); i++) {
         const json_t *v = field(w->config, keys[i].name);
-        if (!v || !lists(keys[i].families, w->family->model_type)) continue;
+        if (!v || !hf_lists(keys[i].families, w->family->model_type)) continue;
         if (find(w->family, w->config, keys[i].key) != v) continue; /* an earlier name of the same key counts */
         if (w->family->flags & HF_MIXED && (strcmp(keys[i].key, "attention.head_count_kv") == 0 || strcmp(keys[i].key, "feed_forward_length") == 0)) continue;
         bool windows_off = json_is_false(json_object_get(w->config, "use_sliding_window"));
@@ -368,7 +381,7 @@ static kg_status put_longrope(const struct out *w, const json_t *s)
     const json_t *old = json_object_get(w->config, "original_max_position_embeddings");
     if (!old) old = json_object_get(s, "original_max_position_embeddings");
     const double most = json_number_value(json_object_get(w->config, "max_position_embeddings")), orig = json_number_value(old), given = json_number_value(json_object_get(s, "attention_factor"));
-    if (strcmp(w->family->arch, "phi3") != 0) return status_set(KG_ERR_UNSUPPORTED, "config.json: rope_scaling \"longrope\" is not supported for %s", w->family->model_type);
+    if (!hf_lists("phi3 minicpm", w->family->arch)) return status_set(KG_ERR_UNSUPPORTED, "config.json: rope_scaling \"longrope\" is not supported for %s", w->family->model_type);
     if (!(orig >= 2 && orig <= INT32_MAX && most >= 1)) return status_set(KG_ERR_FORMAT, "config.json: original_max_position_embeddings does not fit longrope");
     put_u32(w, "rope.scaling.original_context_length", (int64_t)orig);
     put_f32(w, "rope.scaling.attn_factor", given > 0 ? given : most > orig ? sqrt(1 + log(most / orig) / log(orig)) : 1);
@@ -425,6 +438,10 @@ static kg_status put_rope(const struct out *w)
         return KG_OK;
     }
     if (is_longrope(type)) return put_longrope(w, s);
+    if (strcmp(type, "dynamic") == 0) { /* nothing up to the trained length, another base for each length beyond */
+        meta_out_bool(w->o, "kagari.ctx_is_hard", true);
+        return KG_OK;
+    }
     if (strcmp(type, "linear") != 0 && strcmp(type, "yarn") != 0)
         return status_set(KG_ERR_UNSUPPORTED, "config.json: rope_scaling \"%.20s\" is not supported", type);
     KG_TRY(number(s, "factor", &factor));
@@ -443,7 +460,7 @@ static kg_status check_activation(const struct hf_family *family, const json_t *
         if (!act) continue;
         /* the same function has several names there; gemma's first files said "gelu" and meant its tanh form */
         static const char tanh_forms[] = "gelu_new gelu_fast gelu_pytorch_tanh";
-        bool same = strcmp(act, family->act) == 0 || (lists(tanh_forms, act) && lists(tanh_forms, family->act)) ||
+        bool same = strcmp(act, family->act) == 0 || (hf_lists(tanh_forms, act) && hf_lists(tanh_forms, family->act)) ||
                     (strcmp(act, "gelu") == 0 && strcmp(family->model_type, "gemma") == 0);
         if (same) return KG_OK;
         return status_set(KG_ERR_UNSUPPORTED, "config.json: %s \"%.30s\" is not supported for %s", fields[i], act, family->model_type);
@@ -459,11 +476,11 @@ kg_status hf_config(struct meta_out *o, const struct hf_family *family, const js
     meta_out_str(o, "general.architecture", family->arch, strlen(family->arch));
     meta_out_str(o, "general.name", name, strlen(name));
     KG_TRY(put_rows(&w));
-    if (!find(family, config, "context_length") && lists("falcon bloom", family->model_type)) put_u32(&w, "context_length", 2048); /* what they were trained with */
+    if (!find(family, config, "context_length") && hf_lists("falcon bloom", family->model_type)) put_u32(&w, "context_length", 2048); /* what they were trained with */
     if (family->flags & HF_LATENT) put_latent(&w);
     KG_TRY(family->flags & HF_MIXED ? put_lfm2(&w) : put_windows(&w));
     KG_TRY(put_unusual(&w));
-    if (!find(family, config, "feed_forward_length") && lists("gpt2 bloom mpt falcon gptj", family->model_type))
+    if (!find(family, config, "feed_forward_length") && hf_lists("gpt2 bloom mpt falcon gptj", family->model_type))
         put_u32(&w, "feed_forward_length", 4 * hf_config_number(family, config, "embedding_length"));
     KG_TRY(put_rope(&w));
     return o->status;
@@ -489,14 +506,21 @@ static bool matches(const char *pattern, const char *name, size_t n, long *layer
 
 bool hf_tensor_name(const struct hf_family *family, const char *name, char *out, size_t size, int *expert)
 {
-    if (strncmp(name, "transformer.", 12) == 0) name += 12;
+    static const char *const before[] = {"transformer.", "language_model."};
+    char inner[NAME_BYTES];
+    if (strncmp(name, "model.language_model.", 21) == 0) { /* newer files of multimodal models */
+        snprintf(inner, sizeof inner, "model.%s", name + 21);
+        name = inner;
+    }
+    for (size_t i = 0; i < COUNT_OF(before); i++)
+        if (strncmp(name, before[i], strlen(before[i])) == 0) name += strlen(before[i]);
     size_t n = strlen(name);
     const char *suffix = name + n;
     if (n > 7 && strcmp(name + n - 7, ".weight") == 0) suffix = name + n - 7;
     if (n > 5 && strcmp(name + n - 5, ".bias") == 0) suffix = name + n - 5;
     for (size_t i = 0; i < COUNT_OF(names); i++) {
         long layer = -1, e = -1;
-        if (!lists(names[i].families, family->model_type)) continue;
+        if (!hf_lists(names[i].families, family->model_type)) continue;
         if (!matches(names[i].name, name, (size_t)(suffix - name), &layer, &e)) continue;
         *expert = (int)e;
         const char *gguf = names[i].gguf, *percent = gguf ? strchr(gguf, '%') : NULL;

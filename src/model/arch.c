@@ -314,6 +314,9 @@ kg_status arch_rope(const struct arch_build *b, struct rope *rope)
     /* weights that were not converted keep the order of their rows, whatever the architecture has in GGUF */
     bool halves = false, found;
     KG_TRY(file_get_bool(b->file, "kagari.rope_halves", &halves, &found));
+    bool hard = false; /* beyond the trained length the rotation would change */
+    KG_TRY(file_get_bool(b->file, "kagari.ctx_is_hard", &hard, &found));
+    b->program->ctx_is_hard |= hard;
     if (halves) rope->style = ROPE_HALVES;
     rope->base = 10000;
     rope->n_rot = rope->head_dim;

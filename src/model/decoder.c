@@ -86,8 +86,10 @@ static kg_status rotation(struct arch_build *b, struct decoder *d)
     KG_TRY(arch_rope(b, &d->rope[DECODER_GLOBAL]));
     struct rope *local = &d->rope[DECODER_LOCAL];
     *local = d->rope[DECODER_GLOBAL];
-    if (d->style->local_base == 0) return KG_OK;
-    local->base = d->style->local_base; /* which is not scaled */
+    double base = d->style->local_base;
+    KG_TRY(optional(b, "rope.freq_base_swa", &base));
+    if (base == 0) return KG_OK;
+    local->base = base; /* which is not scaled */
     local->scaling = ROPE_SCALING_NONE;
     local->factors = NULL;
     return KG_OK;
@@ -131,6 +133,8 @@ kg_status decoder_hparams(struct arch_build *b)
     bool found;
     d->style = b->arch->style;
     d->block = d->style->block;
+    d->attn_norm_name = "attn_norm";
+    d->ffn_norm_name = d->style->ffn_norm ? d->style->ffn_norm : "ffn_norm";
     KG_TRY(arch_sizes(b));
     d->layers = arena_array(&p->arena, (size_t)p->n_layers, sizeof *d->layers);
     if (!d->layers) return KG_ERR_MEMORY;
@@ -244,8 +248,8 @@ static kg_status layer_tensors(const struct arch_build *b, const struct decoder 
 {
     const int64_t dim = b->program->dim;
     const bool before = d->block != DECODER_POST_NORM, behind = d->block == DECODER_POST_NORM || d->block == DECODER_SANDWICH;
-    if (before) KG_TRY(decoder_affine(b, &l->attn_norm, dim, 1, i, "attn_norm"));
-    if (before && d->block != DECODER_PARALLEL) KG_TRY(decoder_affine(b, &l->ffn_norm, dim, 1, i, d->style->ffn_norm ? d->style->ffn_norm : "ffn_norm"));
+    if (before) KG_TRY(decoder_affine(b, &l->attn_norm, dim, 1, i, d->attn_norm_name));
+    if (before && d->block != DECODER_PARALLEL) KG_TRY(decoder_affine(b, &l->ffn_norm, dim, 1, i, d->ffn_norm_name));
     if (behind) KG_TRY(decoder_affine(b, &l->attn_post_norm, dim, 1, i, "post_attention_norm"));
     if (behind) KG_TRY(decoder_affine(b, &l->ffn_post_norm, dim, 1, i, "post_ffw_norm"));
     KG_TRY((d->style->attention_tensors ? d->style->attention_tensors : decoder_attention_tensors)(b, d, l, i));

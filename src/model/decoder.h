@@ -75,6 +75,7 @@ struct decoder_layer {
 struct decoder {
     const struct decoder_style *style;
     enum decoder_block block; /* as style, unless changed by adjust */
+    const char *attn_norm_name, *ffn_norm_name;
     int n_heads, n_kv_heads, k_dim, v_dim, ffn;
     double eps;
     struct rope rope[DECODER_KINDS]; /* of queries; keys differ in n_heads */

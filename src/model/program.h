@@ -125,12 +125,13 @@ struct attention {
 /* The n_used experts with the highest numbers, of equal ones the first, in falling order. p: the numbers, after softmax over all experts or
  * sigmoid. Their weights are p, divided by the sum of the chosen ones if `normed`, times scale. A bias counts in the choice alone.
  * With n_groups > 1 experts stand in groups of n / n_groups; only those of the n_groups_used best groups can be chosen, by the sum of a
- * group's two best numbers (with the bias). */
+ * group's two best numbers (with the bias), or by its best one alone. */
 struct route {
     int n_used;
     bool sigmoid, normed;
     double scale;
     int n_groups, n_groups_used; /* 0: one */
+    bool group_by_one;
 };
 
 struct scan {

@@ -23,7 +23,7 @@ static void drop_groups(const struct route *route, const float *choice, int n, f
     for (int g = 0; g < route->n_groups; g++) {
         memset(scratch, 0, (size_t)size * sizeof *scratch);
         const int a = take_best(choice + g * size, size, scratch), b = take_best(choice + g * size, size, scratch);
-        score[g] = choice[g * size + a] + choice[g * size + b];
+        score[g] = choice[g * size + a] + (route->group_by_one ? 0 : choice[g * size + b]);
     }
     memset(scratch, 0, (size_t)route->n_groups * sizeof *scratch);
     for (int i = 0; i < route->n_groups_used; i++) take_best(score, route->n_groups, scratch);

@@ -1,0 +1,85 @@
+/* What config.json of a Hugging Face folder means before the table hf.def is asked: the text part of a multimodal model, and values that others
+ * decide about. Changes the object, so that nobody behind it meets the exceptions. */
+#include "file/hf.h"
+
+#include <stdio.h>
+
+static const struct {
+    const char *families, *name, *json;
+} defaults[] = {
+#define HF_DEFAULT(families, name, json) {families, name, json},
+#include "file/hf.def"
+#undef HF_DEFAULT
+};
+
+#define TEXT_PART "kagari.text_part"
+
+static bool is(const json_t *v, const char *text) { return json_is_string(v) && strcmp(json_string_value(v), text) == 0; }
+
+static kg_status set(json_t *config, const char *name, json_t *v)
+{
+    return v && json_object_set_new(config, name, v) == 0 ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory");
+}
+
+/* What the text part says counts; what it leaves out may stand beside it. */
+static kg_status take_text_part(json_t *config)
+{
+    json_t *text = json_object_get(config, "text_config");
+    if (!json_is_object(text)) return KG_OK;
+    if (json_object_update(config, text) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
+    const char *type = json_string_value(json_object_get(config, "model_type"));
+    for (size_t i = 0; type && i < COUNT_OF(defaults); i++) {
+        const json_t *v = json_object_get(config, defaults[i].name);
+        if (hf_lists(defaults[i].families, type) && (!v || json_is_null(v))) KG_TRY(set(config, defaults[i].name, json_loads(defaults[i].json, JSON_DECODE_ANY, NULL)));
+    }
+    return set(config, TEXT_PART, json_true());
+}
+
+/* Newer files keep the rotation of each kind of layers apart. */
+static kg_status take_rope_of_full(json_t *config)
+{
+    json_t *rope = json_object_get(config, "rope_parameters"), *full = json_object_get(rope, "full_attention");
+    const json_t *local = json_object_get(json_object_get(rope, "sliding_attention"), "rope_theta");
+    if (!json_is_object(full)) return KG_OK;
+    if (json_is_number(local)) KG_TRY(set(config, "rope_local_base_freq", json_real(json_number_value(local))));
+    return json_object_set(config, "rope_parameters", full) == 0 ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory");
+}
+
+/* Whether keys and values have heads of their own is said in two ways. */
+static kg_status normalize_falcon(json_t *config)
+{
+    if (json_is_true(json_object_get(config, "new_decoder_architecture"))) return KG_OK;
+    return set(config, "num_kv_heads", json_integer(1)); /* multi_query, which must be true */
+}
+
+static kg_status normalize_deepseek2(json_t *config)
+{
+    const json_t *method = json_object_get(config, "topk_method");
+    if (is(method, "group_limited_greedy")) return KG_OK;
+    if (method && !json_is_null(method) && !is(method, "greedy"))
+        return status_set(KG_ERR_UNSUPPORTED, "config.json: topk_method is neither greedy nor group_limited_greedy");
+    KG_TRY(set(config, "n_group", json_integer(1)));
+    return set(config, "topk_group", json_integer(1));
+}
+
+kg_status hf_normalize(json_t *config)
+{
+    if (!json_is_object(config)) return status_set(KG_ERR_FORMAT, "config.json is not an object");
+    KG_TRY(take_text_part(config));
+    KG_TRY(take_rope_of_full(config));
+    const json_t *type = json_object_get(config, "model_type");
+    if (is(type, "falcon")) return normalize_falcon(config);
+    if (is(type, "deepseek_v2")) return normalize_deepseek2(config);
+    return KG_OK;
+}
+
+bool hf_is_other_part(const json_t *config, const char *name)
+{
+    static const char *const parts[] = {"vision_tower.", "vision_model.", "visual.", "vision_embed_tokens.", "multi_modal_projector.", "audio_tower.",
+                                        "embed_vision.", "embed_audio.", "connector.", "image_newline"};
+    if (!json_object_get(config, TEXT_PART)) return false;
+    if (strncmp(name, "model.", 6) == 0) name += 6;
+    for (size_t i = 0; i < COUNT_OF(parts); i++)
+        if (strncmp(name, parts[i], strlen(parts[i])) == 0) return true;
+    return false;
+}
