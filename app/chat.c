@@ -458,18 +458,32 @@ int chat_say(struct chat *c, const char *text, const struct chat_sink *sink)
 
 static double per_second(double n, double t) { return t > 0 ? n / t : 0; }
 
+void chat_short_stats(const struct chat *c, char *out, size_t size)
+{
+    const struct chat_stats *l = &c->last;
+    snprintf(out, size, "prompt %zu tokens, %zu reused, %zu computed; first token after %.3f s; answer %zu tokens, %.1f tokens/s", l->n_prompt, l->n_reused,
+             l->n_computed, l->to_first, l->n_answer, l->n_answer > 1 ? per_second((double)l->n_answer - 1, l->generating) : 0);
+}
+
+size_t chat_context(const struct chat *c, size_t *n_ctx)
+{
+    *n_ctx = (size_t)(c->s.ctx ? c->s.ctx : kg_model_n_ctx(c->model));
+    return kg_session_get_stats(c->session).n_tokens;
+}
+
 void chat_print_stats(const struct chat *c, FILE *out)
 {
     const struct chat_stats *l = &c->last;
     kg_session_stats st = kg_session_get_stats(c->session);
-    long long n_ctx = c->s.ctx ? c->s.ctx : kg_model_n_ctx(c->model);
+    size_t n_ctx;
+    chat_context(c, &n_ctx);
     size_t n_system = conversation_system(&c->talk) ? 1 : 0, n_hidden = c->first > n_system ? c->first - n_system : 0;
     struct rusage usage;
     getrusage(RUSAGE_SELF, &usage);
     fprintf(out, "model     %s: %s, %d layers, %s backend, %s\n", c->path, kg_model_arch(c->model), (int)kg_model_n_layers(c->model),
             kg_model_backend(c->model), chat_has_template(c) ? "chat template" : "no chat template");
     fprintf(out, "messages  %zu%s, %zu of them no longer shown to the model\n", c->talk.n - n_system, n_system ? " and a system prompt" : "", n_hidden);
-    fprintf(out, "context   %zu of %lld tokens\n", st.n_tokens, n_ctx);
+    fprintf(out, "context   %zu of %zu tokens\n", st.n_tokens, n_ctx);
     if (c->n_answers) {
         fprintf(out, "prompt    %zu tokens: %zu reused from the cache, %zu computed\n", l->n_prompt, l->n_reused, l->n_computed);
         fprintf(out, "answer    %zu tokens, time to first token %.3f s", l->n_answer, l->to_first);

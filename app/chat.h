@@ -55,5 +55,8 @@ struct chat_sink {
 int chat_say(struct chat *c, const char *text, const struct chat_sink *sink);
 /* What /stats shows. */
 void chat_print_stats(const struct chat *c, FILE *out);
+/* What --stats says after each answer, without a line end. */
+void chat_short_stats(const struct chat *c, char *out, size_t size);
+size_t chat_context(const struct chat *c, size_t *n_ctx); /* tokens in the session, and how many there may be */
 
 #endif

@@ -207,7 +207,7 @@ static int check_options(const struct settings *s)
 int command_generate(const struct settings *s)
 {
     bool prompt = s->prompt || s->prompt_file || s->tokens.v;
-    if (s->chat || (!prompt && isatty(STDIN_FILENO))) return repl_run(s);
+    if (s->chat || s->from[OPT_tui] == FROM_FLAG || (!prompt && isatty(STDIN_FILENO))) return repl_run(s);
     struct generation g = {.s = s};
     int code = check_options(s);
     if (!code) code = prepare(&g);

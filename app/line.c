@@ -2,8 +2,10 @@
  * taken as it is, line ends included. */
 #include "line.h"
 
+#include "complete.h"
 #include "interrupt.h"
 #include "print.h"
+#include "typed.h"
 
 #include <errno.h>
 #include <histedit.h>
@@ -12,16 +14,16 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define CONTINUED "...> "
 enum { QUOTE = 'V' - '@', ESCAPE = 27, ESCAPE_MS = 40 };
 
 struct line {
+    const struct settings *s;
     EditLine *edit; /* NULL: lines come as they are */
-    History *history;
-    char *history_path; /* NULL: kept nowhere */
+    struct typed *typed;
     const char *prompt;
     sigset_t open_mask; /* signals that may come while a key is awaited */
     unsigned char queue[16]; /* [n_queue]: bytes that were read ahead */
@@ -127,35 +129,6 @@ static int get_key(EditLine *edit, wchar_t *out)
     }
 }
 
-/* ---- history ------------------------------------------------------------------------------------------------------ */
-
-static char *history_path(const struct settings *s)
-{
-    char *path = NULL;
-    const char *state = getenv("XDG_STATE_HOME"), *home = getenv("HOME");
-    if (s->history_file) return strcmp(s->history_file, "none") == 0 ? NULL : strdup(s->history_file);
-    int n = state && *state ? asprintf(&path, "%s/kagari/history", state) : home && *home ? asprintf(&path, "%s/.local/state/kagari/history", home) : -1;
-    return n < 0 ? NULL : path;
-}
-
-static void save_history(struct line *l)
-{
-    HistEvent event;
-    char *part = NULL;
-    for (char *p = l->history_path; (p = strchr(p + 1, '/')) != NULL; *p = '/') {
-        *p = 0;
-        mkdir(l->history_path, 0700);
-    }
-    int fd = asprintf(&part, "%s.XXXXXX", l->history_path) < 0 ? -1 : mkstemp(part); /* readable by its owner only */
-    FILE *out = fd >= 0 ? fdopen(fd, "w") : NULL;
-    bool good = out && history(l->history, &event, H_SAVE_FP, out) >= 0;
-    if (out) good = fclose(out) == 0 && good;
-    good = good && rename(part, l->history_path) == 0;
-    if (!good) print_note(LEVEL_WARN, "cannot keep the lines that were typed in %s: %s", l->history_path, strerror(errno));
-    if (!good && fd >= 0) remove(part);
-    free(part);
-}
-
 /* ---- lines --------------------------------------------------------------------------------------------------------- */
 
 static char *show_prompt(EditLine *edit)
@@ -165,34 +138,81 @@ static char *show_prompt(EditLine *edit)
     return (char *)(uintptr_t)l->prompt;
 }
 
+/* Names that may come, in columns below the line. */
+static void show_names(const struct completions *c)
+{
+    struct winsize w;
+    size_t columns = ioctl(STDOUT_FILENO, TIOCGWINSZ, &w) == 0 && w.ws_col ? w.ws_col : 80, width = 0, at = 0;
+    for (size_t i = 0; i < c->n; i++)
+        if (strlen(c->v[i]) > width) width = strlen(c->v[i]);
+    fputc('\n', stdout);
+    for (size_t i = 0; i < c->n; i++) {
+        print_plain(stdout, c->v[i], strlen(c->v[i]));
+        at += width + 2;
+        bool ends = at + width > columns || i + 1 == c->n;
+        printf("%*s", ends ? 0 : (int)(width + 2 - strlen(c->v[i])), "");
+        if (ends) fputc('\n', stdout), at = 0;
+    }
+}
+
+/* TAB: what begins with a slash is completed. */
+static unsigned char on_tab(EditLine *edit, int key)
+{
+    (void)key;
+    struct line *l = NULL;
+    struct completions c;
+    const LineInfo *info = el_line(edit);
+    size_t n = (size_t)(info->cursor - info->buffer);
+    unsigned char result = CC_ERROR;
+    el_get(edit, EL_CLIENTDATA, &l);
+    char *before = strcmp(l->prompt, CONTINUED) != 0 ? strndup(info->buffer, n) : NULL;
+    if (!before || !complete(l->s, before, &c)) {
+        free(before);
+        return CC_ERROR;
+    }
+    if (c.n && (strlen(c.common) > n - c.start || c.n == 1)) {
+        size_t n_chars = mbstowcs(NULL, before + c.start, 0);
+        if (n_chars && n_chars != (size_t)-1) el_deletestr(edit, (int)n_chars);
+        el_insertstr(edit, c.common);
+        result = CC_REFRESH;
+    } else if (c.n) {
+        show_names(&c);
+        result = CC_REDISPLAY;
+    }
+    completions_free(&c);
+    free(before);
+    return result;
+}
+
 static void bind_keys(EditLine *edit)
 {
     static const char *const keys[][2] = {
         {"^R", "em-inc-search-prev"}, {"\\e[1~", "ed-move-to-beg"}, {"\\e[4~", "ed-move-to-end"}, {"\\e[H", "ed-move-to-beg"},  {"\\e[F", "ed-move-to-end"},
         {"\\e[3~", "ed-delete-next-char"}, {"\\e[1;5C", "em-next-word"}, {"\\e[1;5D", "ed-prev-word"}, {"^W", "ed-delete-prev-word"},
+        {"\t", "complete"},
     };
     for (size_t i = 0; i < sizeof keys / sizeof *keys; i++) el_set(edit, EL_BIND, keys[i][0], keys[i][1], NULL);
 }
 
-static bool open_editing(struct line *l, const struct settings *s)
+void line_use_utf8(void)
 {
-    HistEvent event;
     setlocale(LC_CTYPE, "");
     if (strcmp(nl_langinfo(CODESET), "UTF-8") != 0) setlocale(LC_CTYPE, "C.UTF-8"); /* what models write is UTF-8 in any case */
+}
+
+static bool open_editing(struct line *l, const struct settings *s)
+{
+    line_use_utf8();
     l->edit = el_init("kagari", stdin, stdout, stderr);
-    l->history = history_init();
-    if (!l->edit || !l->history) return false;
-    history(l->history, &event, H_SETSIZE, (int)s->max_history);
-    history(l->history, &event, H_SETUNIQUE, 1);
-    l->history_path = history_path(s);
-    if (l->history_path && access(l->history_path, R_OK) == 0 && history(l->history, &event, H_LOAD, l->history_path) < 0)
-        print_note(LEVEL_WARN, "%s is not a history of lines", l->history_path);
+    l->typed = typed_open(s);
+    if (!l->edit || !l->typed) return false;
     el_set(l->edit, EL_CLIENTDATA, l);
     el_set(l->edit, EL_PROMPT, show_prompt);
     el_set(l->edit, EL_EDITOR, "emacs");
     el_set(l->edit, EL_SIGNAL, 0);
-    el_set(l->edit, EL_HIST, history, l->history);
+    el_set(l->edit, EL_HIST, history, typed_libedit(l->typed));
     el_set(l->edit, EL_GETCFN, get_key);
+    el_set(l->edit, EL_ADDFN, "complete", "completes commands", on_tab);
     bind_keys(l->edit);
     el_source(l->edit, NULL);
     struct sigaction action = {.sa_handler = on_resize};
@@ -205,6 +225,7 @@ struct line *line_open(const struct settings *s)
 {
     struct line *l = calloc(1, sizeof *l);
     if (!l) return NULL;
+    l->s = s;
     bool terminal = isatty(STDIN_FILENO) && isatty(STDOUT_FILENO);
     if (terminal && !open_editing(l, s)) line_close(&l);
     return l;
@@ -214,10 +235,8 @@ void line_close(struct line **line)
 {
     struct line *l = *line;
     if (!l) return;
-    if (l->edit && l->history_path) save_history(l);
     if (l->edit) el_end(l->edit);
-    if (l->history) history_end(l->history);
-    free(l->history_path);
+    typed_close(&l->typed);
     free(l);
     *line = NULL;
 }
@@ -277,12 +296,6 @@ static enum line_result read_one(struct line *l, char **text, bool *more)
     return LINE_TEXT;
 }
 
-static void remember(struct line *l, const char *text)
-{
-    HistEvent event;
-    if (l->edit && text[strspn(text, " \t\n")]) history(l->history, &event, H_ENTER, text);
-}
-
 enum line_result line_read(struct line *l, const char *prompt, char **text)
 {
     char *whole = NULL, *part, *joined;
@@ -304,7 +317,7 @@ enum line_result line_read(struct line *l, const char *prompt, char **text)
         free(whole);
         return result;
     }
-    remember(l, whole);
+    if (l->typed) typed_add(l->typed, whole);
     *text = whole;
     return LINE_TEXT;
 }

@@ -375,7 +375,6 @@ int models_find(const struct settings *s, const char *name, char **path)
 
 struct listing {
     const struct settings *s;
-    int source; /* -1: all */
     size_t n;
 };
 
@@ -408,8 +407,9 @@ static void architecture(const kg_file *file, char out[static 64])
 }
 
 /* name[0..len) is what -m takes. */
-static void print_model(struct listing *l, const char *name, size_t len, const char *path, uint64_t bytes)
+static void print_model(void *ctx, const char *name, size_t len, const char *path, uint64_t bytes)
 {
+    struct listing *l = ctx;
     kg_file *file = NULL;
     char type[32] = "-", arch[64] = "-", size[16];
     bool good = kg_file_open(&file, path) == KG_OK;
@@ -445,7 +445,14 @@ static bool in_source(int source, const char *name)
     return n == 0 || (strncmp(name, model_sources[source], n) == 0 && name[n] == '/');
 }
 
-static void list_folder(struct listing *l, const char *root)
+/* What is found goes to each. */
+struct search {
+    int source; /* -1: all */
+    models_each *each;
+    void *ctx;
+};
+
+static void list_folder(const struct search *l, const char *root)
 {
     struct model_files files;
     if (!scan(&files, root)) print_note(LEVEL_WARN, "cannot look through all of %s", root);
@@ -454,14 +461,14 @@ static void list_folder(struct listing *l, const char *root)
         const char *name = short_name(files.v[i].name, &len);
         bool shown = in_source(l->source, files.v[i].name) && (!ends_with(files.v[i].name, ".gguf") || is_model(files.v[i].name));
         char *path = shown ? join(root, "/", files.v[i].name) : NULL;
-        if (path) print_model(l, name, len, path, files.v[i].bytes);
+        if (path) l->each(l->ctx, name, len, path, files.v[i].bytes);
         free(path);
     }
     model_files_free(&files);
 }
 
 /* Manifests are files OWNER/NAME/TAG. */
-static void list_ollama(struct listing *l, const char *store, const char *folder, const char *at, int depth)
+static void list_ollama(const struct search *l, const char *store, const char *folder, const char *at, int depth)
 {
     struct dirent **entries = NULL;
     int n = scandir(folder, &entries, NULL, alphasort);
@@ -473,7 +480,7 @@ static void list_ollama(struct listing *l, const char *store, const char *folder
         if (name && depth < 2) list_ollama(l, store, path, depth == 0 && strcmp(name, "library") == 0 ? "" : name, depth + 1);
         if (blob) {
             char *whole = join("ollama:", "", name);
-            if (whole) print_model(l, whole, strlen(whole), blob, bytes);
+            if (whole) l->each(l->ctx, whole, strlen(whole), blob, bytes);
             free(whole);
         }
         free(blob);
@@ -484,21 +491,28 @@ static void list_ollama(struct listing *l, const char *store, const char *folder
     free(entries);
 }
 
-int command_list(const struct settings *s)
+void models_list(const struct settings *s, int source, models_each *each, void *ctx)
 {
-    struct listing l = {.s = s, .source = -1};
+    struct search l = {source, each, ctx};
     char *root = models_folder(s), *store = ollama_store(), *manifests = store ? join(store, "/", "manifests/registry.ollama.ai") : NULL;
-    for (int i = 0; s->arg && i < N_SOURCES; i++)
-        if (strcmp(s->arg, model_sources[i]) == 0) l.source = i;
-    int code = s->arg && l.source < 0 ? print_error(EXIT_USAGE, "kagari list %s: must be hf, ms, ollama or nothing", s->arg) : 0;
-    if (!code) {
-        if (root) list_folder(&l, root);
-        if (manifests && (l.source < 0 || l.source == SOURCE_OLLAMA)) list_ollama(&l, store, manifests, "", 0);
-        if (s->json) puts(l.n ? "\n]" : "[]");
-        else if (l.n == 0) print_note(LEVEL_INFO, "no models in %s; kagari download gets some", root ? root : "a models directory: HOME is not set");
-    }
+    if (root) list_folder(&l, root);
+    if (manifests && (source < 0 || source == SOURCE_OLLAMA)) list_ollama(&l, store, manifests, "", 0);
     free(manifests);
     free(store);
     free(root);
-    return code;
+}
+
+int command_list(const struct settings *s)
+{
+    struct listing l = {.s = s};
+    int source = -1;
+    for (int i = 0; s->arg && i < N_SOURCES; i++)
+        if (strcmp(s->arg, model_sources[i]) == 0) source = i;
+    if (s->arg && source < 0) return print_error(EXIT_USAGE, "kagari list %s: must be hf, ms, ollama or nothing", s->arg);
+    models_list(s, source, print_model, &l);
+    char *root = models_folder(s);
+    if (s->json) puts(l.n ? "\n]" : "[]");
+    else if (l.n == 0) print_note(LEVEL_INFO, "no models in %s; kagari download gets some", root ? root : "a models directory: HOME is not set");
+    free(root);
+    return 0;
 }

@@ -38,5 +38,8 @@ bool model_shard(const char *name, unsigned *number, unsigned *count);
 char *models_folder(const struct settings *s);
 /* What -m NAME means where no such file is. Returns 0 and *path (free), or NULL if nothing has that name; an exit code after an error. */
 int models_find(const struct settings *s, const char *name, char **path);
+/* Calls each with every model of a source (-1: of all) that -m takes by name: name[0..len). */
+typedef void models_each(void *ctx, const char *name, size_t len, const char *path, uint64_t bytes);
+void models_list(const struct settings *s, int source, models_each *each, void *ctx);
 
 #endif

@@ -9,11 +9,19 @@
 
 static enum level least = LEVEL_INFO;
 static bool color;
+static void (*diverted)(void *ctx, enum level level, const char *line);
+static void *diverted_ctx;
 
 void print_setup(enum level least_wanted, bool color_wanted)
 {
     least = least_wanted;
     color = color_wanted;
+}
+
+void print_divert(void (*to)(void *ctx, enum level level, const char *line), void *ctx)
+{
+    diverted = to;
+    diverted_ctx = ctx;
 }
 
 bool print_wants(enum level level) { return level >= least; }
@@ -95,6 +103,11 @@ static void print_message(enum level level, const char *fmt, va_list args)
     char line[1024];
     bool colored = print_color(stderr);
     vsnprintf(line, sizeof line, fmt, args);
+    if (diverted) {
+        line[print_whole(line, strlen(line))] = 0;
+        diverted(diverted_ctx, level, line);
+        return;
+    }
     fflush(stdout);
     fprintf(stderr, "%skagari:%s ", colored ? colors[level] : "", colored ? "\033[0m" : "");
     print_plain(stderr, line, print_whole(line, strlen(line)));

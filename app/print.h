@@ -17,6 +17,8 @@ bool print_wants(enum level level);
 bool print_color(FILE *out); /* is colour wanted, and this a terminal? */
 /* A message as print_error's. */
 void print_note(enum level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+/* Messages go there instead of standard error, from any thread; to NULL: no more. */
+void print_divert(void (*to)(void *ctx, enum level level, const char *line), void *ctx);
 /* The same with the library's message; returns the exit code for it. */
 int print_status(kg_status status);
 /* A JSON string with its quotes. Bytes that are not UTF-8: U+FFFD. */

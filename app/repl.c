@@ -8,6 +8,7 @@
 #include "print.h"
 #include "progress.h"
 #include "slash.h"
+#include "tui.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -95,13 +96,6 @@ static void on_progress(void *ctx, size_t done, size_t total)
     else progress_end(&r->progress);
 }
 
-static void print_short_stats(const struct chat_stats *l)
-{
-    double rate = l->n_answer > 1 && l->generating > 0 ? (double)(l->n_answer - 1) / l->generating : 0;
-    fprintf(stderr, "prompt %zu tokens, %zu reused, %zu computed; first token after %.3f s; answer %zu tokens, %.1f tokens/s\n", l->n_prompt, l->n_reused,
-            l->n_computed, l->to_first, l->n_answer, rate);
-}
-
 static int answer(struct repl *r, const char *text)
 {
     struct chat_sink sink = {on_text, on_notice, on_progress, r};
@@ -117,7 +111,11 @@ static int answer(struct repl *r, const char *text)
     if (!code || prompt) end_line(r);
     if (prompt && interrupt_seen) print_note(LEVEL_INFO, "stopped");
     fflush(stdout);
-    if (!code && r->chat.s.stats) print_short_stats(&r->chat.last);
+    if (!code && r->chat.s.stats) {
+        char line[256];
+        chat_short_stats(&r->chat, line, sizeof line);
+        fprintf(stderr, "%s\n", line);
+    }
     int saved = slash_auto_save(&r->chat);
     return code ? code : saved;
 }
@@ -176,6 +174,9 @@ static int check_options(const struct settings *s)
     if (s->tokens.v) return print_error(EXIT_USAGE, "--tokens is about plain prompts, not conversations: leave --chat out");
     if (s->special) return print_error(EXIT_USAGE, "--special is about plain prompts, not conversations: leave --chat out");
     if (s->print_ids) return print_error(EXIT_USAGE, "--print-ids is about plain prompts, not conversations: leave --chat out");
+    if (s->from[OPT_tui] == FROM_FLAG && (s->prompt || s->prompt_file)) return print_error(EXIT_USAGE, "--tui is for conversations: leave the prompt out");
+    if (s->from[OPT_tui] == FROM_FLAG && !(isatty(STDIN_FILENO) && isatty(STDOUT_FILENO)))
+        return print_error(EXIT_USAGE, "--tui needs a terminal: standard input and output must be one");
     if (s->prompt && s->prompt_file) return print_error(EXIT_USAGE, "--file and --prompt are both given: the prompt can be only one");
     return 0;
 }
@@ -188,9 +189,12 @@ int repl_run(const struct settings *s)
     if (code) return code;
     code = chat_open(&r.chat, s);
     if (!code && once) code = answer_once(&r);
-    if (!code && !once) {
+    if (!code && !once && tui_wanted(s)) code = tui_run(&r.chat);
+    else if (!code && !once) {
         r.line = line_open(s);
         code = r.line ? loop(&r) : print_error(EXIT_RUNTIME, "out of memory");
+    }
+    if (r.chat.session && !once) {
         int saved = slash_auto_save(&r.chat);
         if (!code) code = saved;
     }

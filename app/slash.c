@@ -8,21 +8,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-typedef void slash_fn(struct slash *x, const char *arg);
-#define SLASH(name, aliases, arg, function, help) static slash_fn function;
+#define SLASH(name, aliases, takes, argument, function, help) static void function(struct slash *x, const char *arg);
 #include "slash.def"
 #undef SLASH
 
-static const struct row {
-    const char *name, *aliases, *arg;
-    slash_fn *run;
-    const char *help;
-} rows[] = {
-#define SLASH(name, aliases, arg, function, help) {name, aliases, arg, function, help},
+static const struct slash_row rows[] = {
+#define SLASH(name, aliases, arg, argument, function, help) {name, aliases, arg, argument, function, help},
 #include "slash.def"
 #undef SLASH
 };
 enum { N_ROWS = sizeof rows / sizeof *rows };
+
+const struct slash_row *slash_rows(size_t *n)
+{
+    *n = N_ROWS;
+    return rows;
+}
 
 static void slash_help(struct slash *x, const char *arg)
 {
@@ -32,7 +33,8 @@ static void slash_help(struct slash *x, const char *arg)
         snprintf(left, sizeof left, "%s %s%s%s", rows[i].name, rows[i].aliases, rows[i].arg && *rows[i].aliases ? " " : "", rows[i].arg ? rows[i].arg : "");
         fprintf(x->out, "  %-28s %s\n", left, rows[i].help);
     }
-    fputs("A \\ at the end of a line goes on with the next; // begins a message with a slash. Ctrl-C stops an answer or drops a line.\n", x->out);
+    fputs("A \\ at the end of a line goes on with the next; // begins a message with a slash. TAB completes commands.\nCtrl-C stops an answer or drops a line.\n", x->out);
+    if (x->keys) fprintf(x->out, "%s\n", x->keys);
 }
 
 static void slash_exit(struct slash *x, const char *arg)
@@ -76,6 +78,7 @@ static void slash_load(struct slash *x, const char *arg)
         conversation_free(&c->talk);
         c->talk = read;
         c->first = 0;
+        x->loaded = true;
         fprintf(x->out, "%zu messages of ", c->talk.n - (conversation_system(&c->talk) ? 1 : 0));
         say_path(x, "", path);
     }
@@ -170,6 +173,13 @@ static bool is_word(const char *words, const char *name, size_t n)
     return false;
 }
 
+const struct slash_row *slash_find(const char *name, size_t n)
+{
+    for (size_t i = 0; i < N_ROWS; i++)
+        if (is_word(rows[i].name, name, n) || is_word(rows[i].aliases, name, n)) return &rows[i];
+    return NULL;
+}
+
 bool slash_run(struct slash *x, const char *line, const char **text)
 {
     *text = line;
@@ -187,14 +197,14 @@ bool slash_run(struct slash *x, const char *line, const char **text)
     }
     strcpy(arg, line + n + strspn(line + n, " \t\n"));
     for (size_t k = strlen(arg); k && strchr(" \t\n", arg[k - 1]); k--) arg[k - 1] = 0;
-    const struct row *nearest = &rows[0];
-    for (size_t i = 0; i < N_ROWS; i++) {
-        if (edit_distance(name, rows[i].name) < edit_distance(name, nearest->name)) nearest = &rows[i];
-        if (!is_word(rows[i].name, line, n) && !is_word(rows[i].aliases, line, n)) continue;
-        if (*arg && !rows[i].arg) print_error(EXIT_USAGE, "%s takes no argument", rows[i].name);
-        else rows[i].run(x, arg);
+    const struct slash_row *nearest = &rows[0], *row = slash_find(line, n);
+    if (row) {
+        if (*arg && !row->arg) print_error(EXIT_USAGE, "%s takes no argument", row->name);
+        else row->run(x, arg);
         return true;
     }
+    for (size_t i = 0; i < N_ROWS; i++)
+        if (edit_distance(name, rows[i].name) < edit_distance(name, nearest->name)) nearest = &rows[i];
     print_error(EXIT_USAGE, "unknown command %s; the nearest is %s; /help lists them, // begins a message with a slash", name, nearest->name);
     return true;
 }

@@ -4,10 +4,24 @@
 
 #include "chat.h"
 
+enum slash_argument { SLASH_NOTHING, SLASH_FILE, SLASH_MODEL, SLASH_BACKEND, SLASH_SAVES }; /* saves: "save" and a file */
+
+struct slash;
+struct slash_row {
+    const char *name, *aliases, *arg; /* arg NULL: takes none */
+    enum slash_argument argument;
+    void (*run)(struct slash *x, const char *arg);
+    const char *help;
+};
+const struct slash_row *slash_rows(size_t *n);
+const struct slash_row *slash_find(const char *name, size_t n); /* name[0..n), or an alias; NULL: none */
+
 struct slash {
     struct chat *chat;
     FILE *out;    /* where commands print */
     bool leave;   /* /exit was given */
+    bool loaded;  /* /load was given: the conversation is another one */
+    const char *keys; /* for /help: what keys do; NULL: nothing to add */
     bool cleared; /* /clear was given: what is on the screen is the past */
 };
 

@@ -19,6 +19,8 @@ need_library libcurl libcurl4-openssl-dev
 need_library libcrypto libssl-dev
 need_library libutf8proc libutf8proc-dev
 need_library libedit libedit-dev
+need_library ncursesw libncurses-dev
+need_library vterm libvterm-dev
 need_library cmocka libcmocka-dev
 # gcc may stand without the C library's headers (Debian only recommends them)
 if command -v cc >/dev/null 2>&1 && ! echo '#include <stdio.h>' | cc -E - >/dev/null 2>&1; then missing+=(libc6-dev); fi
