@@ -41,7 +41,7 @@ struct tui {
     char hint[512];
     struct view view;
     struct slash slash;
-    sigset_t open_mask; /* signals that may come while a key is awaited */
+    sigset_t open_mask, blocked; /* signals that may come while a key is awaited, only then */
     int errors, wake[2]; /* where standard error was, a pipe that the worker writes to */
     FILE *noise;        /* what other code writes to standard error meanwhile */
 
@@ -375,6 +375,8 @@ static void wait_for_news(struct tui *t)
     struct timespec time = {.tv_nsec = t->working ? 100000000 : 200000000};
     char bytes[256];
     int n = interrupt_seen && !t->working ? 0 : ppoll(in, 2, &time, &t->open_mask);
+    pthread_sigmask(SIG_SETMASK, &t->open_mask, NULL); /* a signal counts before keys that come after it */
+    pthread_sigmask(SIG_BLOCK, &t->blocked, NULL);
     if (n > 0 && in[1].revents && !in[0].revents) nanosleep(&(struct timespec){.tv_nsec = 20000000}, NULL); /* tokens may come faster than eyes can see */
     if (n > 0 && in[1].revents) {
         while (read(t->wake[0], bytes, sizeof bytes) == (ssize_t)sizeof bytes) {}
@@ -385,10 +387,9 @@ static void wait_for_news(struct tui *t)
 static void block_signals(struct tui *t)
 {
     static const int numbers[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
-    sigset_t all;
-    sigemptyset(&all);
-    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) sigaddset(&all, numbers[i]);
-    pthread_sigmask(SIG_BLOCK, &all, &t->open_mask);
+    sigemptyset(&t->blocked);
+    for (size_t i = 0; i < sizeof numbers / sizeof *numbers; i++) sigaddset(&t->blocked, numbers[i]);
+    pthread_sigmask(SIG_BLOCK, &t->blocked, &t->open_mask);
 }
 
 static int open_tui(struct tui *t)

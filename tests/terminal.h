@@ -224,7 +224,7 @@ static inline void settle(struct terminal *t)
     size_t n;
     long end = now_ms() + WAIT_MS;
     do n = t->n;
-    while (receive(t, 250) && (n != t->n) && now_ms() < end);
+    while (receive(t, 150) && (n != t->n) && now_ms() < end);
 }
 static inline int shows(struct terminal *t, const char *what) { return wait_screen(t, what, true); }
 static inline void shows_no(struct terminal *t, const char *what) { wait_screen(t, what, false); }
