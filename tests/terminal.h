@@ -227,6 +227,17 @@ static inline void settle(struct terminal *t)
     while (receive(t, 150) && (n != t->n) && now_ms() < end);
 }
 static inline int shows(struct terminal *t, const char *what) { return wait_screen(t, what, true); }
+/* Waits until that row is this text. */
+static inline void shows_row(struct terminal *t, int row, const char *text)
+{
+    long end = now_ms() + WAIT_MS;
+    while (strcmp(row_text(t, row), text) != 0) {
+        if (now_ms() > end || !receive(t, 50)) {
+            print_screen(t);
+            fail_msg("row %d is not '%s'", row, text);
+        }
+    }
+}
 static inline void shows_no(struct terminal *t, const char *what) { wait_screen(t, what, false); }
 #endif
 
