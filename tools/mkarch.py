@@ -89,6 +89,9 @@ case("exaone4-window", "Exaone4Config", num_hidden_layers=5, sliding_window=7, s
 
 case("lfm2", "Lfm2Config", drop=["rms_norm_eps"], num_hidden_layers=5, norm_eps=EPS, conv_L_cache=3, block_multiple_of=8, block_ffn_dim_multiplier=1.25,
      conv_bias=True, layer_types=["conv", "conv", "full_attention", "conv", "full_attention"], tie_word_embeddings=True)
+case("llama4", "Llama4TextConfig", num_hidden_layers=6, head_dim=10, intermediate_size=28, intermediate_size_mlp=88, num_local_experts=5, num_experts_per_tok=1,
+     interleave_moe_layer_step=2, attention_chunk_size=7, floor_scale=5, attn_scale=0.125, rope_theta=500000.0,
+     rope_scaling={"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 1.0, "original_max_position_embeddings": 16})
 case("falcon-40b", "FalconConfig", layer_norm_epsilon=EPS, ffn_hidden_size=88, new_decoder_architecture=True, num_kv_heads=2, multi_query=True, bias=False,
      alibi=False, tie_word_embeddings=True)
 case("falcon-11b", "FalconConfig", layer_norm_epsilon=EPS, ffn_hidden_size=88, new_decoder_architecture=True, num_kv_heads=2, multi_query=True, bias=False,

@@ -235,11 +235,11 @@ static kg_status add_expert(const struct folder *d, struct tensor *t, const stru
     return KG_OK;
 }
 
-/* gpt-oss has an expert's matrices as {out, in}. n of their columns, every step-th from the first on, become rows. */
-static kg_status columns_to_rows(const struct folder *d, struct tensor *t, const struct tensor *from, int64_t first, int64_t step)
+/* gpt-oss and Llama 4 have an expert's matrices as {out, in}. n of their columns, every step-th from the first on, become rows. */
+static kg_status columns_to_rows(const struct folder *d, struct tensor *t, const struct tensor *from, int64_t first, int64_t step, int64_t n_rows)
 {
     const size_t size = (size_t)type_by_id((uint32_t)from->type)->block_bytes, in = (size_t)from->ne[1], cols = (size_t)from->ne[0];
-    const size_t n = (cols - (size_t)first + (size_t)step - 1) / (size_t)step, n_experts = (size_t)from->ne[2];
+    const size_t n = (size_t)n_rows, n_experts = (size_t)from->ne[2];
     const char *name = t->name;
     uint8_t *to;
     if (from->n_dims != 3) return status_set(KG_ERR_FORMAT, "tensor %s has %d dimensions, wanted 3", from->name, from->n_dims);
@@ -270,7 +270,7 @@ static kg_status every_second(const struct folder *d, struct tensor *t, const st
     return KG_OK;
 }
 
-/* blk.N.ffn_gate_up_exps.* -> ffn_gate_exps and ffn_up_exps, which alternate in it. */
+/* blk.N.ffn_gate_up_exps.* -> ffn_gate_exps and ffn_up_exps, which alternate in it (gpt-oss) or are its halves. */
 static kg_status split_gate_up(const struct folder *d, struct tensor *list, size_t *n, const struct tensor *t, const char *name)
 {
     const char *at = strstr(name, "ffn_gate_up_exps"), *end = strrchr(name, '.');
@@ -281,7 +281,8 @@ static kg_status split_gate_up(const struct folder *d, struct tensor *list, size
         to->name = arena_strndup(&d->f->arena, text, strlen(text));
         if (!to->name) return KG_ERR_MEMORY;
         if (strcmp(end, ".bias") == 0) KG_TRY(every_second(d, to, t, up));
-        else KG_TRY(columns_to_rows(d, to, t, up, 2));
+        else if (d->family->flags & HF_OAI_EXPERTS) KG_TRY(columns_to_rows(d, to, t, up, 2, (t->ne[0] - up + 1) / 2));
+        else KG_TRY(columns_to_rows(d, to, t, up * (t->ne[0] / 2), 1, t->ne[0] / 2));
     }
     return KG_OK;
 }
@@ -361,9 +362,9 @@ static kg_status rename_one(const struct folder *d, struct merged *m, struct ten
         return status_set(KG_ERR_UNSUPPORTED, "tensor '%.*s' is not known for model_type %s", file_shown(t->name), t->name, d->family->model_type);
     bool tied = json_is_true(json_object_get(d->config, "tie_word_embeddings"));
     if (!name[0] || (tied && strcmp(name, "output.weight") == 0)) return KG_OK;
-    const bool oai = d->family->flags & HF_OAI_EXPERTS;
+    const bool by_columns = d->family->flags & (HF_OAI_EXPERTS | HF_EXPERTS_BY_COLUMNS);
     const json_t *old = json_object_get(m->by_name, name);
-    if (oai && !old && strstr(name, ".ffn_gate_up_exps.")) {
+    if (by_columns && !old && strstr(name, ".ffn_gate_up_exps.")) {
         if (json_object_set_new(m->by_name, name, json_integer((json_int_t)*n)) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
         return split_gate_up(d, list, n, t, name);
     }
@@ -383,7 +384,7 @@ static kg_status rename_one(const struct folder *d, struct merged *m, struct ten
         if (!to->name || json_object_set_new(m->by_name, name, json_integer((json_int_t)*n)) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
         ++*n;
     }
-    if (oai && strstr(name, ".ffn_down_exps.weight")) return columns_to_rows(d, to, t, 0, 1);
+    if (by_columns && strstr(name, ".ffn_down_exps.weight")) return columns_to_rows(d, to, t, 0, 1, t->ne[0]);
     if (expert < 0) return adapt(d, to);
     char mark[NAME_BYTES + 16];
     snprintf(mark, sizeof mark, "%s %d", name, expert);

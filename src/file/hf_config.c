@@ -171,7 +171,7 @@ static kg_status put_row(const struct out *w, const char *name, const char *key,
 static int has_window(const json_t *config, size_t i)
 {
     const char *type = json_string_value(json_array_get(json_object_get(config, "layer_types"), i));
-    return !type ? -1 : strcmp(type, "sliding_attention") == 0;
+    return !type ? -1 : strcmp(type, "sliding_attention") == 0 || strcmp(type, "chunked_attention") == 0;
 }
 
 static bool any_window(const json_t *config)
@@ -190,7 +190,7 @@ static kg_status put_windows(const struct out *w)
     int usual = 0;
     for (size_t i = 0; i < n; i++) {
         const char *type = json_string_value(json_array_get(types, i));
-        if (!type || (strcmp(type, "sliding_attention") != 0 && strcmp(type, "full_attention") != 0))
+        if (!type || (has_window(w->config, i) == 0 && strcmp(type, "full_attention") != 0))
             return status_set(KG_ERR_UNSUPPORTED, "config.json: layer_types: \"%.40s\" is not supported", type ? type : "?");
     }
     if (n == 0 || !any_window(w->config)) return KG_OK;
@@ -271,6 +271,20 @@ static void put_minicpm(const struct out *w)
     if (base > 0) put_f32(w, "logit_scale", dim / base);
 }
 
+/* Llama 4: what programs take for granted is written only where it differs. */
+static kg_status put_llama4(const struct out *w)
+{
+    const json_t *tuned = json_object_get(w->config, "attn_temperature_tuning"), *step = json_object_get(w->config, "floor_scale"), *scale = json_object_get(w->config, "attn_scale");
+    const json_t *normed = json_object_get(w->config, "use_qk_norm");
+    const bool off = json_is_false(tuned) || (json_is_integer(tuned) && json_integer_value(tuned) == 0);
+    if (strcmp(w->family->arch, "llama4") != 0) return KG_OK;
+    if (normed && json_is_true(normed) != (hf_config_number(w->family, w->config, "expert_count") != 128))
+        return status_set(KG_ERR_UNSUPPORTED, "config.json: use_qk_norm is not as programs take it for this number of experts");
+    if (off || (json_is_number(scale) && json_number_value(scale) != 0.1)) put_f32(w, "attention.temperature_scale", off ? 0 : json_number_value(scale));
+    if (json_is_number(step) && json_number_value(step) != 8192) put_u32(w, "attention.temperature_length", (int64_t)json_number_value(step));
+    return KG_OK;
+}
+
 static kg_status put_unusual(const struct out *w)
 {
     char text[128];
@@ -280,6 +294,7 @@ static kg_status put_unusual(const struct out *w)
             meta_out_bool(w->o, full_key(w, unless[i].key, text, sizeof text), !unless[i].usual);
     }
     put_minicpm(w);
+    KG_TRY(put_llama4(w));
     const json_t *scalar = field(w->config, "query_pre_attn_scalar"); /* Gemma: usually the width of a head */
     double v = json_number_value(scalar);
     if (!scalar || v == (double)head_dim(w->family, w->config)) return KG_OK;
@@ -364,12 +379,12 @@ kg_status hf_rope_factors(const struct hf_family *family, const json_t *config, 
     KG_TRY(number(s, "original_max_position_embeddings", &old_ctx));
     int64_t dim = head_dim(family, config);
     double base = json_number_value(find(family, config, "rope.freq_base"));
-    if (dim < 2 || dim > 65536 || !(high > low)) return status_set(KG_ERR_FORMAT, "config.json: rope_scaling does not fit the model");
+    if (dim < 2 || dim > 65536 || !(high >= low)) return status_set(KG_ERR_FORMAT, "config.json: rope_scaling does not fit the model");
     *n = dim / 2;
     if (base <= 0) base = 10000;
     for (int64_t i = 0; out && i < *n; i++) {
         double wave = TWO_PI * pow(base, 2.0 * (double)i / (double)dim);
-        double smooth = (old_ctx / wave - low) / (high - low);
+        double smooth = high > low ? (old_ctx / wave - low) / (high - low) : old_ctx / wave > low ? 2 : -1;
         out[i] = (float)(smooth > 1 ? 1 : smooth < 0 ? factor : 1 / ((1 - smooth) / factor + smooth));
     }
     return KG_OK;

@@ -62,6 +62,20 @@ static kg_status normalize_deepseek2(json_t *config)
     return set(config, "topk_group", json_integer(1));
 }
 
+/* Lists of layers, where the step between them is known too: they must say the same. */
+static kg_status check_llama4(const json_t *config)
+{
+    const json_t *rotates = json_object_get(config, "no_rope_layers"), *moe = json_object_get(config, "moe_layers"), *step = json_object_get(config, "interleave_moe_layer_step");
+    const json_int_t every = json_is_integer(step) && json_integer_value(step) > 0 ? json_integer_value(step) : 1;
+    for (size_t i = 0; i < json_array_size(rotates); i++)
+        if (json_integer_value(json_array_get(rotates, i)) != ((i + 1) % 4 != 0))
+            return status_set(KG_ERR_UNSUPPORTED, "config.json: no_rope_layers: other layers than every fourth are not supported");
+    for (size_t i = 0; i < json_array_size(moe); i++)
+        if (json_integer_value(json_array_get(moe, i)) != every * (json_int_t)(i + 1) - 1)
+            return status_set(KG_ERR_UNSUPPORTED, "config.json: moe_layers does not fit interleave_moe_layer_step");
+    return KG_OK;
+}
+
 kg_status hf_normalize(json_t *config)
 {
     if (!json_is_object(config)) return status_set(KG_ERR_FORMAT, "config.json is not an object");
@@ -70,6 +84,7 @@ kg_status hf_normalize(json_t *config)
     const json_t *type = json_object_get(config, "model_type");
     if (is(type, "falcon")) return normalize_falcon(config);
     if (is(type, "deepseek_v2")) return normalize_deepseek2(config);
+    if (is(type, "llama4_text")) return check_llama4(config);
     return KG_OK;
 }
 

@@ -65,7 +65,7 @@ static kg_status scales(struct arch_build *b, struct decoder *d)
 
 static kg_status windows(struct arch_build *b, struct decoder *d)
 {
-    int v = 0, period = d->style->period;
+    int v = d->style->window, period = d->style->period;
     bool found;
     KG_TRY(arch_u32(b, "attention.sliding_window", &v, &found));
     if (v < b->program->n_ctx) d->window = v;
@@ -284,7 +284,7 @@ struct builder {
     int x; /* the residual stream */
     int y, z; /* of its width */
     int q, k, v, att, gate, up;
-    int scores, route, expert_gate, expert_up, expert_down, shared_gate, shared_up, shared_score;
+    int scores, route, weight, expert_in, expert_gate, expert_up, expert_down, shared_gate, shared_up, shared_score;
 };
 
 static void norm(const struct builder *o, int dst, int src, const struct decoder_affine *a)
@@ -305,7 +305,7 @@ void decoder_attend(struct program *p, const struct decoder *d, const struct dec
     program_attention_as(p, r->att, r->q, r->k, r->v,
                          &(struct attention){.n_heads = d->n_heads, .n_kv_heads = d->n_kv_heads, .k_dim = d->k_dim, .v_dim = d->v_dim,
                                              .scale = d->attn_scale, .softcap = d->attn_softcap, .alibi = d->alibi,
-                                             .window = l->kind == DECODER_LOCAL ? d->window : 0, .sinks = l->sinks});
+                                             .window = l->kind == DECODER_LOCAL ? d->window : 0, .chunked = d->style->chunked, .sinks = l->sinks});
 }
 
 /* y -> dst; dst may be y. */
@@ -328,6 +328,7 @@ static void usual_attention(const struct builder *o, const struct decoder_layer 
         program_rope(o->p, o->k, &rope);
     }
     if (d->style->qk_norm_late) norm_heads(o, l);
+    if (!l->rotates && d->temperature != 0) program_pos_scale(o->p, o->q, o->q, d->temperature, d->temperature_length);
     decoder_attend(o->p, d, l, &(struct decoder_regs){o->y, o->q, o->k, o->v, o->att});
     linear(o, dst, o->att, &l->o);
 }
@@ -351,25 +352,37 @@ static void add_gated(const struct builder *o, int dst, int src, int gate, int u
     linear(o, dst, gate, wd);
 }
 
+/* Into the register returned: what the chosen experts make of y. */
+static int add_chosen(const struct builder *o, const struct decoder_layer *l)
+{
+    struct program *p = o->p;
+    int in = o->y;
+    linear(o, o->scores, o->y, &l->router);
+    program_route(p, o->route, o->scores, l->router_bias, &o->d->route);
+    if (o->d->style->moe_weighs_input) {
+        program_take(p, o->weight, o->route, 1, 1);
+        program_gate(p, in = o->expert_in, o->y, o->weight, ACTIVATION_RELU); /* of a sigmoid: itself */
+    }
+    program_matmul_experts(p, o->expert_gate, in, o->route, l->gate_exps.w, l->gate_exps.b);
+    program_matmul_experts(p, o->expert_up, in, o->route, l->up_exps.w, l->up_exps.b);
+    program_glu(p, o->expert_gate, o->expert_gate, o->expert_up, o->d->style->act);
+    program_matmul_experts(p, o->expert_down, o->expert_gate, o->route, l->down_exps.w, l->down_exps.b);
+    if (in != o->y) return o->expert_down;
+    const int dst = l->shared_gate.w ? o->z : o->y;
+    program_combine(p, dst, o->expert_down, o->route);
+    return dst;
+}
+
 /* y -> y */
 static void add_experts(const struct builder *o, const struct decoder_layer *l)
 {
     struct program *p = o->p;
-    linear(o, o->scores, o->y, &l->router);
-    program_route(p, o->route, o->scores, l->router_bias, &o->d->route);
-    program_matmul_experts(p, o->expert_gate, o->y, o->route, l->gate_exps.w, l->gate_exps.b);
-    program_matmul_experts(p, o->expert_up, o->y, o->route, l->up_exps.w, l->up_exps.b);
-    program_glu(p, o->expert_gate, o->expert_gate, o->expert_up, o->d->style->act);
-    program_matmul_experts(p, o->expert_down, o->expert_gate, o->route, l->down_exps.w, l->down_exps.b);
-    if (!l->shared_gate.w) {
-        program_combine(p, o->y, o->expert_down, o->route);
-        return;
-    }
-    program_combine(p, o->z, o->expert_down, o->route);
+    const int chosen = add_chosen(o, l);
+    if (chosen == o->y) return;
     if (l->shared_router.w) linear(o, o->shared_score, o->y, &l->shared_router);
     add_gated(o, o->y, o->y, o->shared_gate, o->shared_up, &l->shared_gate, &l->shared_up, &l->shared_down);
     if (l->shared_router.w) program_gate(p, o->y, o->y, o->shared_score, ACTIVATION_SIGMOID);
-    program_add(p, o->y, o->y, o->z);
+    program_add(p, o->y, o->y, chosen);
 }
 
 /* y -> y */
@@ -440,6 +453,8 @@ static void add_registers(struct builder *o)
     const int n = d->route.n_used;
     o->scores = program_reg(p, d->n_experts);
     o->route = program_reg(p, 2 * n);
+    if (d->style->moe_weighs_input) o->weight = program_reg(p, 1);
+    if (d->style->moe_weighs_input) o->expert_in = program_reg(p, p->dim);
     o->expert_gate = program_reg(p, n * d->expert_ffn);
     o->expert_up = program_reg(p, n * d->expert_ffn);
     o->expert_down = program_reg(p, n * p->dim);

@@ -42,9 +42,12 @@ struct decoder_style {
     bool embed_sqrt;      /* embeddings times sqrt(dim) */
     bool logits_divided;  /* key logit_scale divides */
     bool sinks;
+    int window;           /* of a file that does not say; 0: none */
+    bool chunked;         /* windows do not slide */
     int period;           /* of every so many layers only the last sees beyond the window; 0: all have it */
     double local_base;    /* base of the rotation in layers with a window; 0: as the others */
     bool moe_sigmoid, moe_normed; /* unless keys of the file say */
+    bool moe_weighs_input;        /* an expert's weight multiplies what goes into it; only one is chosen */
     const char *ffn_norm; /* name of that tensor; NULL: "ffn_norm" */
     const char *out_norm; /* NULL: "output_norm" */
     bool mixed;           /* only some layers have attention: those whose attention.head_count_kv is not 0; the functions below do the others */
@@ -82,6 +85,8 @@ struct decoder {
     int window;                      /* of local layers; 0: they see everything */
     bool has_window;                 /* the file has one, even if it is longer than the context */
     double attn_scale, attn_softcap, alibi, clamp;              /* the last three: 0: none */
+    double temperature; /* of queries in layers that do not rotate, see POS_SCALE; 0: none */
+    int temperature_length;
     double embed_scale, residual_scale, logit_scale, softcap;   /* 0: none; logit_scale multiplies */
     int n_experts, n_first_dense, expert_ffn, shared_ffn;       /* 0: none */
     struct route route;

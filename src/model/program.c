@@ -25,6 +25,7 @@ static const int op_flags[OP_N_CODES] = {
     [OP_MATMUL] = NO_ALIAS,
     [OP_ROPE] = DST_IS_SRC | WHOLE_BATCH,
     [OP_ATTENTION] = NO_ALIAS | WHOLE_BATCH,
+    [OP_POS_SCALE] = WHOLE_BATCH,
     [OP_ROUTE] = NO_ALIAS,
     [OP_MATMUL_EXPERTS] = NO_ALIAS,
     [OP_COMBINE] = NO_ALIAS,
@@ -103,7 +104,7 @@ static struct op *add(struct program *p, enum op_code code, int dst, int src0, i
     struct op op = {.code = code, .layer = p->layer_plus_1 - 1, .dst = dst, .src = {src0, src1, src2}};
     static const int n_srcs[OP_N_CODES] = {[OP_POS_EMBED] = 1, [OP_RMS_NORM] = 1, [OP_LAYER_NORM] = 1, [OP_MATMUL] = 1, [OP_ATTENTION] = 3,
                                            [OP_ACT] = 1,       [OP_GLU] = 2,      [OP_ADD] = 2,        [OP_SELECT] = 1, [OP_LOGITS] = 1,
-                                           [OP_GATE] = 2,      [OP_SCALE] = 1,    [OP_SOFTCAP] = 1,    [OP_CLAMP] = 1,  [OP_ROUTE] = 1,
+                                           [OP_GATE] = 2,      [OP_SCALE] = 1, [OP_POS_SCALE] = 1,    [OP_SOFTCAP] = 1,    [OP_CLAMP] = 1,  [OP_ROUTE] = 1,
                                            [OP_MATMUL_EXPERTS] = 2, [OP_COMBINE] = 2, [OP_TAKE] = 1, [OP_JOIN] = 2, [OP_MUL] = 2,
                                            [OP_CONV] = 1, [OP_SCAN] = 3, [OP_DELTA] = 2};
     if (p->n_ops && p->ops[p->n_ops - 1].code == OP_LOGITS) fail(p, &op, "comes after logits");
@@ -306,6 +307,7 @@ void program_attention_as(struct program *p, int dst, int q, int k, int v, const
     if (a->softcap != 0) check_positive(p, op, "the cap of scores", a->softcap);
     if (a->alibi != 0) check_positive(p, op, "the largest slope of positions", a->alibi);
     if (a->window < 0) fail(p, op, "the window is %d", a->window);
+    if (a->both && (a->chunked || a->alibi != 0)) fail(p, op, "chunks or slopes, and positions on both sides");
     if (a->sinks) {
         check_tensor(p, op, a->sinks, n_heads, 1);
         if (a->sinks->type != TYPE_F32) fail(p, op, "tensor %s must be F32", a->sinks->name);
@@ -370,6 +372,15 @@ void program_scale(struct program *p, int dst, int src, double factor)
     op->value = factor;
     check_width(p, op, "the source", src, width(p, dst));
     if (!isfinite(factor)) fail(p, op, "the factor is %g", factor);
+}
+void program_pos_scale(struct program *p, int dst, int src, double value, int length)
+{
+    struct op *op = add(p, OP_POS_SCALE, dst, src, -1, -1);
+    if (!op) return;
+    op->value = value;
+    op->length = length;
+    check_width(p, op, "the source", src, width(p, dst));
+    if (!isfinite(value) || length < 1) fail(p, op, "the factor is %g at each %d positions", value, length);
 }
 void program_softcap(struct program *p, int dst, int src, double cap) { add_value(p, OP_SOFTCAP, dst, src, "the cap", cap); }
 void program_clamp(struct program *p, int dst, int src, double most) { add_value(p, OP_CLAMP, dst, src, "the largest value", most); }

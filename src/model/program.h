@@ -18,6 +18,7 @@
  *   ADD         dst[t] = x[t] + src[1][t]
  *   GATE        dst[t] = f(src[1][t][0]) * x[t]                                     src[1] has width 1
  *   SCALE       dst[t] = value * x[t]
+ *   POS_SCALE   dst[t] = x[t] (1 + value ln(1 + floor((pos[t] + 1) / length)))
  *   SOFTCAP     dst[t] = value * tanh(x[t] / value)
  *   CLAMP       dst[t] = x[t], at least -value and at most value
  *   ROUTE       x: a number for each expert. dst {2 n_used}: the chosen experts' numbers, then their weights   see struct route
@@ -55,7 +56,7 @@
 /* X(ENUM, "name") */
 #define PROGRAM_OPS(X)                                                                                                             \
     X(EMBED, "embed") X(POS_EMBED, "pos_embed") X(RMS_NORM, "rms_norm") X(LAYER_NORM, "layer_norm") X(MATMUL, "matmul") X(ROPE, "rope") \
-    X(ATTENTION, "attention") X(ACT, "act") X(GLU, "glu") X(ADD, "add") X(GATE, "gate") X(SCALE, "scale") X(SOFTCAP, "softcap")      \
+    X(ATTENTION, "attention") X(ACT, "act") X(GLU, "glu") X(ADD, "add") X(GATE, "gate") X(SCALE, "scale") X(POS_SCALE, "pos_scale") X(SOFTCAP, "softcap")      \
     X(CLAMP, "clamp") X(ROUTE, "route") X(MATMUL_EXPERTS, "matmul_experts") X(COMBINE, "combine") X(TAKE, "take")    \
     X(JOIN, "join") X(MUL, "mul")                            \
     X(CONV, "conv") X(SCAN, "scan") X(DELTA, "delta") X(SELECT, "select") X(LOGITS, "logits")
@@ -119,6 +120,8 @@ struct attention {
     double alibi;   /* s_j -> s_j - m_h (pos[t] - j). With p the power of two up to n_heads: m_h = 2^(-alibi (h + 1) / p) for h < p,
                      * 2^(-alibi (h - p + 1/2) / p) for the others                          (Press et al. 2021, arXiv 2108.12409) */
     int window;     /* only positions j > pos[t] - window count */
+    bool chunked;   /* the window does not slide: only j >= pos[t] - pos[t] mod window */
+    bool both;      /* positions behind the token's count too, up to the last one of its sequence in the batch; the window then is |j - pos[t]| <= window / 2 */
     const struct tensor *sinks; /* F32 {n_heads}: the softmax has one more score, sinks[h], whose value is 0 */
 };
 
@@ -154,7 +157,10 @@ struct op {
         struct rope rope;
         struct attention attention;
         enum activation activation;
-        double value; /* SCALE, SOFTCAP, CLAMP */
+        struct {
+            double value; /* SCALE, POS_SCALE, SOFTCAP, CLAMP */
+            int length;   /* POS_SCALE */
+        };
         struct route route; /* its bias is b {experts} */
         int n_used; /* MATMUL_EXPERTS, COMBINE */
         struct {
@@ -220,6 +226,7 @@ void program_glu(struct program *p, int dst, int gate, int up, enum activation f
 void program_add(struct program *p, int dst, int a, int b);
 void program_gate(struct program *p, int dst, int src, int gate, enum activation f);
 void program_scale(struct program *p, int dst, int src, double factor);
+void program_pos_scale(struct program *p, int dst, int src, double value, int length);
 void program_softcap(struct program *p, int dst, int src, double cap);
 void program_clamp(struct program *p, int dst, int src, double most);
 void program_route(struct program *p, int dst, int src, const struct tensor *bias, const struct route *route);

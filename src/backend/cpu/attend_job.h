@@ -23,9 +23,6 @@ struct rows {
     int n;
 };
 
-/* The first position that a row sees which sees n_pos of them but for the window. */
-static int first_position(const struct cpu_attend *a, int n_pos) { return a->window > 0 ? MAX(0, n_pos - a->window) : 0; }
-
 static void list_rows(const struct cpu_attend *a, struct rows *r)
 {
     r->n = 0;
@@ -33,8 +30,7 @@ static void list_rows(const struct cpu_attend *a, struct rows *r)
         for (int h = 0; h < a->n_q; h++, r->n++) {
             r->q[r->n] = a->q + (size_t)t * a->q_stride + h * a->kv->k_dim;
             r->out[r->n] = a->out + (size_t)t * a->out_stride + h * a->kv->v_dim;
-            r->n_pos[r->n] = a->n_pos + t;
-            r->from[r->n] = first_position(a, a->n_pos + t);
+            r->n_pos[r->n] = attend_range(a, t, &r->from[r->n]);
             r->head[r->n] = h;
             r->top[r->n] = a->sinks ? a->sinks[h] : -INFINITY;
             r->sum[r->n] = a->sinks ? 1 : 0;

@@ -169,9 +169,11 @@ struct cpu_attend {
     const struct cpu_kv_layout *kv;
     uint8_t *const *blocks; /* addresses of the sequence's KV blocks */
     int kv_head, n_q, n_tokens;
-    int n_pos;              /* positions that the first token attends to: 0 .. n_pos - 1; each next one sees one more */
+    int n_pos;              /* up to the first token: 0 .. n_pos - 1; the next one stands one further */
+    int n_all;              /* 0: a token sees nothing behind itself; else its sequence has this many positions and it may see them all */
     float scale, softcap;   /* softcap 0: none */
-    int window;             /* positions that a token sees at most; 0: all */
+    int window;             /* as in struct attention */
+    bool chunked;
     const float *slopes;    /* [n_q] taken off a score per position of distance; NULL: none */
     const float *sinks;     /* [n_q] one more score each, whose value is 0; NULL: none */
     const float *q;         /* token t: [n_q][k_dim] at q + t * q_stride */
@@ -179,6 +181,14 @@ struct cpu_attend {
     size_t q_stride, out_stride;
     float *scratch;         /* this thread's, see attend_scratch_bytes */
 };
+
+/* The positions that the t-th token of a job sees are [*from, returned); both grow with t. */
+static inline int attend_range(const struct cpu_attend *a, int t, int *from)
+{
+    const int pos = a->n_pos + t - 1, behind = a->n_all ? a->window / 2 : a->chunked && a->window > 0 ? pos % a->window : a->window - 1;
+    *from = a->window > 0 ? MAX(0, pos - behind) : 0;
+    return !a->n_all ? pos + 1 : a->window > 0 ? MIN(pos + behind + 1, a->n_all) : a->n_all;
+}
 
 /* What a step with a state does for some of its channels or heads, [first, end), and one token. */
 struct cpu_state_job {

@@ -296,15 +296,15 @@ static void block_scores(const struct cpu_attend *a, int h, const float *k, int 
 
 static void attend_token(const struct cpu_attend *a)
 {
-    int k_dim = a->kv->k_dim, v_dim = a->kv->v_dim, n_q = a->n_q, begin = a->window > 0 ? MAX(0, a->n_pos - a->window) : 0;
+    int k_dim = a->kv->k_dim, v_dim = a->kv->v_dim, n_q = a->n_q, begin, end = attend_range(a, 0, &begin);
     float *wide = a->scratch, *top = wide + KV_BLOCK * MAX(k_dim, v_dim), *sum = top + n_q, *p = sum + n_q;
     for (int h = 0; h < n_q; h++) {
         top[h] = a->sinks ? a->sinks[h] : -INFINITY;
         sum[h] = a->sinks ? 1 : 0;
     }
     memset(a->out, 0, (size_t)(n_q * v_dim) * sizeof(float));
-    for (int b = begin / KV_BLOCK; b * KV_BLOCK < a->n_pos; b++) {
-        const int first = b * KV_BLOCK, from = MAX(0, begin - first), n = MIN(KV_BLOCK, a->n_pos - first);
+    for (int b = begin / KV_BLOCK; b * KV_BLOCK < end; b++) {
+        const int first = b * KV_BLOCK, from = MAX(0, begin - first), n = MIN(KV_BLOCK, end - first);
         widen_k(a->kv, a->blocks[b], a->kv_head, wide);
         for (int h = 0; h < n_q; h++) block_scores(a, h, wide, first, from, n, p + h * KV_BLOCK, &top[h], &sum[h]);
         widen_v(a->kv, a->blocks[b], a->kv_head, wide);

@@ -94,6 +94,7 @@ static void token_op(const struct worker *w, const struct step *s, int t)
         break;
     }
     case OP_SCALE: k->scale(dst, x, width, (float)op->value); break;
+    case OP_POS_SCALE: k->scale(dst, x, width, (float)(1 + op->value * log(1 + floor((tok->pos + 1.0) / op->length)))); break;
     case OP_SOFTCAP: k->softcap(dst, x, width, (float)op->value); break;
     case OP_CLAMP: k->clamp(dst, x, width, (float)op->value); break;
     case OP_ROUTE: cpu_route(&op->route, x, s->b, c->program->reg_width[op->src[0]], w->scratch, dst); break;
@@ -199,7 +200,9 @@ static void attend(const struct worker *w, int step)
             .n_pos = tok->pos + 1,
             .scale = (float)a->scale,
             .softcap = (float)a->softcap,
+            .n_all = a->both ? (int)c->seq_first[2 * c->batch->n_seqs + tok->seq] : 0,
             .window = a->window,
+            .chunked = a->chunked,
             .slopes = s->w ? s->w + h * n_q : NULL,
             .sinks = s->b ? s->b + h * n_q : NULL,
             .q = cpu_row(c, s->op->src[0], tile->first) + h * n_q * a->k_dim,
@@ -300,14 +303,15 @@ static kg_status grow(void **p, size_t *cap, size_t need, size_t item)
 /* Translates block numbers to addresses, once per batch. */
 static kg_status map_sequences(struct cpu *c, const struct batch *b)
 {
-    KG_TRY(grow((void **)&c->seq_first, &c->seq_first_cap, 2 * (size_t)b->n_seqs, sizeof *c->seq_first));
-    size_t *n_blocks = c->seq_first + b->n_seqs, total = 0;
-    memset(n_blocks, 0, (size_t)b->n_seqs * sizeof *n_blocks);
+    KG_TRY(grow((void **)&c->seq_first, &c->seq_first_cap, 3 * (size_t)b->n_seqs, sizeof *c->seq_first));
+    size_t *n_blocks = c->seq_first + b->n_seqs, *n_pos = n_blocks + b->n_seqs, total = 0;
+    memset(n_blocks, 0, 2 * (size_t)b->n_seqs * sizeof *n_blocks);
     for (int t = 0; t < b->n; t++) {
         const struct batch_token *tok = &b->tokens[t];
         if (tok->seq < 0 || tok->seq >= b->n_seqs || tok->pos < 0) return status_set(KG_ERR_ARGUMENT, "batch: token %d has no sequence", t);
         const int state = b->seqs[tok->seq].state;
         if (c->program->n_state && (state < 0 || state >= c->n_states)) return status_set(KG_ERR_ARGUMENT, "batch: state %d is not reserved", state);
+        n_pos[tok->seq] = MAX(n_pos[tok->seq], (size_t)tok->pos + 1);
         n_blocks[tok->seq] = MAX(n_blocks[tok->seq], (size_t)(tok->pos / KV_BLOCK) + 1);
     }
     for (int s = 0; s < b->n_seqs; s++) {

@@ -185,6 +185,7 @@ static kg_status check_op(const struct gpu *g, const struct op *op)
     if (op->code == OP_ROPE && op->rope.head_dim > HEAD_MOST) return refuse(g, op, "heads of more than 256");
     if (op->code != OP_ATTENTION) return KG_OK;
     const struct attention *a = &op->attention;
+    if (a->both) return refuse(g, op, "attention to both sides");
     int most = g->params.kv_type == KG_KV_F32 ? HEAD_MOST / 2 : HEAD_MOST;
     if (a->k_dim > most || a->v_dim > most)
         return refuse(g, op, g->params.kv_type == KG_KV_F32 ? "heads of more than 128 with an f32 cache" : "heads of more than 256");

@@ -192,6 +192,7 @@ static HeadP head_params(const struct gpu_run *r, const struct gpu_step *s)
     p.v_groups = kv->v_groups;
     p.scale = (float)a->scale;
     p.window = (uint)a->window;
+    p.chunked = a->chunked;
     p.softcap = (float)a->softcap;
     p.has_slopes = a->alibi != 0;
     p.has_sinks = a->sinks != NULL;

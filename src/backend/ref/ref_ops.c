@@ -151,27 +151,35 @@ static double alibi_slope(const struct attention *a, int h)
     return h < p ? pow(2, -a->alibi * (h + 1) / p) : pow(2, -a->alibi * (h - p + 0.5) / p);
 }
 
-static void attend(struct ref *r, const struct attention *a, const struct batch_seq *seq, int pos, int h, const double *q, double *y)
+/* The positions that the one at pos sees: [first, end). n_all: of its sequence. */
+static int seen(const struct attention *a, int pos, int n_all, int *end)
 {
-    int kv_head = h / (a->n_heads / a->n_kv_heads), first = a->window > 0 && pos >= a->window ? pos - a->window + 1 : 0;
+    int behind = a->both ? a->window / 2 : a->chunked && a->window > 0 ? pos % a->window : a->window - 1;
+    *end = !a->both ? pos + 1 : a->window > 0 && pos + behind + 1 < n_all ? pos + behind + 1 : n_all;
+    return a->window > 0 && pos > behind ? pos - behind : 0;
+}
+
+static void attend(struct ref *r, const struct attention *a, const struct batch_seq *seq, int pos, int n_all, int h, const double *q, double *y)
+{
+    int kv_head = h / (a->n_heads / a->n_kv_heads), end, first = seen(a, pos, n_all, &end);
     double max = -INFINITY, sum = 0, slope = alibi_slope(a, h);
     if (a->sinks) {
         ref_decode_row(a->sinks, 0, r->row_w);
         max = r->row_w[h];
     }
-    for (int j = first; j <= pos; j++) {
+    for (int j = first; j < end; j++) {
         double s = a->scale * dot(q, kv_at(r, a->kv, seq, j).k + (size_t)kv_head * (size_t)a->k_dim, a->k_dim);
         if (a->softcap > 0) s = a->softcap * tanh(s / a->softcap);
         r->score[j] = s - slope * (pos - j);
         max = fmax(max, r->score[j]);
     }
     if (a->sinks) sum = exp(r->row_w[h] - max);
-    for (int j = first; j <= pos; j++) {
+    for (int j = first; j < end; j++) {
         r->score[j] = exp(r->score[j] - max);
         sum += r->score[j];
     }
     for (int i = 0; i < a->v_dim; i++) y[i] = 0;
-    for (int j = first; j <= pos; j++) {
+    for (int j = first; j < end; j++) {
         const double *v = kv_at(r, a->kv, seq, j).v + (size_t)kv_head * (size_t)a->v_dim;
         double p = r->score[j] / sum;
         for (int i = 0; i < a->v_dim; i++) y[i] += p * v[i];
@@ -190,8 +198,11 @@ static void run_attention(struct ref *r, const struct ref_run *run, const struct
     }
     for (int t = 0; t < run->n; t++) {
         const struct batch_token *token = token_at(run, t);
+        int n_all = token->pos + 1;
+        for (int i = 0; a->both && i < run->n; i++)
+            if (token_at(run, i)->seq == token->seq && token_at(run, i)->pos >= n_all) n_all = token_at(run, i)->pos + 1;
         for (int h = 0; h < a->n_heads; h++)
-            attend(r, a, &run->batch->seqs[token->seq], token->pos, h, row(r, op->src[0], t) + (size_t)h * (size_t)a->k_dim,
+            attend(r, a, &run->batch->seqs[token->seq], token->pos, n_all, h, row(r, op->src[0], t) + (size_t)h * (size_t)a->k_dim,
                    row(r, op->dst, t) + (size_t)h * (size_t)a->v_dim);
     }
 }
@@ -232,6 +243,16 @@ static double element(const struct op *op, double x, double z)
     case OP_SOFTCAP: return op->value * tanh(x / op->value);
     case OP_CLAMP: return clamp(x, -op->value, op->value);
     default: return NAN;
+    }
+}
+
+static void run_pos_scale(struct ref *r, const struct ref_run *run, const struct op *op)
+{
+    int n = width(r, op->dst);
+    for (int t = 0; t < run->n; t++) {
+        const double factor = 1 + op->value * log(1 + floor((token_at(run, t)->pos + 1.0) / op->length)), *x = row(r, op->src[0], t);
+        double *y = row(r, op->dst, t);
+        for (int i = 0; i < n; i++) y[i] = factor * x[i];
     }
 }
 
@@ -376,6 +397,7 @@ void ref_run_op(struct ref *r, const struct ref_run *run, int i_op)
     case OP_SCALE:
     case OP_SOFTCAP:
     case OP_CLAMP: run_elementwise(r, run, op); return;
+    case OP_POS_SCALE: run_pos_scale(r, run, op); return;
     case OP_ROUTE: run_route(r, run, op); return;
     case OP_MATMUL_EXPERTS: run_matmul_experts(r, run, op); return;
     case OP_COMBINE: run_combine(r, run, op); return;

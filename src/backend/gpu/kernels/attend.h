@@ -35,7 +35,11 @@ KERNEL(KN(rope), 128, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, turn
 
 #ifndef ATTEND_SHARED
 #define ATTEND_SHARED
-DEVFN uint first_seen(uint window, uint pos) { return window && pos >= window ? pos - window + 1 : 0; }
+DEVFN uint first_seen(uint window, uint chunked, uint pos)
+{
+    if (chunked) return window ? pos - pos % window : 0;
+    return window && pos >= window ? pos - window + 1 : 0;
+}
 DEVFN float adjusted(float s, float cap, float less) { return (cap > 0.0f ? cap * tanhf(s / cap) : s) - less; }
 #endif
 
@@ -54,7 +58,7 @@ KERNEL(KN(attend), 1024, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, t
     LOCAL float *qs = (LOCAL float *)qs4, *qr = qs + wave / p.slices * HEAD_MOST, *pw = ps + wave * KV_BLOCK;
     uint gqa = p.n_heads / p.n_kv_heads, kv_head = group_x % p.n_kv_heads, first = group_x / p.n_kv_heads * p.rows, n_rows = p.n * gqa;
     uint row = first + wave / p.slices, slice = wave % p.slices, live = row < n_rows, t = (live ? row : n_rows - 1) / gqa, split = group_y;
-    uint pos = batch[4 * t + 1], table = batch[4 * t + 2], n_blocks = pos / KV_BLOCK + 1, from = first_seen(p.window, pos), skip = from / KV_BLOCK;
+    uint pos = batch[4 * t + 1], table = batch[4 * t + 2], n_blocks = pos / KV_BLOCK + 1, from = first_seen(p.window, p.chunked, pos), skip = from / KV_BLOCK;
     uint per = (n_blocks - skip + p.splits - 1) / p.splits, longest = 0;
     uint b0 = skip + split * per < n_blocks ? skip + split * per : n_blocks, b1 = b0 + per < n_blocks ? b0 + per : n_blocks, owns = p.owner && b1 == n_blocks && b0 < b1;
     float slope = p.has_slopes ? bits_f32(turns_q[p.rot_q / 2 + kv_head * gqa + (live ? row : n_rows - 1) % gqa].x) : 0.0f;
@@ -62,7 +66,7 @@ KERNEL(KN(attend), 1024, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, t
     if (p.n == 1) longest = (per + p.slices - 1) / p.slices;
     else {
         for (uint r = first; r < first + p.rows && r < n_rows; r++) { /* most blocks that a wave of the group has to read */
-            uint at = batch[4 * (r / gqa) + 1], n = at / KV_BLOCK + 1 - first_seen(p.window, at) / KV_BLOCK, per_r = (n + p.splits - 1) / p.splits, steps = (per_r + p.slices - 1) / p.slices;
+            uint at = batch[4 * (r / gqa) + 1], n = at / KV_BLOCK + 1 - first_seen(p.window, p.chunked, at) / KV_BLOCK, per_r = (n + p.splits - 1) / p.splits, steps = (per_r + p.slices - 1) / p.slices;
             longest = steps > longest ? steps : longest;
         }
     }

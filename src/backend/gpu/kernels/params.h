@@ -89,7 +89,7 @@ typedef struct {
     uint owner;              /* attend: one token, which the kernel itself rotates and stores */
     uint lanes;              /* lanes that read one value; a power of two */
     uint store;              /* rope: also put k and v into the cache */
-    uint window;             /* positions that a token sees; 0: all */
+    uint window, chunked;    /* positions that a token sees; 0: all */
     float softcap;           /* 0: none */
     uint has_slopes, has_sinks; /* behind the turns of q: bits of {slope, sink} of each head */
 } HeadP;
