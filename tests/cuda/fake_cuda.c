@@ -162,7 +162,7 @@ PUBLIC int cuModuleUnload(cu_module m)
 PUBLIC int cuFuncSetAttribute(cu_function f, int attribute, int value)
 {
     (void)f;
-    return attribute == 8 && value <= 227 << 10 ? 0 : 1;
+    return (attribute == 8 && value <= 227 << 10) || (attribute == 9 && value <= 100) ? 0 : 1;
 }
 
 PUBLIC int cuModuleGetFunction(cu_function *f, cu_module m, const char *name)

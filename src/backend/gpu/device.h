@@ -12,7 +12,7 @@ struct gpu_info {
     int matvec_waves;  /* waves of a group that computes a matvec */
     int attend_waves;  /* most waves of a group of the attention, up to 32 */
     int mv_groups;     /* groups of a matvec per core that run at the same time */
-    int stream_waves;  /* of a matmul with streams: copies to shared memory beside everything else, STREAM_ROOM of it for a group; 0: it has none */
+    int stream_waves;  /* of a matmul with streams: copies to shared memory beside everything else, STREAM_ROOM of it; 0: it has none */
     bool attend_one;   /* one token's attention by a kernel of its own: measured on CUDA only */
     bool flash;        /* it has matrix operations on registers */
     bool gemm;         /* it has a library for products of matrices */

@@ -86,27 +86,41 @@ static kg_status run_matvec(const struct gpu_run *r, const struct gpu_step *s, M
                   reg_buffer(g, s->res), reg_buffer(g, s->dst[0]), reg_buffer(g, s->dst[1]), reg_buffer(g, s->dst[2]));
 }
 
-/* One token, its weights as streams. False: a row, or the token, is too long for the shared memory. */
-static bool plan_streams(const struct gpu *g, const struct gpu_step *s, bool int8, MatP *p)
+/* Waves, their rings and their bundles in `room` bytes of shared memory, token included. False: there is no place for a row. */
+static bool fit_streams(const struct gpu *g, const struct gpu_step *s, size_t room, size_t token, MatP *p)
 {
     enum { STREAM_SLOTS = 4 };
-    const size_t room = STREAM_ROOM, token = ROUND_UP((size_t)p->w.n_units * (int8 ? 40 : 128), (size_t)128), row = p->w.row_bytes;
-    if (!g->info.stream_waves || token >= room) return false;
-    for (p->waves = (uint)g->info.stream_waves; p->waves >= 1; p->waves /= 2) {
+    const size_t row = p->w.row_bytes;
+    p->n_groups = (uint)g->info.n_cores;
+    for (p->waves = (uint)g->info.stream_waves; token < room && p->waves >= 1; p->waves--) {
         const size_t each = (room - token) / p->waves / 128 * 128;
-        p->n_groups = (uint)g->info.n_cores;
         p->bundle = s->weight->glu || (p->rows % 2 == 0 && p->rows >= 4 * p->waves * p->n_groups && 2 * row <= each) ? 2 : 1;
-        p->slots = (uint)MIN(each / (p->bundle * row), (size_t)STREAM_SLOTS);
-        p->ring = (uint)ROUND_UP(p->slots * p->bundle * row, (size_t)128);
+        p->bundle_bytes = p->bundle * p->w.row_bytes;
+        p->n_bundles = p->rows / p->bundle;
+        const size_t rounds = ceil_div(p->n_bundles, p->waves * p->n_groups);
+        p->slots = (uint)MIN(MIN(each / p->bundle_bytes, (size_t)STREAM_SLOTS), rounds);
+        p->ring = (uint)ROUND_UP(p->slots * p->bundle_bytes, (size_t)128);
         if (p->slots > 0) return true;
     }
     return false;
 }
 
+static size_t stream_token(const MatP *p, bool int8) { return ROUND_UP((size_t)p->w.n_units * (int8 ? 44 : 128), (size_t)128); }
+
+/* One token, its weights as streams. Half of a multiprocessor's shared memory leaves room for the next launch, whose weights come while this one waits
+ * and computes; where few rows fit into half, all of it. */
+static bool plan_streams(const struct gpu *g, const struct gpu_step *s, bool int8, MatP *p)
+{
+    const size_t token = stream_token(p, int8);
+    if (!g->info.stream_waves) return false;
+    if (fit_streams(g, s, STREAM_ROOM / 2, token, p) && 2 * p->waves >= (uint)g->info.stream_waves) return true;
+    return fit_streams(g, s, STREAM_ROOM, token, p);
+}
+
 static kg_status run_streams(const struct gpu_run *r, const struct gpu_step *s, const MatP *p, bool int8)
 {
     struct gpu *g = r->g;
-    const size_t shared = (size_t)p->waves * p->ring + ROUND_UP((size_t)p->w.n_units * (int8 ? 40 : 128), (size_t)128);
+    const size_t shared = (size_t)p->waves * p->ring + stream_token(p, int8);
     return LAUNCH_ROOM(g, int8 ? s->weight->ms_i8 : s->weight->ms_f32, p->n_groups, 1, p->waves * 32, shared, *p, s->weight->buffer, g->regs[s->src].buffer, s->norm_w,
                        s->norm_b, s->bias, reg_buffer(g, s->res), reg_buffer(g, s->dst[0]), reg_buffer(g, s->dst[1]), reg_buffer(g, s->dst[2]));
 }

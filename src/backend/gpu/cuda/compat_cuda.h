@@ -26,12 +26,14 @@ typedef unsigned char uchar;
 #define BARRIER_GLOBAL() __syncthreads()
 #define WAVE_SYNC() __syncwarp()
 
-/* Programmatic dependent launch: lets the next kernel start, then waits for all of the one before. Only weights are touched above it,
+/* Programmatic dependent launch: START_NEXT lets the next kernel start, START waits for all of the one before too. Only weights are touched above it,
  * and only they are read through the read-only path: what an earlier kernel wrote must not come from there. */
 #if __CUDA_ARCH__ >= 900
 #define START() asm volatile("griddepcontrol.launch_dependents; griddepcontrol.wait;" ::: "memory")
+#define START_NEXT() asm volatile("griddepcontrol.launch_dependents;" ::: "memory")
 #else
 #define START() ((void)0)
+#define START_NEXT() ((void)0)
 #endif
 #define PREFETCH(a) asm volatile("prefetch.global.L2 [%0];" ::"l"(a))
 #define SKIP_UNLESS(some) if (some)
@@ -83,6 +85,8 @@ DEVFN uint two_halves(float a, float b)
 DEVFN float byte_float(uint w, uint i) { return __uint_as_float(__byte_perm(w, 0x4b000000u, 0x7540u | i)) - 8388608.0f; }
 DEVFN float bits_f32(uint u) { return __uint_as_float(u); }
 DEVFN uint f32_bits(float f) { return __float_as_uint(f); }
+DEVFN float quotient(float a, float b) { return __fdividef(a, b); } /* to two ulp */
+DEVFN float inv_sqrt(float x) { return rsqrtf(x); }
 DEVFN float cos_pi(float x) { return cospif(x); }
 DEVFN float sin_pi(float x) { return sinpif(x); }
 DEVFN uint mul_high(uint a, uint b) { return __umulhi(a, b); }

@@ -107,7 +107,7 @@ static kg_status open_device(struct cuda *c, struct gpu_info *info)
     c->pin_down = pinned;
     c->pdl = c->major >= 9 && !(pdl && *pdl == '0');
     c->blas = cublas_open(c->stream);
-    *info = (struct gpu_info){.stream_waves = c->major == 9 || c->major == 10 ? 24 : 0, .attend_one = true, .flash = true, .gemm = c->blas != NULL, .memory = all_bytes, .n_cores = cores, .matvec_waves = 16, .attend_waves = 32, .mv_groups = 2, .fuses = true};
+    *info = (struct gpu_info){.stream_waves = c->major == 9 || c->major == 10 ? 16 : 0, .attend_one = true, .flash = true, .gemm = c->blas != NULL, .memory = all_bytes, .n_cores = cores, .matvec_waves = 16, .attend_waves = 32, .mv_groups = 2, .fuses = true};
     snprintf(info->name, sizeof info->name, "%s, sm_%d%d, CUDA driver %d.%d", name, c->major, c->minor, version / 1000, version % 1000 / 10);
     return KG_OK;
 }
@@ -250,6 +250,8 @@ static kg_status cuda_launch(void *dev, const struct gpu_launch *l)
         buffers[i] = pointer_of(l->buffers[i]);
         args[i + 1] = &buffers[i];
     }
+    /* One split between shared memory and L1 for all that may overlap: a multiprocessor changes it only when it is empty. */
+    if (l->overlap && c->pdl) CU_TRY(c, "shared memory", c->cuFuncSetAttribute(l->kernel, 9 /* preferred share of shared memory, in percent */, 100));
     if (l->shared_bytes) CU_TRY(c, "shared memory", c->cuFuncSetAttribute(l->kernel, 8 /* most dynamic shared memory */, (int)l->shared_bytes));
     struct cu_attribute overlap = {.id = 6 /* programmatic stream serialization */, .value = {.i = 1}};
     struct cu_config config = {.grid = {l->grid[0], l->grid[1], 1}, .block = {l->threads, 1, 1}, .shared_bytes = (unsigned)l->shared_bytes, .stream = c->stream, .attributes = &overlap, .n_attributes = c->pdl && l->overlap};

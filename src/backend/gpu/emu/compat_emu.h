@@ -73,6 +73,7 @@ typedef struct {
 #define BARRIER_GLOBAL() simt_barrier(__LINE__)
 #define WAVE_SYNC() simt_wave_barrier(__LINE__)
 #define START() ((void)0)
+#define START_NEXT() ((void)0)
 #define PREFETCH(a) ((void)(a))
 #define SKIP_UNLESS(some) if (some)
 /* Copies that run beside everything else are done at once; all lanes wait for them. */
@@ -96,6 +97,8 @@ DEVFN float byte_float(uint w, uint i) { return (float)(w >> 8 * i & 255u); }
 DEVFN float bits_f32(uint u) { return f32_from_bits(u); }
 DEVFN uint4 ld16_stream(const uint4 *a) { return *a; }
 DEVFN uint2 ld8_stream(const uint2 *a) { return *a; }
+DEVFN float quotient(float a, float b) { return a / b; }
+DEVFN float inv_sqrt(float x) { return 1.0f / sqrtf(x); }
 DEVFN float cos_pi(float x) { return cosf(x * 3.14159265358979f); }
 DEVFN float sin_pi(float x) { return sinf(x * 3.14159265358979f); }
 DEVFN uint mul_high(uint a, uint b) { return (uint)((uint64_t)a * b >> 32); }

@@ -1,6 +1,6 @@
 /* Attention of one token, which comes as the matmuls left it. A group has a head and a split of the positions; it rotates q and its own k, and its waves
  * share the positions, eight at a time: in the scores a lane has a position and every fourth piece of its key. The cache of a layer and the names are
- * those of cache.h. What a wave reads first is on its way before the token is there: earlier tokens have written it. */
+ * those of cache.h. What a wave reads first is on its way before the token is there, and the rest on its way to L2: earlier tokens have written it. */
 #define ONE_WAVES 8
 #define ONE_N 8     /* positions of a wave at a time */
 #define ONE_LOADS 4 /* pieces under way for each lane, of keys and of values */
@@ -23,18 +23,17 @@ DEVFN float KN(piece_dot)(uint4 w, LOCAL const float4 *q)
     return s;
 }
 
-/* Pair i of a head, or, behind the rotated ones, two elements as they are. */
-DEVFN void KN(turn_pair)(GLOBAL const float *from, LOCAL float *to, uint i, uint dim, uint rot, uint halves, uint pos, uint2 turn, float mscale)
+typedef struct {
+    float c, s;
+} Turn;
+
+DEVFN Turn turn_of(uint pos, uint2 turn, uint turns, float mscale)
 {
-    uint in = 2 * i < rot, a = in && halves ? i : 2 * i, b = in && halves ? i + rot / 2 : 2 * i + 1;
-    float xa = a < dim ? from[a] : 0.0f, xb = b < dim ? from[b] : 0.0f, c = 1.0f, s = 0.0f;
-    if (in) {
-        float angle = half_turns(pos, turn);
-        c = cos_pi(angle) * mscale;
-        s = sin_pi(angle) * mscale;
-    }
-    to[a] = xa * c - xb * s;
-    to[b] = xa * s + xb * c;
+    Turn t;
+    float angle = half_turns(pos, turn);
+    t.c = turns ? cos_pi(angle) * mscale : 1.0f;
+    t.s = turns ? sin_pi(angle) * mscale : 0.0f;
+    return t;
 }
 
 KERNEL(KN(attend_one), 256, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, turns_q), BUF(3, const uint2, turns_k), BUF(4, const float, q), BUF(5, const float, k),
@@ -50,49 +49,58 @@ KERNEL(KN(attend_one), 256, HeadP, BUF(1, const uint, batch), BUF(2, const uint2
     uint pos = batch[1], table = batch[2], n_blocks = pos / KV_BLOCK + 1, per = (n_blocks + p.splits - 1) / p.splits;
     uint b0 = split * per < n_blocks ? split * per : n_blocks, b1 = b0 + per < n_blocks ? b0 + per : n_blocks, owns = b1 == n_blocks && b0 < b1;
     uint begin = b0 * KV_BLOCK, end = b1 * KV_BLOCK < pos ? b1 * KV_BLOCK : pos; /* positions in the cache */
-    uint j0 = begin + wave * ONE_N, piece0 = lane / ONE_N, c = lane % p.lanes, lanes_per = WAVE / p.lanes, cc = c < p.v_row ? c : 0;
-    uint2 tq = turns_q[tid % (HEAD_MOST / 2) < p.rot_q / 2 ? tid % (HEAD_MOST / 2) : 0], tk = turns_k[tid % (HEAD_MOST / 2) < p.rot_k / 2 ? tid % (HEAD_MOST / 2) : 0];
+    uint stride = waves * ONE_N, j0 = begin + wave * ONE_N, piece0 = lane / ONE_N, c = lane % p.lanes, lanes_per = WAVE / p.lanes, cc = c < p.v_row ? c : 0;
+    uint is_k = tid / (HEAD_MOST / 2) % 2, pair = tid % (HEAD_MOST / 2), rot = is_k ? p.rot_k : p.rot_q; /* the first half of a group turns q, the second k */
+    Turn turn = turn_of(pos, (is_k ? turns_k : turns_q)[pair < rot / 2 ? pair : 0], pair < rot / 2, is_k ? p.mscale_k : p.mscale_q);
     size_t own_base = (size_t)(batch[table + n_blocks - 1] * p.n_kv_heads + kv_head), base;
     uint4 kr[ONE_LOADS], vr[ONE_LOADS];
-#define ONE_FETCH                                                                                                                  \
-    {                                                                                                                              \
-        uint b_ = j0 / KV_BLOCK, slot_ = j0 % KV_BLOCK;                                                                            \
-        base = (size_t)(batch[table + (b_ < n_blocks ? b_ : n_blocks - 1)] * p.n_kv_heads + kv_head);                              \
-        UNROLL for (uint i = 0; i < ONE_LOADS; i++)                                                                                \
-        {                                                                                                                          \
-            uint at_ = piece0 + 4 * i < p.k_row ? piece0 + 4 * i : 0, n_ = lane / p.lanes + i * lanes_per;                         \
-            kr[i] = ((GLOBAL const uint4 *)k_cache)[(base * p.k_row + at_) * KV_BLOCK + slot_ + lane % ONE_N];                     \
-            vr[i] = ((GLOBAL const uint4 *)v_cache)[(base * KV_BLOCK + slot_ + (n_ < ONE_N ? n_ : 0)) * p.v_row + cc];             \
-        }                                                                                                                          \
+#define ONE_BASE(j) ((size_t)(batch[table + ((j) / KV_BLOCK < n_blocks ? (j) / KV_BLOCK : n_blocks - 1)] * p.n_kv_heads + kv_head))
+#define ONE_KEYS(base, j) \
+    UNROLL for (uint i_ = 0; i_ < ONE_LOADS; i_++) kr[i_] = ((GLOBAL const uint4 *)k_cache)[(base * p.k_row + (piece0 + 4 * i_ < p.k_row ? piece0 + 4 * i_ : 0)) * KV_BLOCK + (j) % KV_BLOCK + lane % ONE_N]
+#define ONE_VALUES(base, j) \
+    UNROLL for (uint i_ = 0; i_ < ONE_LOADS; i_++) vr[i_] = ((GLOBAL const uint4 *)v_cache)[(base * KV_BLOCK + (j) % KV_BLOCK + (lane / p.lanes + i_ * lanes_per < ONE_N ? lane / p.lanes + i_ * lanes_per : 0)) * p.v_row + cc]
+    base = ONE_BASE(j0);
+    ONE_KEYS(base, j0);
+    ONE_VALUES(base, j0);
+    UNROLL_N(1) for (uint j = j0 + stride; j < end; j += stride) /* lines of 128 bytes: a piece of eight keys; as many of values */
+    {
+        size_t b = ONE_BASE(j);
+        if (lane < p.k_row) PREFETCH((GLOBAL const uint4 *)k_cache + (b * p.k_row + lane) * KV_BLOCK + j % KV_BLOCK);
+        if (lane < p.v_row) PREFETCH((GLOBAL const uint4 *)v_cache + (b * KV_BLOCK + j % KV_BLOCK) * p.v_row + lane * ONE_N);
     }
-    ONE_FETCH
     START();
-    for (uint i = tid; i < HEAD_MOST / 2; i += group_size) { /* threads of a group of at least HEAD_MOST / 2 have their turn already */
-        if (i != tid) tq = turns_q[i < p.rot_q / 2 ? i : 0];
-        KN(turn_pair)(q + (size_t)h * p.k_dim, qs, i, p.k_dim, p.rot_q, p.halves_q, pos, tq, p.mscale_q);
+    UNROLL_N(1) for (uint i = tid; i < HEAD_MOST; i += group_size)
+    {
+        if (group_size < HEAD_MOST) { /* more than one pair for a thread */
+            is_k = i / (HEAD_MOST / 2);
+            pair = i % (HEAD_MOST / 2);
+            rot = is_k ? p.rot_k : p.rot_q;
+            turn = turn_of(pos, (is_k ? turns_k : turns_q)[pair < rot / 2 ? pair : 0], pair < rot / 2, is_k ? p.mscale_k : p.mscale_q);
+        }
+        GLOBAL const float *from = is_k ? k + (size_t)kv_head * p.k_dim : q + (size_t)h * p.k_dim;
+        LOCAL float *to = is_k ? own : qs;
+        uint halves = 2 * pair < rot && (is_k ? p.halves_k : p.halves_q), a = halves ? pair : 2 * pair, b = halves ? pair + rot / 2 : 2 * pair + 1;
+        float xa = a < p.k_dim ? from[a] : 0.0f, xb = b < p.k_dim ? from[b] : 0.0f, e = i < p.v_dim ? v[(size_t)kv_head * p.v_dim + i] : 0.0f;
+        to[a] = xa * turn.c - xb * turn.s;
+        to[b] = xa * turn.s + xb * turn.c;
+        own[HEAD_MOST + i] = e;
     }
-    for (uint i = (tid + group_size - HEAD_MOST / 2 % group_size) % group_size; i < HEAD_MOST / 2; i += group_size) {
-        if (i != tid % (HEAD_MOST / 2)) tk = turns_k[i < p.rot_k / 2 ? i : 0];
-        KN(turn_pair)(k + (size_t)kv_head * p.k_dim, own, i, p.k_dim, p.rot_k, p.halves_k, pos, tk, p.mscale_k);
-    }
-    for (uint i = tid; i < HEAD_MOST; i += group_size) own[HEAD_MOST + i] = i < p.v_dim ? v[(size_t)kv_head * p.v_dim + i] : 0.0f;
     BARRIER();
     float most = -1e30f, sum = 0.0f, acc[KV_N];
     UNROLL for (uint i = 0; i < KV_N; i++) acc[i] = 0.0f;
-    {
+    if (owns && wave == waves - 1) { /* the token itself, by the wave that has the fewest others */
         float s = 0.0f;
         for (uint i = lane; i < p.k_dim; i += WAVE) s += qs[i] * own[i];
-        s = wave_sum(s) * p.scale;
-        if (owns && wave == 0) {
-            most = s;
-            sum = 1.0f;
-            if (lane < p.lanes && c < p.v_row) {
-                UNROLL for (uint i = 0; i < KV_N; i++) acc[i] = own[HEAD_MOST + c * KV_N + i];
-            }
+        most = wave_sum(s) * p.scale;
+        sum = 1.0f;
+        if (lane < p.lanes && c < p.v_row) {
+            UNROLL for (uint i = 0; i < KV_N; i++) acc[i] = own[HEAD_MOST + c * KV_N + i];
         }
     }
-    for (uint first = begin; first < end; first += waves * ONE_N) {
-        uint j = j0 + lane % ONE_N, seen = j < end;
+    UNROLL_N(1) for (uint first = begin; first < end; first += stride)
+    {
+        uint j = j0 + lane % ONE_N, j1 = j0 + stride, seen = j < end, more = first + stride < end;
+        size_t base1 = more ? ONE_BASE(j1) : base;
         float s = 0.0f;
         UNROLL for (uint i = 0; i < ONE_LOADS; i++)
         {
@@ -102,6 +110,7 @@ KERNEL(KN(attend_one), 256, HeadP, BUF(1, const uint, batch), BUF(2, const uint2
         for (uint at = piece0 + 4 * ONE_LOADS; at < p.k_row; at += 4)
             s += KN(piece_dot)(((GLOBAL const uint4 *)k_cache)[(base * p.k_row + at) * KV_BLOCK + j % KV_BLOCK], qs4 + at * (KV_N / 4))
                 KN_SCALE(k_scale[(base * p.k_groups + at / 2) * KV_BLOCK + j % KV_BLOCK]);
+        if (more) ONE_KEYS(base1, j1);
         s += wave_xor(s, 8);
         s += wave_xor(s, 16);
         s = seen ? s * p.scale : -1e30f;
@@ -127,9 +136,10 @@ KERNEL(KN(attend_one), 256, HeadP, BUF(1, const uint, batch), BUF(2, const uint2
                 UNROLL for (uint x = 0; x < KV_N; x++) acc[x] += f * a.e[x];
             }
         }
+        if (more) ONE_VALUES(base1, j1);
         WAVE_SYNC();
-        j0 += waves * ONE_N;
-        if (first + waves * ONE_N < end) ONE_FETCH
+        j0 = j1;
+        base = base1;
     }
     for (uint m = p.lanes; m < WAVE; m *= 2) {
         UNROLL for (uint i = 0; i < KV_N; i++) acc[i] += wave_xor(acc[i], m);
@@ -144,11 +154,17 @@ KERNEL(KN(attend_one), 256, HeadP, BUF(1, const uint, batch), BUF(2, const uint2
     BARRIER();
     for (uint e = tid; e < p.v_dim; e += group_size) {
         float top = -1e30f, all = 0.0f, value = 0.0f;
-        for (uint s = 0; s < waves; s++) top = fmaxf(top, found[2 * s + 1]);
-        for (uint s = 0; s < waves; s++) {
-            float f = expf(found[2 * s + 1] - top);
-            all += found[2 * s] * f;
-            value += sums[s * HEAD_MOST + e] * f;
+        UNROLL for (uint s = 0; s < ONE_WAVES; s++)
+        {
+            if (s < waves) top = fmaxf(top, found[2 * s + 1]);
+        }
+        UNROLL for (uint s = 0; s < ONE_WAVES; s++)
+        {
+            if (s < waves) {
+                float f = expf(found[2 * s + 1] - top);
+                all += found[2 * s] * f;
+                value += sums[s * HEAD_MOST + e] * f;
+            }
         }
         if (p.splits == 1) out[(size_t)h * p.v_dim + e] = value / all;
         else {
@@ -172,4 +188,6 @@ KERNEL(KN(attend_one), 256, HeadP, BUF(1, const uint, batch), BUF(2, const uint2
     (void)k_scale;
     (void)v_scale;
 }
-#undef ONE_FETCH
+#undef ONE_BASE
+#undef ONE_KEYS
+#undef ONE_VALUES

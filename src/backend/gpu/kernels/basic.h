@@ -24,7 +24,7 @@ KERNEL(act_i8, 1024, NormP, BUF(1, const float, x), BUF(2, const float, w), BUF(
         Quant e = quantize(normed_4(xr, w, b, at, p.norm, p.has_b, n) CTX);
         if (i == at) {
             ((GLOBAL uint *)a)[(k / 4 * p.n_units + u) * 4 + k % 4] = e.q;
-            if (k % 4 == 0) ((GLOBAL ushort *)a)[18 * p.n_units + 2 * u + k / 4] = (ushort)(uint)e.sum;
+            if (k % 4 == 0) ((GLOBAL ushort *)a)[18 * p.n_units + 2 * u + k / 4] = (ushort)(uint)(int)e.sum;
             if (k == 0) ((GLOBAL float *)a)[8 * p.n_units + u] = e.d;
         }
     }

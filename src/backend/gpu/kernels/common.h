@@ -97,7 +97,7 @@ DEVFN Norm pieces_norm(GLOBAL const float *x, Pieces first, uint n, uint n_piece
             Pieces a = set == 0 ? first : fetch_pieces(x, n_pieces, set CTX);
             UNROLL for (uint i = 0; i < PRE; i++) s += a.v[i].x + a.v[i].y + a.v[i].z + a.v[i].w;
         }
-        r.mean = group_sum(tmp, s CTX) / (float)n;
+        r.mean = quotient(group_sum(tmp, s CTX), (float)n);
         s = 0.0f;
     }
     UNROLL_N(1) for (uint set = 0; set < n_sets; set++)
@@ -109,7 +109,7 @@ DEVFN Norm pieces_norm(GLOBAL const float *x, Pieces first, uint n, uint n_piece
             s += squares(a.v[i], r.mean, at < n ? n - at : 0);
         }
     }
-    r.inv = 1.0f / sqrtf(group_sum(tmp, s CTX) / (float)n + eps);
+    r.inv = inv_sqrt(quotient(group_sum(tmp, s CTX), (float)n) + eps);
     return r;
 }
 
@@ -132,7 +132,7 @@ DEVFN Norm row_norm(GLOBAL const float *x, uint n, uint kind, float eps, LOCAL f
     if (kind == NORM_NONE) return r;
     if (kind == NORM_LAYER) {
         for (uint i = tid; i < n; i += group_size) s += x[i];
-        r.mean = group_sum(tmp, s CTX) / (float)n;
+        r.mean = quotient(group_sum(tmp, s CTX), (float)n);
         s = 0.0f;
     }
     UNROLL_N(4) for (uint i = tid; i < n; i += group_size)
@@ -140,7 +140,7 @@ DEVFN Norm row_norm(GLOBAL const float *x, uint n, uint kind, float eps, LOCAL f
         float d = x[i] - r.mean;
         s += d * d;
     }
-    r.inv = 1.0f / sqrtf(group_sum(tmp, s CTX) / (float)n + eps);
+    r.inv = inv_sqrt(quotient(group_sum(tmp, s CTX), (float)n) + eps);
     return r;
 }
 
@@ -168,65 +168,60 @@ DEVFN float4 normed_4(GLOBAL const float *x, GLOBAL const float *w, GLOBAL const
 /* A unit of 32 activations as int8: x = d * q; s0, s1 sum the q of each half. */
 typedef struct {
     uint q[8];
-    float d;
-    int s0, s1;
+    float d, s0, s1;
 } ActUnit;
 
 typedef struct {
     uint q; /* four of them */
-    float d;
-    int sum; /* of this lane's half unit */
+    float d, sum; /* sum: of this lane's half unit */
 } Quant;
+
+/* Adding it rounds a small number to an integer, which then are the low bits: conversions are slow. Sums of products start from its bits. */
+#define ROUNDER 12582912.0f
+#define ROUNDER_BITS 0x4b400000
+DEVFN float sum_float(int sum) { return bits_f32((uint)sum) - ROUNDER; } /* sum - ROUNDER_BITS, between -2^22 and 2^22 */
 
 /* Eight lanes round a unit, four elements each. */
 DEVFN Quant quantize(float4 v CTX_PARAM)
 {
     Quant r;
     float most = wave_max8(fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
-    float inv = most > 0.0f ? 127.0f / most : 0.0f;
-    float a = rintf(v.x * inv), b = rintf(v.y * inv), c = rintf(v.z * inv), e = rintf(v.w * inv);
-    r.d = most / 127.0f;
-    r.sum = (int)wave_sum4(a + b + c + e);
-    r.q = ((uint)(int)a & 255u) | ((uint)(int)b & 255u) << 8 | ((uint)(int)c & 255u) << 16 | ((uint)(int)e & 255u) << 24;
+    float inv = most > 0.0f ? quotient(127.0f, most) : 0.0f;
+    uint a = f32_bits(v.x * inv + ROUNDER), b = f32_bits(v.y * inv + ROUNDER), c = f32_bits(v.z * inv + ROUNDER), e = f32_bits(v.w * inv + ROUNDER);
+    r.d = most * (1.0f / 127.0f);
+    r.q = (a & 255u) | (b & 255u) << 8 | (c & 255u) << 16 | e << 24;
+    r.sum = wave_sum4(sum_float(dot4(r.q, 0x01010101u, ROUNDER_BITS)));
+    return r;
+}
+
+DEVFN ActUnit act_unit(uint4 lo, uint4 hi, float d, float s0, float s1)
+{
+    ActUnit r;
+    r.q[0] = lo.x;
+    r.q[1] = lo.y;
+    r.q[2] = lo.z;
+    r.q[3] = lo.w;
+    r.q[4] = hi.x;
+    r.q[5] = hi.y;
+    r.q[6] = hi.z;
+    r.q[7] = hi.w;
+    r.d = d;
+    r.s0 = s0;
+    r.s1 = s1;
     return r;
 }
 
 /* Prepared int8 activations of a token in memory: planes of 16 bytes per unit (elements 0-15, 16-31), then d, then the sums. */
 DEVFN ActUnit act_unit_global(GLOBAL const uchar *a, uint n_units, uint u)
 {
-    ActUnit r;
-    uint4 lo = ((GLOBAL const uint4 *)a)[u], hi = ((GLOBAL const uint4 *)a)[n_units + u];
     uint s = ((GLOBAL const uint *)a)[9 * n_units + u];
-    r.q[0] = lo.x;
-    r.q[1] = lo.y;
-    r.q[2] = lo.z;
-    r.q[3] = lo.w;
-    r.q[4] = hi.x;
-    r.q[5] = hi.y;
-    r.q[6] = hi.z;
-    r.q[7] = hi.w;
-    r.d = ((GLOBAL const float *)a)[8 * n_units + u];
-    r.s0 = (int)(s << 16) >> 16;
-    r.s1 = (int)s >> 16;
-    return r;
+    return act_unit(((GLOBAL const uint4 *)a)[u], ((GLOBAL const uint4 *)a)[n_units + u], ((GLOBAL const float *)a)[8 * n_units + u], (float)((int)(s << 16) >> 16),
+                    (float)((int)s >> 16));
 }
 
 DEVFN ActUnit act_unit_local(LOCAL const uint4 *q, LOCAL const float *d, LOCAL const uint *s, uint n_units, uint u)
 {
-    ActUnit r;
-    uint4 lo = q[u], hi = q[n_units + u];
-    r.q[0] = lo.x;
-    r.q[1] = lo.y;
-    r.q[2] = lo.z;
-    r.q[3] = lo.w;
-    r.q[4] = hi.x;
-    r.q[5] = hi.y;
-    r.q[6] = hi.z;
-    r.q[7] = hi.w;
-    r.d = d[u];
-    r.s0 = (int)(s[u] << 16) >> 16;
-    r.s1 = (int)s[u] >> 16;
-    return r;
+    return act_unit(q[u], q[n_units + u], d[u], (float)((int)(s[u] << 16) >> 16), (float)((int)s[u] >> 16));
 }
 
 /* The end of every matmul: v is a row's sum with bias (gate and up: of a pair of rows). */

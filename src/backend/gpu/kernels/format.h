@@ -76,16 +76,16 @@ DEVFN FN(Unit) FN(unit_decode)(FN(Raw) a, RowP w)
 #elif FMT_SCALE == 4
     r.s0 = r.s1 = bits_f32(a.s);
 #elif FMT_SCALE == 5
-    r.s0 = r.s1 = h2f_lo(a.d) * (float)(a.s & 255u);
-    r.m0 = r.m1 = h2f_hi(a.d) * (float)(a.s >> 8);
+    r.s0 = r.s1 = h2f_lo(a.d) * byte_float(a.s, 0);
+    r.m0 = r.m1 = h2f_hi(a.d) * byte_float(a.s, 1);
 #elif FMT_SCALE == 6
-    r.s0 = bits_f32(a.d) * (float)byte_signed(a.s, 0);
-    r.s1 = bits_f32(a.d) * (float)byte_signed(a.s, 1);
+    r.s0 = bits_f32(a.d) * (byte_float(a.s ^ 0x8080u, 0) - 128.0f);
+    r.s1 = bits_f32(a.d) * (byte_float(a.s ^ 0x8080u, 1) - 128.0f);
 #elif FMT_SCALE == 7
-    r.s0 = h2f_lo(a.d) * (float)(a.s & 255u);
-    r.s1 = h2f_lo(a.d) * (float)(a.s >> 8 & 255u);
-    r.m0 = h2f_hi(a.d) * (float)(a.s >> 16 & 255u);
-    r.m1 = h2f_hi(a.d) * (float)(a.s >> 24);
+    r.s0 = h2f_lo(a.d) * byte_float(a.s, 0);
+    r.s1 = h2f_lo(a.d) * byte_float(a.s, 1);
+    r.m0 = h2f_hi(a.d) * byte_float(a.s, 2);
+    r.m1 = h2f_hi(a.d) * byte_float(a.s, 3);
 #endif
     return r;
 }
@@ -134,18 +134,18 @@ DEVFN float4 FN(unit_value)(FN(Unit) a, uint i)
 /* Product with int8 activations. */
 DEVFN float FN(unit_dot)(FN(Unit) a, ActUnit x)
 {
-    int lo = dot4(a.q[0], x.q[0], dot4(a.q[1], x.q[1], dot4(a.q[2], x.q[2], dot4(a.q[3], x.q[3], 0))));
+    int lo = dot4(a.q[0], x.q[0], dot4(a.q[1], x.q[1], dot4(a.q[2], x.q[2], dot4(a.q[3], x.q[3], ROUNDER_BITS))));
 #if FMT_SCALE == 3 || FMT_SCALE >= 6
-    int hi = dot4(a.q[4], x.q[4], dot4(a.q[5], x.q[5], dot4(a.q[6], x.q[6], dot4(a.q[7], x.q[7], 0))));
-    float v = a.s0 * (float)(lo - FMT_OFFSET * x.s0) + a.s1 * (float)(hi - FMT_OFFSET * x.s1);
+    int hi = dot4(a.q[4], x.q[4], dot4(a.q[5], x.q[5], dot4(a.q[6], x.q[6], dot4(a.q[7], x.q[7], ROUNDER_BITS))));
+    float v = a.s0 * (sum_float(lo) - (float)FMT_OFFSET * x.s0) + a.s1 * (sum_float(hi) - (float)FMT_OFFSET * x.s1);
 #if FMT_SCALE == 7
-    v -= a.m0 * (float)x.s0 + a.m1 * (float)x.s1;
+    v -= a.m0 * x.s0 + a.m1 * x.s1;
 #endif
 #else
     lo = dot4(a.q[4], x.q[4], dot4(a.q[5], x.q[5], dot4(a.q[6], x.q[6], dot4(a.q[7], x.q[7], lo))));
-    float v = a.s0 * (float)(lo - FMT_OFFSET * (x.s0 + x.s1));
+    float v = a.s0 * (sum_float(lo) - (float)FMT_OFFSET * (x.s0 + x.s1));
 #if FMT_SCALE == 2 || FMT_SCALE == 5
-    v -= a.m0 * (float)(x.s0 + x.s1);
+    v -= a.m0 * (x.s0 + x.s1);
 #endif
 #endif
     return x.d * v;

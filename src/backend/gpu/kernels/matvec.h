@@ -53,7 +53,7 @@ KERNEL(FN(MV_NAME), MV_THREADS, MatP, BUF(1, const uchar, w), BUF(2, const uchar
                     Quant e = quantize(v CTX);
                     if (i < n_pieces) {
                         ((LOCAL uint *)xq)[(k / 4 * MV_UNITS + u) * 4 + k % 4] = e.q;
-                        if (k % 4 == 0) ((LOCAL ushort *)xs)[2 * u + k / 4] = (ushort)(uint)e.sum;
+                        if (k % 4 == 0) ((LOCAL ushort *)xs)[2 * u + k / 4] = (ushort)(uint)(int)e.sum;
                         if (k == 0) xd[u] = e.d;
                     }
 #else

@@ -29,7 +29,8 @@ typedef struct {
     uint glu;               /* rows 2i and 2i + 1 are gate and up of output i */
     uint splits;            /* waves that share a row */
     uint n_tiles, n_groups; /* matvec: tiles of rows, groups that share them */
-    uint waves, bundle, slots, ring; /* streams: waves of a group, rows of a copy, copies under way, bytes of them */
+    uint waves, slots, ring; /* streams: waves of a group, copies under way, bytes of them */
+    uint bundle, bundle_bytes, n_bundles; /* rows of a copy */
 } MatP;
 
 /* dst[t] = row `index` of w, the token's id or its position; add: + src[t] */

@@ -6,6 +6,6 @@
 #define MV_F32_UNITS 240  /* the same for f32: 30 KB */
 #endif
 #ifndef STREAM_ROOM
-#define STREAM_ROOM (220 * 1024) /* shared memory of a matmul with streams: all that a multiprocessor has */
+#define STREAM_ROOM (220 * 1024) /* shared memory for matmuls with streams: all that a multiprocessor has */
 #endif
 #define PRE 2             /* pieces of 4 elements of a token that a thread holds while it norms them */

@@ -23,12 +23,15 @@
 #define BARRIER_GLOBAL() barrier(CLK_LOCAL_MEM_FENCE | CLK_GLOBAL_MEM_FENCE)
 #define WAVE_SYNC() barrier(CLK_LOCAL_MEM_FENCE)
 #define START() ((void)0)
+#define START_NEXT() ((void)0)
 #define PREFETCH(a) ((void)(a))
 #define SKIP_UNLESS(some) /* wave operations are barriers, which had better stand in no condition */
 
 #define expf(x) exp(x)
 #define tanhf(x) tanh(x)
 #define erff(x) erf(x)
+#define quotient(a, b) ((a) / (b))
+#define inv_sqrt(x) (1.0f / sqrt(x))
 #define cos_pi(x) cospi(x)
 #define sin_pi(x) sinpi(x)
 #define sqrtf(x) sqrt(x)
