@@ -86,13 +86,13 @@ static kg_status run_matvec(const struct gpu_run *r, const struct gpu_step *s, M
                   reg_buffer(g, s->res), reg_buffer(g, s->dst[0]), reg_buffer(g, s->dst[1]), reg_buffer(g, s->dst[2]));
 }
 
-/* Waves, their rings and their bundles in `room` bytes of shared memory, token included. False: there is no place for a row. */
-static bool fit_streams(const struct gpu *g, const struct gpu_step *s, size_t room, size_t token, MatP *p)
+/* Up to `waves` waves, their rings and their bundles in shared memory, token included. False: there is no place for a row. */
+static bool fit_streams(const struct gpu *g, const struct gpu_step *s, uint waves, size_t token, MatP *p)
 {
     enum { STREAM_SLOTS = 4 };
-    const size_t row = p->w.row_bytes;
+    const size_t room = STREAM_ROOM, row = p->w.row_bytes;
     p->n_groups = (uint)g->info.n_cores;
-    for (p->waves = (uint)g->info.stream_waves; token < room && p->waves >= 1; p->waves--) {
+    for (p->waves = waves; token < room && p->waves >= 1; p->waves--) {
         const size_t each = (room - token) / p->waves / 128 * 128;
         p->bundle = s->weight->glu || (p->rows % 2 == 0 && p->rows >= 4 * p->waves * p->n_groups && 2 * row <= each) ? 2 : 1;
         p->bundle_bytes = p->bundle * p->w.row_bytes;
@@ -107,14 +107,15 @@ static bool fit_streams(const struct gpu *g, const struct gpu_step *s, size_t ro
 
 static size_t stream_token(const MatP *p, bool int8) { return ROUND_UP((size_t)p->w.n_units * (int8 ? 44 : 128), (size_t)128); }
 
-/* One token, its weights as streams. Half of a multiprocessor's shared memory leaves room for the next launch, whose weights come while this one waits
- * and computes; where few rows fit into half, all of it. */
+/* One token, its weights as streams. Where all weights of a group find room at once, it has so few waves that the next launch's group fits beside it,
+ * whose weights come while this one waits and computes; else as many as are good for reading. */
 static bool plan_streams(const struct gpu *g, const struct gpu_step *s, bool int8, MatP *p)
 {
+    const uint most = (uint)g->info.stream_waves, few = (2 * most + 2) / 3;
     const size_t token = stream_token(p, int8);
-    if (!g->info.stream_waves) return false;
-    if (fit_streams(g, s, STREAM_ROOM / 2, token, p) && 2 * p->waves >= (uint)g->info.stream_waves) return true;
-    return fit_streams(g, s, STREAM_ROOM, token, p);
+    if (!most) return false;
+    if (fit_streams(g, s, few, token, p) && p->waves == few && p->slots * few * p->n_groups >= p->n_bundles) return true;
+    return fit_streams(g, s, most, token, p);
 }
 
 static kg_status run_streams(const struct gpu_run *r, const struct gpu_step *s, const MatP *p, bool int8)

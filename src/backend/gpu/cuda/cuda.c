@@ -107,7 +107,7 @@ static kg_status open_device(struct cuda *c, struct gpu_info *info)
     c->pin_down = pinned;
     c->pdl = c->major >= 9 && !(pdl && *pdl == '0');
     c->blas = cublas_open(c->stream);
-    *info = (struct gpu_info){.stream_waves = c->major == 9 || c->major == 10 ? 16 : 0, .attend_one = true, .flash = true, .gemm = c->blas != NULL, .memory = all_bytes, .n_cores = cores, .matvec_waves = 16, .attend_waves = 32, .mv_groups = 2, .fuses = true};
+    *info = (struct gpu_info){.stream_waves = c->major == 9 || c->major == 10 ? 24 : 0, .attend_one = true, .flash = true, .gemm = c->blas != NULL, .memory = all_bytes, .n_cores = cores, .matvec_waves = 16, .attend_waves = 32, .mv_groups = 2, .fuses = true};
     snprintf(info->name, sizeof info->name, "%s, sm_%d%d, CUDA driver %d.%d", name, c->major, c->minor, version / 1000, version % 1000 / 10);
     return KG_OK;
 }

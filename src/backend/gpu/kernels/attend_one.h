@@ -122,19 +122,21 @@ KERNEL(KN(attend_one), 256, HeadP, BUF(1, const uint, batch), BUF(2, const uint2
         sum = sum * old + e + wave_xor(e, 4);
         WAVE_SYNC();
         UNROLL for (uint i = 0; i < KV_N; i++) acc[i] *= old;
-        for (uint i = 0; i < ONE_N; i += lanes_per) {
-            uint n = i + lane / p.lanes;
-            uint4 w = vr[0];
-            UNROLL for (uint m = 1; m < ONE_LOADS; m++)
-            {
-                if (i == m * lanes_per) w = vr[m];
-            }
-            if (n < ONE_N && j0 + n < end) {
-                if (i >= ONE_LOADS * lanes_per) w = ((GLOBAL const uint4 *)v_cache)[(base * KV_BLOCK + (j0 + n) % KV_BLOCK) * p.v_row + cc];
-                KN(Piece) a = KN(piece)(w);
+        UNROLL for (uint m = 0; m < ONE_LOADS; m++)
+        {
+            uint n = m * lanes_per + lane / p.lanes;
+            if (m * lanes_per < ONE_N && n < ONE_N && j0 + n < end) {
+                KN(Piece) a = KN(piece)(vr[m]);
                 float f = pw[n] KN_SCALE(v_scale[(base * p.v_groups + cc / 2) * KV_BLOCK + (j0 + n) % KV_BLOCK]);
                 UNROLL for (uint x = 0; x < KV_N; x++) acc[x] += f * a.e[x];
             }
+        }
+        UNROLL_N(1) for (uint n = ONE_LOADS * lanes_per + lane / p.lanes; n < ONE_N; n += lanes_per)
+        {
+            if (j0 + n >= end) continue;
+            KN(Piece) a = KN(piece)(((GLOBAL const uint4 *)v_cache)[(base * KV_BLOCK + (j0 + n) % KV_BLOCK) * p.v_row + cc]);
+            float f = pw[n] KN_SCALE(v_scale[(base * p.v_groups + cc / 2) * KV_BLOCK + (j0 + n) % KV_BLOCK]);
+            UNROLL for (uint x = 0; x < KV_N; x++) acc[x] += f * a.e[x];
         }
         if (more) ONE_VALUES(base1, j1);
         WAVE_SYNC();

@@ -6,6 +6,8 @@
  * Shared memory: p.waves rings of p.ring bytes, then the activations. Groups: p.n_groups, p.waves waves. */
 #define STREAM_SLOTS 4
 #define STREAM_WAVES 32
+#define STREAM_KEEP 4 /* bundles whose sums are finished together */
+#define STREAM_PRE 3  /* pieces of 4 elements of a token that a thread has under way */
 
 #ifndef STREAM_SHARED
 #define STREAM_SHARED
@@ -17,30 +19,47 @@ typedef struct {
     LOCAL float4 *f;
 } Token;
 
-/* Puts it there: normed, but for the factor of an RMS norm, for which tmp[wave] gets the sum of squares of what the wave has. nw: the norm's weights,
- * set 0, which may be fetched before x is there. */
-DEVFN void prepare_token(MatP p, uint as_i8, GLOBAL const float *x, GLOBAL const float *norm_w, GLOBAL const float *norm_b, Pieces nw, LOCAL float *tmp, Token to CTX_PARAM)
+typedef struct {
+    float4 v[STREAM_PRE];
+} Ahead;
+
+/* Pieces base + i * group_size + tid of n; zeros beyond. */
+DEVFN Ahead fetch_ahead(GLOBAL const float *x, uint n, uint base CTX_PARAM)
 {
-    uint n_pieces = 8 * p.w.n_units;
+    Ahead r;
+    UNROLL for (uint i = 0; i < STREAM_PRE; i++)
+    {
+        uint at = base + i * group_size + tid;
+        r.v[i].x = r.v[i].y = r.v[i].z = r.v[i].w = 0.0f;
+        if (at < n) r.v[i] = ((GLOBAL const float4 *)x)[at];
+    }
+    return r;
+}
+
+/* Puts it there: normed, but for the factor of an RMS norm, for which tmp[wave] gets the sum of squares of what the wave has. nw: the norm's weights,
+ * the first of them, which may be fetched before x is there. */
+DEVFN void prepare_token(MatP p, uint as_i8, GLOBAL const float *x, GLOBAL const float *norm_w, GLOBAL const float *norm_b, Ahead nw, LOCAL float *tmp, Token to CTX_PARAM)
+{
+    uint n_pieces = 8 * p.w.n_units, step = STREAM_PRE * group_size;
     float s = 0.0f;
-    Pieces a = fetch_pieces(x, n_pieces, 0 CTX), next = a;
+    Ahead a = fetch_ahead(x, n_pieces, 0 CTX), next = a;
     Norm norm;
     norm.mean = 0.0f;
     norm.inv = 1.0f;
     if (p.norm == NORM_LAYER || p.has_norm_b) {
-        norm = pieces_norm(x, a, p.n_in, n_pieces, p.norm, p.eps, tmp CTX);
-        BARRIER();
+        norm = row_norm(x, p.n_in, p.norm, p.eps, tmp CTX);
+        BARRIER(); /* tmp is read */
     }
-    UNROLL_N(1) for (uint base = 0, set = 1; base < n_pieces; base += PRE * group_size, set++)
+    UNROLL_N(1) for (uint base = 0; base < n_pieces; base += step)
     {
-        if (base + PRE * group_size < n_pieces) next = fetch_pieces(x, n_pieces, set CTX);
-        UNROLL for (uint j = 0; j < PRE; j++)
+        if (base + step < n_pieces) next = fetch_ahead(x, n_pieces, base + step CTX);
+        UNROLL for (uint j = 0; j < STREAM_PRE; j++)
         {
             if (base + j * group_size < n_pieces) {
                 uint i = base + j * group_size + tid, u = i / 8, k = i % 8;
                 float4 v = a.v[j], nb;
-                s += dot_4(v, v);
                 if (p.norm != NORM_NONE) {
+                    s += dot_4(v, v);
                     nb.x = nb.y = nb.z = nb.w = 0.0f;
                     if (p.has_norm_b && i < n_pieces) nb = ((GLOBAL const float4 *)norm_b)[i];
                     v = norm_piece(v, nw.v[j], nb, norm);
@@ -56,12 +75,23 @@ DEVFN void prepare_token(MatP p, uint as_i8, GLOBAL const float *x, GLOBAL const
             }
         }
         a = next;
-        if (p.norm != NORM_NONE && base + PRE * group_size < n_pieces) nw = fetch_pieces(norm_w, n_pieces, set CTX);
+        if (p.norm != NORM_NONE && base + step < n_pieces) nw = fetch_ahead(norm_w, n_pieces, base + step CTX);
     }
     if (p.norm != NORM_NONE) {
         s = wave_sum(s);
         if (lane == 0) tmp[wave] = s;
     }
+}
+
+/* Sums over the wave of 2 * STREAM_KEEP values; lane 4 i has that of value i. */
+DEVFN float sums_8(float s0, float s1, float s2, float s3, float s4, float s5, float s6, float s7 CTX_PARAM)
+{
+    uint high = lane & 16, mid = lane & 8, low = lane & 4;
+    float a = (high ? s4 : s0) + wave_xor(high ? s0 : s4, 16), b = (high ? s5 : s1) + wave_xor(high ? s1 : s5, 16);
+    float c = (high ? s6 : s2) + wave_xor(high ? s2 : s6, 16), d = (high ? s7 : s3) + wave_xor(high ? s3 : s7, 16);
+    a = (mid ? c : a) + wave_xor(mid ? a : c, 8);
+    b = (mid ? d : b) + wave_xor(mid ? b : d, 8);
+    return wave_sum4((low ? b : a) + wave_xor(low ? a : b, 4));
 }
 #endif
 
@@ -71,17 +101,17 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
     SHARED_MOST(room, STREAM_ROOM);
     SHARED StreamBar bars[STREAM_WAVES * STREAM_SLOTS];
     SHARED float tmp[STREAM_WAVES];
-    uint n_units = p.w.n_units, step = p.waves * p.n_groups, first = wave * p.n_groups + group_x;
+    uint n_units = p.w.n_units, step = p.waves * p.n_groups, first = wave * p.n_groups + group_x, slot = 0, parity = 0;
     LOCAL uchar *ring = room + wave * p.ring;
     LOCAL StreamBar *bar = bars + wave * STREAM_SLOTS;
     START_NEXT();
+    Ahead nw = fetch_ahead(norm_w, p.norm != NORM_NONE ? 8 * n_units : 0, 0 CTX);
     if (lane == 0) {
         UNROLL_N(1) for (uint k = 0; k < p.slots; k++) stream_init(bar + k);
         stream_ready();
         UNROLL_N(1) for (uint k = 0, b = first; k < p.slots && b < p.n_bundles; k++, b += step)
             stream_copy(ring + k * p.bundle_bytes, w + (size_t)b * p.bundle_bytes, p.bundle_bytes, bar + k);
     }
-    Pieces nw = fetch_pieces(norm_w, p.norm != NORM_NONE ? 8 * n_units : 0, 0 CTX);
     Token t;
     t.q = (LOCAL uint4 *)(room + p.waves * p.ring);
     t.d = (LOCAL float *)(t.q + 2 * n_units);
@@ -90,63 +120,68 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
     START();
     prepare_token(p, MS_I8, x, norm_w, norm_b, nw, tmp, t CTX);
     BARRIER();
-    float factor = 1.0f;
-    if (p.norm == NORM_RMS && !p.has_norm_b) factor = inv_sqrt(quotient(wave_sum(lane < p.waves ? tmp[lane] : 0.0f), (float)p.n_in) + p.eps);
-    uint slot = 0, parity = 0, ends = lane == 0 || (lane == 16 && p.bundle == 2 && !p.glu); /* lanes that write an output */
-    UNROLL_N(1) for (uint b = first; b < p.n_bundles; b += step)
+    UNROLL_N(1) for (uint b0 = first; b0 < p.n_bundles; b0 += STREAM_KEEP * step)
     {
-        LOCAL const uchar *row = ring + slot * p.bundle_bytes, *row1 = row + p.w.row_bytes;
-        uint at = b * p.bundle + lane / 16, to = p.glu ? b : at;
-        float v = 0.0f, v1 = 0.0f, r = p.has_res && ends ? res[to] : 0.0f;
-        stream_wait(bar + slot, parity);
-        if (p.bundle == 2) {
-            UNROLL_N(2) for (uint u = lane; u < n_units; u += WAVE)
-            {
-                FN(Unit) a = FN(unit_decode)(FN(unit_fetch_local)(row, u, p.w), p.w), a1 = FN(unit_decode)(FN(unit_fetch_local)(row1, u, p.w), p.w);
-#if MS_I8
-                ActUnit xu = act_unit(t.q[u], t.q[n_units + u], t.d[u], t.sum[2 * u], t.sum[2 * u + 1]);
-                v += FN(unit_dot)(a, xu);
-                v1 += FN(unit_dot)(a1, xu);
-#else
-                UNROLL for (uint e = 0; e < 8; e++)
+        /* every fourth lane ends a row: which, and what it adds */
+        uint mine = b0 + lane / 8 * step, part = lane / 4 % 2, at = mine * p.bundle + part, to = p.glu ? mine : at;
+        uint has = lane % 4 == 0 && mine < p.n_bundles && part < p.bundle, ends = has && !(p.glu && part);
+        float r = p.has_res && ends ? res[to] : 0.0f, add = p.has_bias && has ? bias[at] : 0.0f;
+        float s[2 * STREAM_KEEP];
+        UNROLL for (uint i = 0; i < 2 * STREAM_KEEP; i++) s[i] = 0.0f;
+        UNROLL_N(1) for (uint k = 0, b = b0; k < STREAM_KEEP && b < p.n_bundles; k++, b += step)
+        {
+            LOCAL const uchar *row = ring + slot * p.bundle_bytes, *row1 = row + p.w.row_bytes;
+            float v = 0.0f, v1 = 0.0f;
+            stream_wait(bar + slot, parity);
+            if (p.bundle == 2) {
+                UNROLL_N(2) for (uint u = lane; u < n_units; u += WAVE)
                 {
-                    float4 f = t.f[e * n_units + u];
-                    v += dot_4(FN(unit_value)(a, e), f);
-                    v1 += dot_4(FN(unit_value)(a1, e), f);
-                }
-#endif
-            }
-        } else {
-            UNROLL_N(2) for (uint u = lane; u < n_units; u += WAVE)
-            {
-                FN(Unit) a = FN(unit_decode)(FN(unit_fetch_local)(row, u, p.w), p.w);
+                    FN(Unit) a = FN(unit_decode)(FN(unit_fetch_local)(row, u, p.w), p.w), a1 = FN(unit_decode)(FN(unit_fetch_local)(row1, u, p.w), p.w);
 #if MS_I8
-                v += FN(unit_dot)(a, act_unit(t.q[u], t.q[n_units + u], t.d[u], t.sum[2 * u], t.sum[2 * u + 1]));
+                    ActUnit xu = act_unit(t.q[u], t.q[n_units + u], t.d[u], t.sum[2 * u], t.sum[2 * u + 1]);
+                    v += FN(unit_dot)(a, xu);
+                    v1 += FN(unit_dot)(a1, xu);
 #else
-                UNROLL for (uint e = 0; e < 8; e++) v += dot_4(FN(unit_value)(a, e), t.f[e * n_units + u]);
+                    UNROLL for (uint e = 0; e < 8; e++)
+                    {
+                        float4 f = t.f[e * n_units + u];
+                        v += dot_4(FN(unit_value)(a, e), f);
+                        v1 += dot_4(FN(unit_value)(a1, e), f);
+                    }
 #endif
+                }
+            } else {
+                UNROLL_N(2) for (uint u = lane; u < n_units; u += WAVE)
+                {
+                    FN(Unit) a = FN(unit_decode)(FN(unit_fetch_local)(row, u, p.w), p.w);
+#if MS_I8
+                    v += FN(unit_dot)(a, act_unit(t.q[u], t.q[n_units + u], t.d[u], t.sum[2 * u], t.sum[2 * u + 1]));
+#else
+                    UNROLL for (uint e = 0; e < 8; e++) v += dot_4(FN(unit_value)(a, e), t.f[e * n_units + u]);
+#endif
+                }
+            }
+            WAVE_SYNC(); /* all have read it */
+            if (lane == 0 && b + p.slots * step < p.n_bundles)
+                stream_copy(ring + slot * p.bundle_bytes, w + (size_t)(b + p.slots * step) * p.bundle_bytes, p.bundle_bytes, bar + slot);
+            slot++;
+            if (slot == p.slots) {
+                slot = 0;
+                parity ^= 1;
+            }
+            UNROLL for (uint i = 0; i < STREAM_KEEP; i++)
+            {
+                s[2 * i] = k == i ? v : s[2 * i];
+                s[2 * i + 1] = k == i ? v1 : s[2 * i + 1];
             }
         }
-        WAVE_SYNC(); /* all have read it */
-        if (lane == 0 && b + p.slots * step < p.n_bundles)
-            stream_copy(ring + slot * p.bundle_bytes, w + (size_t)(b + p.slots * step) * p.bundle_bytes, p.bundle_bytes, bar + slot);
-        slot++;
-        if (slot == p.slots) {
-            slot = 0;
-            parity ^= 1;
-        }
-        float give = lane < 16 ? v1 : v; /* each half of the wave sums one row */
-        v = (lane < 16 ? v : v1) + wave_xor(give, 16);
-        v = wave_sum16(v) * factor;
-        v1 = wave_xor(v, 16);
+        float v = sums_8(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7] CTX);
+        if (p.norm == NORM_RMS && !p.has_norm_b) v *= inv_sqrt(quotient(wave_sum(lane < p.waves ? tmp[lane] : 0.0f), (float)p.n_in) + p.eps);
+        v += add;
+        if (p.glu) v = activate_glu(p.act - 1, v, wave_xor(v, 4));
+        else if (p.act) v = activate(p.act - 1, v);
+        v += r;
         if (ends) {
-            if (p.has_bias) {
-                v += bias[at];
-                if (p.glu) v1 += bias[at + 1];
-            }
-            if (p.glu) v = activate_glu(p.act - 1, v, v1);
-            else if (p.act) v = activate(p.act - 1, v);
-            v += r;
             if (to < p.rows0) y0[to] = v;
             else if (to < p.rows0 + p.rows1) y1[to - p.rows0] = v;
             else y2[to - p.rows0 - p.rows1] = v;
