@@ -41,7 +41,17 @@ typedef unsigned char uchar;
 /* Copies from global to shared memory that run beside everything else (sm_90): a barrier counts the bytes that have come. */
 #define SHARED_MOST(name, bytes) extern __shared__ __align__(128) uchar name[] /* the launch gives them */
 typedef unsigned long long StreamBar;
+typedef uint StreamAt;
 DEVFN uint shared_address(const void *p) { return (uint)__cvta_generic_to_shared(p); }
+DEVFN StreamAt stream_at(StreamBar *bars) { return shared_address(bars); }
+/* What is computed above START() stays in a register, instead of being computed again below, where everybody waits for it. */
+#define KEEP(x) asm volatile("" : "+r"(x))
+DEVFN uchar *kept_local(const void *p)
+{
+    uint at = shared_address(p);
+    KEEP(at);
+    return (uchar *)__cvta_shared_to_generic(at);
+}
 #if __CUDA_ARCH__ >= 900
 DEVFN void stream_init(StreamBar *bar) { asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(shared_address(bar)) : "memory"); }
 DEVFN void stream_ready() { asm volatile("fence.mbarrier_init.release.cluster; fence.proxy.async.shared::cta;" ::: "memory"); }
@@ -52,15 +62,15 @@ DEVFN void stream_copy(void *to, const uchar *from, uint bytes, StreamBar *bar)
                  "r"(shared_address(bar))
                  : "memory");
 }
-DEVFN void stream_wait(StreamBar *bar, uint parity)
+DEVFN void stream_wait(StreamAt bars, uint k, uint parity)
 {
-    asm volatile("{ .reg .pred p; again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @!p bra again; }" ::"r"(shared_address(bar)), "r"(parity) : "memory");
+    asm volatile("{ .reg .pred p; again: mbarrier.try_wait.parity.shared::cta.b64 p, [%0], %1; @!p bra again; }" ::"r"(bars + 8 * k), "r"(parity) : "memory");
 }
 #else /* the engine does not ask for these kernels */
 DEVFN void stream_init(StreamBar *) {}
 DEVFN void stream_ready() {}
 DEVFN void stream_copy(void *, const uchar *, uint, StreamBar *) {}
-DEVFN void stream_wait(StreamBar *, uint) {}
+DEVFN void stream_wait(StreamAt, uint, uint) {}
 #endif
 
 DEVFN float h2f(ushort h)

@@ -82,7 +82,11 @@ typedef uint StreamBar;
 #define stream_init(bar) (*(bar) = 0)
 #define stream_ready() ((void)0)
 #define stream_copy(to, from, bytes, bar) (memcpy(to, from, bytes), ++*(bar))
-#define stream_wait(bar, parity) ((void)(bar), (void)(parity), WAVE_SYNC())
+typedef StreamBar *StreamAt;
+#define stream_at(bars) (bars)
+#define stream_wait(bars, k, parity) ((void)(bars), (void)(k), (void)(parity), WAVE_SYNC())
+#define KEEP(x) ((void)0)
+#define kept_local(p) ((uchar *)(p))
 #define wave_sum16(x) simt_sum(x, 16, __LINE__)
 #define wave_sum(x) simt_sum(x, WAVE, __LINE__)
 #define wave_sum4(x) simt_sum(x, 4, __LINE__)

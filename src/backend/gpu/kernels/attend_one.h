@@ -1,8 +1,8 @@
 /* Attention of one token, which comes as the matmuls left it. A group has a head and a split of the positions; it rotates q and its own k, and its waves
- * share the positions, eight at a time: in the scores a lane has a position and every fourth piece of its key. The cache of a layer and the names are
+ * share the positions, eight at a time (sixteen of short rows): in the scores a lane has a position and every fourth (second) piece of its key. The cache of a layer and the names are
  * those of cache.h. What a wave reads first is on its way before the token is there, and the rest on its way to L2: earlier tokens have written it. */
 #define ONE_WAVES 8
-#define ONE_N 8     /* positions of a wave at a time */
+#define ONE_MOST 16 /* positions of a wave at a time */
 #define ONE_LOADS 4 /* pieces under way for each lane, of keys and of values */
 
 #if KV_TYPE == 2
@@ -41,32 +41,35 @@ KERNEL(KN(attend_one), 256, HeadP, BUF(1, const uint, batch), BUF(2, const uint2
 {
     SHARED float4 qs4[HEAD_MOST / 4];
     SHARED float own[2 * HEAD_MOST]; /* k and v of the token itself */
-    SHARED float ps[ONE_WAVES * ONE_N];
+    SHARED float ps[ONE_WAVES * ONE_MOST];
     SHARED float sums[ONE_WAVES * HEAD_MOST];
     SHARED float found[2 * ONE_WAVES]; /* sum and largest score of each wave */
-    LOCAL float *qs = (LOCAL float *)qs4, *pw = ps + wave * ONE_N;
+    LOCAL float *qs = (LOCAL float *)qs4, *pw = ps + wave * ONE_MOST;
     uint h = group_x, gqa = p.n_heads / p.n_kv_heads, kv_head = h / gqa, split = group_y, waves = group_size / WAVE;
     uint pos = batch[1], table = batch[2], n_blocks = pos / KV_BLOCK + 1, per = (n_blocks + p.splits - 1) / p.splits;
     uint b0 = split * per < n_blocks ? split * per : n_blocks, b1 = b0 + per < n_blocks ? b0 + per : n_blocks, owns = b1 == n_blocks && b0 < b1;
     uint begin = b0 * KV_BLOCK, end = b1 * KV_BLOCK < pos ? b1 * KV_BLOCK : pos; /* positions in the cache */
-    uint stride = waves * ONE_N, j0 = begin + wave * ONE_N, piece0 = lane / ONE_N, c = lane % p.lanes, lanes_per = WAVE / p.lanes, cc = c < p.v_row ? c : 0;
+    uint wide = p.k_row > 2 * ONE_LOADS || p.v_row > 2 * ONE_LOADS, some = wide ? 8 : 16, skip = WAVE / some; /* positions of a wave at a time */
+    uint stride = waves * some, j0 = begin + wave * some, piece0 = lane / some, c = lane % p.lanes, lanes_per = WAVE / p.lanes, cc = c < p.v_row ? c : 0;
     uint is_k = tid / (HEAD_MOST / 2) % 2, pair = tid % (HEAD_MOST / 2), rot = is_k ? p.rot_k : p.rot_q; /* the first half of a group turns q, the second k */
     Turn turn = turn_of(pos, (is_k ? turns_k : turns_q)[pair < rot / 2 ? pair : 0], pair < rot / 2, is_k ? p.mscale_k : p.mscale_q);
     size_t own_base = (size_t)(batch[table + n_blocks - 1] * p.n_kv_heads + kv_head), base;
     uint4 kr[ONE_LOADS], vr[ONE_LOADS];
 #define ONE_BASE(j) ((size_t)(batch[table + ((j) / KV_BLOCK < n_blocks ? (j) / KV_BLOCK : n_blocks - 1)] * p.n_kv_heads + kv_head))
 #define ONE_KEYS(base, j) \
-    UNROLL for (uint i_ = 0; i_ < ONE_LOADS; i_++) kr[i_] = ((GLOBAL const uint4 *)k_cache)[(base * p.k_row + (piece0 + 4 * i_ < p.k_row ? piece0 + 4 * i_ : 0)) * KV_BLOCK + (j) % KV_BLOCK + lane % ONE_N]
+    UNROLL for (uint i_ = 0; i_ < ONE_LOADS; i_++) kr[i_] = ((GLOBAL const uint4 *)k_cache)[(base * p.k_row + (piece0 + skip * i_ < p.k_row ? piece0 + skip * i_ : 0)) * KV_BLOCK + (j) % KV_BLOCK + lane % some]
 #define ONE_VALUES(base, j) \
-    UNROLL for (uint i_ = 0; i_ < ONE_LOADS; i_++) vr[i_] = ((GLOBAL const uint4 *)v_cache)[(base * KV_BLOCK + (j) % KV_BLOCK + (lane / p.lanes + i_ * lanes_per < ONE_N ? lane / p.lanes + i_ * lanes_per : 0)) * p.v_row + cc]
+    UNROLL for (uint i_ = 0; i_ < ONE_LOADS; i_++) vr[i_] = ((GLOBAL const uint4 *)v_cache)[(base * KV_BLOCK + (j) % KV_BLOCK + (lane / p.lanes + i_ * lanes_per < some ? lane / p.lanes + i_ * lanes_per : 0)) * p.v_row + cc]
     base = ONE_BASE(j0);
     ONE_KEYS(base, j0);
     ONE_VALUES(base, j0);
     UNROLL_N(1) for (uint j = j0 + stride; j < end; j += stride) /* lines of 128 bytes: a piece of eight keys; as many of values */
     {
         size_t b = ONE_BASE(j);
-        if (lane < p.k_row) PREFETCH((GLOBAL const uint4 *)k_cache + (b * p.k_row + lane) * KV_BLOCK + j % KV_BLOCK);
-        if (lane < p.v_row) PREFETCH((GLOBAL const uint4 *)v_cache + (b * KV_BLOCK + j % KV_BLOCK) * p.v_row + lane * ONE_N);
+        for (uint i = 0; i < some; i += 8) {
+            if (lane < p.k_row) PREFETCH((GLOBAL const uint4 *)k_cache + (b * p.k_row + lane) * KV_BLOCK + j % KV_BLOCK + i);
+            if (lane < p.v_row) PREFETCH((GLOBAL const uint4 *)v_cache + (b * KV_BLOCK + j % KV_BLOCK + i) * p.v_row + lane * 8);
+        }
     }
     START();
     UNROLL_N(1) for (uint i = tid; i < HEAD_MOST; i += group_size)
@@ -99,39 +102,44 @@ KERNEL(KN(attend_one), 256, HeadP, BUF(1, const uint, batch), BUF(2, const uint2
     }
     UNROLL_N(1) for (uint first = begin; first < end; first += stride)
     {
-        uint j = j0 + lane % ONE_N, j1 = j0 + stride, seen = j < end, more = first + stride < end;
+        uint j = j0 + lane % some, j1 = j0 + stride, seen = j < end, more = first + stride < end;
         size_t base1 = more ? ONE_BASE(j1) : base;
-        float s = 0.0f;
+        float s = 0.0f, other;
         UNROLL for (uint i = 0; i < ONE_LOADS; i++)
         {
-            uint at = piece0 + 4 * i;
+            uint at = piece0 + skip * i;
             if (at < p.k_row) s += KN(piece_dot)(kr[i], qs4 + at * (KV_N / 4)) KN_SCALE(k_scale[(base * p.k_groups + at / 2) * KV_BLOCK + j % KV_BLOCK]);
         }
-        for (uint at = piece0 + 4 * ONE_LOADS; at < p.k_row; at += 4)
+        for (uint at = piece0 + skip * ONE_LOADS; at < p.k_row; at += skip)
             s += KN(piece_dot)(((GLOBAL const uint4 *)k_cache)[(base * p.k_row + at) * KV_BLOCK + j % KV_BLOCK], qs4 + at * (KV_N / 4))
                 KN_SCALE(k_scale[(base * p.k_groups + at / 2) * KV_BLOCK + j % KV_BLOCK]);
         if (more) ONE_KEYS(base1, j1);
-        s += wave_xor(s, 8);
         s += wave_xor(s, 16);
+        other = wave_xor(s, 8);
+        s += wide ? other : 0.0f;
         s = seen ? s * p.scale : -1e30f;
-        float now = fmaxf(most, wave_max8(s)), old = expf(most - now), e = seen ? expf(s - now) : 0.0f;
+        float now = wave_max8(s);
+        now = fmaxf(most, fmaxf(now, wave_xor(now, 8)));
+        float old = expf(most - now), e = seen ? expf(s - now) : 0.0f;
         most = now;
-        if (lane < ONE_N) pw[lane] = e;
+        if (lane < some) pw[lane] = e;
         e += wave_xor(e, 1);
         e += wave_xor(e, 2);
-        sum = sum * old + e + wave_xor(e, 4);
+        e += wave_xor(e, 4);
+        other = wave_xor(e, 8);
+        sum = sum * old + e + (wide ? 0.0f : other);
         WAVE_SYNC();
         UNROLL for (uint i = 0; i < KV_N; i++) acc[i] *= old;
         UNROLL for (uint m = 0; m < ONE_LOADS; m++)
         {
             uint n = m * lanes_per + lane / p.lanes;
-            if (m * lanes_per < ONE_N && n < ONE_N && j0 + n < end) {
+            if (m * lanes_per < some && n < some && j0 + n < end) {
                 KN(Piece) a = KN(piece)(vr[m]);
                 float f = pw[n] KN_SCALE(v_scale[(base * p.v_groups + cc / 2) * KV_BLOCK + (j0 + n) % KV_BLOCK]);
                 UNROLL for (uint x = 0; x < KV_N; x++) acc[x] += f * a.e[x];
             }
         }
-        UNROLL_N(1) for (uint n = ONE_LOADS * lanes_per + lane / p.lanes; n < ONE_N; n += lanes_per)
+        UNROLL_N(1) for (uint n = ONE_LOADS * lanes_per + lane / p.lanes; n < some; n += lanes_per)
         {
             if (j0 + n >= end) continue;
             KN(Piece) a = KN(piece)(((GLOBAL const uint4 *)v_cache)[(base * KV_BLOCK + (j0 + n) % KV_BLOCK) * p.v_row + cc]);

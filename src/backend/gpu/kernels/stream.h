@@ -17,6 +17,7 @@ typedef struct {
     LOCAL float *d;
     LOCAL float *sum;
     LOCAL float4 *f;
+    LOCAL uchar *q_put, *d_put, *sum_put, *f_put; /* where this thread's first piece goes */
 } Token;
 
 typedef struct {
@@ -56,7 +57,7 @@ DEVFN void prepare_token(MatP p, uint as_i8, GLOBAL const float *x, GLOBAL const
         UNROLL for (uint j = 0; j < STREAM_PRE; j++)
         {
             if (base + j * group_size < n_pieces) {
-                uint i = base + j * group_size + tid, u = i / 8, k = i % 8;
+                uint i = base + j * group_size + tid, units = (base + j * group_size) / 8;
                 float4 v = a.v[j], nb;
                 if (p.norm != NORM_NONE) {
                     s += dot_4(v, v);
@@ -67,11 +68,11 @@ DEVFN void prepare_token(MatP p, uint as_i8, GLOBAL const float *x, GLOBAL const
                 if (as_i8) {
                     Quant e = quantize(v CTX);
                     if (i < n_pieces) {
-                        ((LOCAL uint *)to.q)[(k / 4 * p.w.n_units + u) * 4 + k % 4] = e.q;
-                        if (k % 4 == 0) to.sum[2 * u + k / 4] = e.sum;
-                        if (k == 0) to.d[u] = e.d;
+                        *(LOCAL uint *)(to.q_put + 16 * units) = e.q;
+                        if (tid % 4 == 0) *(LOCAL float *)(to.sum_put + 8 * units) = e.sum;
+                        if (tid % 8 == 0) *(LOCAL float *)(to.d_put + 4 * units) = e.d;
                     }
-                } else if (i < n_pieces) to.f[k * p.w.n_units + u] = v;
+                } else if (i < n_pieces) *(LOCAL float4 *)(to.f_put + 16 * units) = v;
             }
         }
         a = next;
@@ -102,8 +103,10 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
     SHARED StreamBar bars[STREAM_WAVES * STREAM_SLOTS];
     SHARED float tmp[STREAM_WAVES];
     uint n_units = p.w.n_units, step = p.waves * p.n_groups, first = wave * p.n_groups + group_x, slot = 0, parity = 0;
-    LOCAL uchar *ring = room + wave * p.ring;
+    LOCAL uchar *ring = kept_local(room + wave * p.ring), *token = kept_local(room + p.waves * p.ring);
     LOCAL StreamBar *bar = bars + wave * STREAM_SLOTS;
+    StreamAt bar_at = stream_at(bar);
+    KEEP(bar_at);
     START_NEXT();
     Ahead nw = fetch_ahead(norm_w, p.norm != NORM_NONE ? 8 * n_units : 0, 0 CTX);
     if (lane == 0) {
@@ -113,26 +116,32 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
             stream_copy(ring + k * p.bundle_bytes, w + (size_t)b * p.bundle_bytes, p.bundle_bytes, bar + k);
     }
     Token t;
-    t.q = (LOCAL uint4 *)(room + p.waves * p.ring);
+    t.q = (LOCAL uint4 *)token;
     t.d = (LOCAL float *)(t.q + 2 * n_units);
     t.sum = t.d + n_units;
     t.f = (LOCAL float4 *)t.q;
+    t.q_put = kept_local(token + ((tid % 8 / 4 * n_units + tid / 8) * 4 + tid % 4) * 4);
+    t.sum_put = kept_local(t.sum + tid / 4);
+    t.d_put = kept_local(t.d + tid / 8);
+    t.f_put = kept_local(t.f + tid % 8 * n_units + tid / 8);
+    /* every fourth lane ends a row: which, and what it adds */
+    uint part = lane / 4 % 2, mine = first + lane / 8 * step, at = mine * p.bundle + part, to = p.glu ? mine : at;
+    uint has = lane % 4 == 0 && mine < p.n_bundles && part < p.bundle, ends = has && !(p.glu && part);
+    KEEP(to);
+    KEEP(ends);
     START();
+    float r = p.has_res && ends ? res[to] : 0.0f, add = p.has_bias && has ? bias[at] : 0.0f;
     prepare_token(p, MS_I8, x, norm_w, norm_b, nw, tmp, t CTX);
     BARRIER();
     UNROLL_N(1) for (uint b0 = first; b0 < p.n_bundles; b0 += STREAM_KEEP * step)
     {
-        /* every fourth lane ends a row: which, and what it adds */
-        uint mine = b0 + lane / 8 * step, part = lane / 4 % 2, at = mine * p.bundle + part, to = p.glu ? mine : at;
-        uint has = lane % 4 == 0 && mine < p.n_bundles && part < p.bundle, ends = has && !(p.glu && part);
-        float r = p.has_res && ends ? res[to] : 0.0f, add = p.has_bias && has ? bias[at] : 0.0f;
         float s[2 * STREAM_KEEP];
         UNROLL for (uint i = 0; i < 2 * STREAM_KEEP; i++) s[i] = 0.0f;
         UNROLL_N(1) for (uint k = 0, b = b0; k < STREAM_KEEP && b < p.n_bundles; k++, b += step)
         {
             LOCAL const uchar *row = ring + slot * p.bundle_bytes, *row1 = row + p.w.row_bytes;
             float v = 0.0f, v1 = 0.0f;
-            stream_wait(bar + slot, parity);
+            stream_wait(bar_at, slot, parity);
             if (p.bundle == 2) {
                 UNROLL_N(2) for (uint u = lane; u < n_units; u += WAVE)
                 {
@@ -186,5 +195,12 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
             else if (to < p.rows0 + p.rows1) y1[to - p.rows0] = v;
             else y2[to - p.rows0 - p.rows1] = v;
         }
+        mine += STREAM_KEEP * step;
+        at = mine * p.bundle + part;
+        to = p.glu ? mine : at;
+        has = lane % 4 == 0 && mine < p.n_bundles && part < p.bundle;
+        ends = has && !(p.glu && part);
+        r = p.has_res && ends ? res[to] : 0.0f;
+        add = p.has_bias && has ? bias[at] : 0.0f;
     }
 }
