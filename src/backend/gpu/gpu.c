@@ -418,6 +418,7 @@ static kg_status open_all(struct gpu *g)
     KG_TRY(g->device->open(&g->dev, &g->info));
     if (g->params.deterministic) g->info.stream_waves = 0;
     if (g->params.deterministic) g->info.attend_one = g->info.fuses = g->info.flash = g->info.gemm = false; /* one way for any number of tokens */
+    g->beside = gpu_streams_beside(g);
     KG_TRY(gpu_buffer(g, &g->none, 64));
     KG_TRY(find_kernels(g));
     KG_TRY(kv_layout(g));

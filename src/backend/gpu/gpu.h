@@ -105,6 +105,7 @@ struct gpu {
         void *recording;
     } recordings[GPU_RECORDINGS]; /* of one token */
     int n_recordings;
+    bool beside;  /* groups of a token's launches fit beside each other */
     bool overlap; /* launches of this batch; waiting groups of the next launch take room from long ones */
     float *rows; /* [widest stride] for downloads with padding */
     struct arena arena;

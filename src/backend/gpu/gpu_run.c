@@ -107,14 +107,30 @@ static bool fit_streams(const struct gpu *g, const struct gpu_step *s, uint wave
 
 static size_t stream_token(const MatP *p, bool int8) { return ROUND_UP((size_t)p->w.n_units * (int8 ? 44 : 128), (size_t)128); }
 
-/* One token, its weights as streams. Where all weights of a group find room at once, it has so few waves that the next launch's group fits beside it,
- * whose weights come while this one waits and computes; else as many as are good for reading. */
+static bool is_int8(const struct gpu *g, const struct gpu_step *s) { return s->weight->pack->code <= 8 && g->params.activations == KG_ACT_INT8; }
+static uint few_waves(const struct gpu *g) { return (2 * (uint)g->info.stream_waves + 2) / 3; }
+
+/* All weights of a group find room at once with few waves: a launch's group then fits beside that of the launch before, and its weights come while
+ * that one waits and computes. It takes neighbours that all do, since one that fills the multiprocessor keeps the next one out. */
+bool gpu_streams_beside(const struct gpu *g)
+{
+    for (int i = 0; i < g->n_steps; i++) {
+        const struct gpu_step *s = &g->steps[i];
+        if (s->code == STEP_SELECT) break; /* the head is long */
+        if (s->code != STEP_MATMUL) continue;
+        MatP p = {.w = s->weight->row, .rows = (uint)s->weight->rows};
+        if (!fit_streams(g, s, few_waves(g), stream_token(&p, is_int8(g, s)), &p) || p.waves < few_waves(g) || p.slots * p.waves * p.n_groups < p.n_bundles) return false;
+    }
+    return true;
+}
+
+/* One token, its weights as streams. */
 static bool plan_streams(const struct gpu *g, const struct gpu_step *s, bool int8, MatP *p)
 {
-    const uint most = (uint)g->info.stream_waves, few = (2 * most + 2) / 3;
+    const uint most = (uint)g->info.stream_waves, few = few_waves(g);
     const size_t token = stream_token(p, int8);
     if (!most) return false;
-    if (fit_streams(g, s, few, token, p) && p->waves == few && p->slots * few * p->n_groups >= p->n_bundles) return true;
+    if (g->beside && fit_streams(g, s, few, token, p) && p->slots * p->waves * p->n_groups >= p->n_bundles) return true;
     return fit_streams(g, s, most, token, p);
 }
 
@@ -139,7 +155,7 @@ static kg_status run_matmul(struct gpu_run *r, const struct gpu_step *s)
     const struct gpu_weight *w = s->weight;
     MatP p = gpu_mat_params(r, s);
     const uint units = p.w.n_units;
-    const bool quantized = w->pack->code <= 8 && g->params.activations == KG_ACT_INT8;
+    const bool quantized = is_int8(g, s);
     const unsigned threads = row_threads(units * 8, (unsigned)g->info.matvec_waves * 32);
     void *x = g->regs[s->src].buffer;
     const unsigned waves = (unsigned)g->info.matvec_waves, half = MIN(waves, 8u); /* the kernels with more in registers */

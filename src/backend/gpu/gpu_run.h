@@ -30,6 +30,7 @@ static inline unsigned row_threads(unsigned n, unsigned most) { return MIN(most,
 static inline void *reg_buffer(const struct gpu *g, int reg) { return reg >= 0 ? g->regs[reg].buffer : NULL; }
 
 NormP gpu_norm_params(const struct gpu *g, const struct gpu_step *s, uint out_stride);
+bool gpu_streams_beside(const struct gpu *g);
 MatP gpu_mat_params(const struct gpu_run *r, const struct gpu_step *s);
 
 /* gpu_product.c: matmuls of many tokens by the device's library (info.gemm). */

@@ -142,7 +142,7 @@ DEVFN float FN(unit_dot)(FN(Unit) a, ActUnit x)
     v -= a.m0 * x.s0 + a.m1 * x.s1;
 #endif
 #else
-    lo += dot4(a.q[4], x.q[4], dot4(a.q[5], x.q[5], dot4(a.q[6], x.q[6], dot4(a.q[7], x.q[7], 0)))); /* two chains: one waits for the next */
+    lo = dot4(a.q[4], x.q[4], dot4(a.q[5], x.q[5], dot4(a.q[6], x.q[6], dot4(a.q[7], x.q[7], lo))));
     float v = a.s0 * (sum_float(lo) - (float)FMT_OFFSET * (x.s0 + x.s1));
 #if FMT_SCALE == 2 || FMT_SCALE == 5
     v -= a.m0 * (x.s0 + x.s1);

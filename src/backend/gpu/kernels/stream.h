@@ -143,7 +143,7 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
             float v = 0.0f, v1 = 0.0f;
             stream_wait(bar_at, slot, parity);
             if (p.bundle == 2) {
-                UNROLL_N(2) for (uint u = lane; u < n_units; u += WAVE)
+                UNROLL_N(1) for (uint u = lane; u < n_units; u += WAVE)
                 {
                     FN(Unit) a = FN(unit_decode)(FN(unit_fetch_local)(row, u, p.w), p.w), a1 = FN(unit_decode)(FN(unit_fetch_local)(row1, u, p.w), p.w);
 #if MS_I8
@@ -160,15 +160,22 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
 #endif
                 }
             } else {
-                UNROLL_N(2) for (uint u = lane; u < n_units; u += WAVE)
+#if MS_I8
+                uint u = lane;
+                UNROLL_N(1) for (; u + WAVE < n_units; u += 2 * WAVE) /* two at a time: one waits for the other's instructions */
+                {
+                    FN(Raw) a = FN(unit_fetch_local)(row, u, p.w), a1 = FN(unit_fetch_local)(row, u + WAVE, p.w);
+                    v += FN(unit_dot)(FN(unit_decode)(a, p.w), act_unit(t.q[u], t.q[n_units + u], t.d[u], t.sum[2 * u], t.sum[2 * u + 1]));
+                    v += FN(unit_dot)(FN(unit_decode)(a1, p.w), act_unit(t.q[u + WAVE], t.q[n_units + u + WAVE], t.d[u + WAVE], t.sum[2 * (u + WAVE)], t.sum[2 * (u + WAVE) + 1]));
+                }
+                if (u < n_units) v += FN(unit_dot)(FN(unit_decode)(FN(unit_fetch_local)(row, u, p.w), p.w), act_unit(t.q[u], t.q[n_units + u], t.d[u], t.sum[2 * u], t.sum[2 * u + 1]));
+#else
+                UNROLL_N(1) for (uint u = lane; u < n_units; u += WAVE)
                 {
                     FN(Unit) a = FN(unit_decode)(FN(unit_fetch_local)(row, u, p.w), p.w);
-#if MS_I8
-                    v += FN(unit_dot)(a, act_unit(t.q[u], t.q[n_units + u], t.d[u], t.sum[2 * u], t.sum[2 * u + 1]));
-#else
                     UNROLL for (uint e = 0; e < 8; e++) v += dot_4(FN(unit_value)(a, e), t.f[e * n_units + u]);
-#endif
                 }
+#endif
             }
             WAVE_SYNC(); /* all have read it */
             if (lane == 0 && b + p.slots * step < p.n_bundles)
