@@ -249,17 +249,19 @@ ALWAYS_INLINE struct affine fit_affine(const struct code *c, const float *restri
 typedef void (*encode_block_fn)(const float *restrict x, const float *restrict w, uint8_t *restrict b);
 
 /* Weights that are all zero say nothing: such a block counts all errors alike. */
+static inline const float *weights_or(const float *weight, int n, const float *ones)
+{
+    for (int i = 0; weight && i < n; i++)
+        if (weight[i] > 0) return weight;
+    return ones;
+}
+
 ALWAYS_INLINE void encode_rows(encode_block_fn one, int block, int bytes, const float *src, const float *weight, void *dst, int64_t n)
 {
     float ones[LARGEST_BLOCK];
     uint8_t *b = dst;
     for (int i = 0; i < LARGEST_BLOCK; i++) ones[i] = 1;
-    for (int64_t i = 0; i < n; i += block, b += bytes) {
-        const float *w = ones;
-        for (int j = 0; weight && j < block && w == ones; j++)
-            if (weight[i + j] > 0) w = weight + i;
-        one(src + i, w, b);
-    }
+    for (int64_t i = 0; i < n; i += block, b += bytes) one(src + i, weights_or(weight ? weight + i : NULL, block, ones), b);
 }
 
 static inline void store_u16(uint8_t *b, uint16_t v) { memcpy(b, &v, 2); }

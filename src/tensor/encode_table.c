@@ -1,5 +1,5 @@
-/* The table of the encoders, expanded from quant.def, and the types that have none. The bodies are in encode_basic.c, encode_k.c and
- * encode_code.c. */
+/* The table of the encoders, expanded from quant.def, and the types that have none. The bodies are in encode_basic.c, encode_k.c,
+ * encode_code.c and encode_grid.c. */
 #include "tensor/encode_fit.h"
 
 static const struct encoder *const table[] = {
@@ -12,5 +12,3 @@ encode_fn encode_f32(enum tensor_type type) { return (size_t)type < COUNT_OF(tab
 
 /* Formats of activations and of plain integers: weights are not stored in them. */
 const struct encoder encoder_q8_1, encoder_q8_k, encoder_i8, encoder_i16, encoder_i32, encoder_i64, encoder_f64;
-/* Grids whose quantizers are not written yet. */
-const struct encoder encoder_iq1_s, encoder_iq1_m, encoder_iq2_xxs, encoder_iq2_xs, encoder_iq2_s, encoder_iq3_xxs, encoder_iq3_s;
