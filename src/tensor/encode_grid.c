@@ -9,7 +9,7 @@ enum {
     MOST_ENTRIES = 2048,
     MOST_LEVELS = 8,
     WAYS = 9,               /* a quarter of an entry has at most so many values: two elements of 3 levels, or one of 8 */
-    STRIDE = 16,            /* a half: 16 * first quarter + second */
+    STRIDE = 12,            /* a half: 12 * first quarter + second; a multiple of four */
     PATTERNS = WAYS * STRIDE,
     MOST_UPPER = 81,        /* upper halves of a grid */
     UNIT = 8,               /* elements that share their signs' parity or their offset */
@@ -36,8 +36,7 @@ struct grid_type {
 struct grid {
     const int8_t *bytes;
     uint8_t lower[MOST_ENTRIES]; /* its pattern */
-    int n_upper;
-    uint8_t upper[MOST_UPPER];   /* patterns */
+    int8_t upper_at[PATTERNS];   /* which upper half this is; -1: none */
     uint16_t begin[MOST_UPPER + 1];
 };
 
@@ -61,116 +60,124 @@ static uint8_t pattern_of(const struct grid_type *t, const int8_t *half)
 
 static void grid_open(const struct grid_type *t, struct grid *g)
 {
+    int n = 0, last = -1;
     g->bytes = t->table;
-    g->n_upper = 0;
+    memset(g->upper_at, -1, sizeof g->upper_at);
     for (int e = 0; e < t->n; e++) {
         const int8_t *entry = g->bytes + e * t->dims;
-        uint8_t upper = pattern_of(t, entry + t->dims / 2);
+        int upper = pattern_of(t, entry + t->dims / 2);
         g->lower[e] = pattern_of(t, entry);
-        if (g->n_upper == 0 || g->upper[g->n_upper - 1] != upper) {
-            g->begin[g->n_upper] = (uint16_t)e;
-            g->upper[g->n_upper++] = upper;
+        if (upper != last) {
+            g->upper_at[upper] = (int8_t)n;
+            g->begin[n++] = (uint16_t)e;
         }
+        last = upper;
     }
-    g->begin[g->n_upper] = (uint16_t)t->n;
+    g->begin[n] = (uint16_t)t->n;
 }
 
 /* ---- the nearest entry ------------------------------------------------------------------------------------------- */
 
-/* Costs of the halves of an entry. [0]: all elements as they are; [1]: one of them, the cheapest, with the other sign. */
+/* What the quarters of an entry cost, and its lower halves. [0]: all elements as they are; [1]: one, the cheapest, with the other sign. */
 struct costs {
-    float lower[2][PATTERNS], upper[2][PATTERNS];
-    float lower_least[2];
+    float quarter[2][4][STRIDE], least[2][4];
+    float lower[2][PATTERNS], lower_least[2];
 };
 
-static inline float least_of(const float *v, int n)
+ALWAYS_INLINE int least_at(const float *v, int n)
 {
-    float m = v[0];
-    for (int i = 1; i < n; i++) m = v[i] < m ? v[i] : m;
-    return m;
-}
-
-/* a[STRIDE], b[STRIDE]: costs of two quarters */
-ALWAYS_INLINE void join(const float *restrict a, const float *restrict b, float *restrict half)
-{
-    for (int i = 0; i < WAYS; i++)
-        for (int j = 0; j < STRIDE; j++) half[STRIDE * i + j] = a[i] + b[j];
-}
-
-ALWAYS_INLINE void join_flipped(const float *restrict a, const float *restrict fa, const float *restrict b, const float *restrict fb, float *restrict half)
-{
-    for (int i = 0; i < WAYS; i++)
-        for (int j = 0; j < STRIDE; j++) {
-            float first = fa[i] + b[j], second = a[i] + fb[j];
-            half[STRIDE * i + j] = first < second ? first : second;
-        }
+    int at = 0;
+    for (int i = 1; i < n; i++) at = v[i] < v[at] ? i : at;
+    return at;
 }
 
 /* c[level][UNIT]: of each element; f: with the other sign, NULL: not wanted. first: where the entry begins in the unit. */
 ALWAYS_INLINE void find_costs(const struct grid_type *t, float c[MOST_LEVELS][UNIT], float f[MOST_LEVELS][UNIT], int first, struct costs *out)
 {
-    float quarter[4][STRIDE] = {{0}}, flipped[4][STRIDE] = {{0}};
     const int ways = t->dims == 8 ? 9 : 8;
-    for (int k = 0; k < 4; k++)
+    for (int k = 0; k < 4; k++) {
+        float *as_is = out->quarter[0][k], *flipped = out->quarter[1][k];
         for (int way = 0; way < ways; way++) {
-            if (t->dims == 8) {
-                int a = way / 3, b = way % 3;
-                quarter[k][way] = c[a][2 * k] + c[b][2 * k + 1];
-                if (!f) continue;
-                float one = f[a][2 * k] + c[b][2 * k + 1], other = c[a][2 * k] + f[b][2 * k + 1];
-                flipped[k][way] = one < other ? one : other;
-            } else {
-                quarter[k][way] = c[way][first + k];
-                if (f) flipped[k][way] = f[way][first + k];
-            }
+            int a = way / 3, b = way % 3;
+            as_is[way] = t->dims == 8 ? c[a][2 * k] + c[b][2 * k + 1] : c[way][first + k];
+            if (!f) continue;
+            float one = f[a][2 * k] + c[b][2 * k + 1], other = c[a][2 * k] + f[b][2 * k + 1];
+            flipped[way] = t->dims == 8 ? MIN(one, other) : f[way][first + k];
         }
-    float least0 = least_of(quarter[0], ways), least1 = least_of(quarter[1], ways);
-    join(quarter[0], quarter[1], out->lower[0]);
-    join(quarter[2], quarter[3], out->upper[0]);
-    out->lower_least[0] = least0 + least1;
+        for (int way = ways; way < STRIDE; way++) as_is[way] = flipped[way] = 0;
+        for (int odd = 0; odd < (f ? 2 : 1); odd++) {
+            const float *q = out->quarter[odd][k];
+            float least = q[0];
+            for (int way = 1; way < ways; way++) least = MIN(least, q[way]);
+            out->least[odd][k] = least;
+        }
+    }
+    float (*q)[STRIDE] = out->quarter[0], (*o)[STRIDE] = out->quarter[1], *l = out->least[0], *m = out->least[1];
+    for (int i = 0; i < ways; i++)
+        for (int j = 0; j < STRIDE; j++) out->lower[0][STRIDE * i + j] = q[0][i] + q[1][j];
+    out->lower_least[0] = l[0] + l[1];
     if (!f) return;
-    join_flipped(quarter[0], flipped[0], quarter[1], flipped[1], out->lower[1]);
-    join_flipped(quarter[2], flipped[2], quarter[3], flipped[3], out->upper[1]);
-    out->lower_least[1] = MIN(least_of(flipped[0], ways) + least1, least0 + least_of(flipped[1], ways));
+    for (int i = 0; i < ways; i++)
+        for (int j = 0; j < STRIDE; j++) out->lower[1][STRIDE * i + j] = MIN(o[0][i] + q[1][j], q[0][i] + o[1][j]);
+    out->lower_least[1] = MIN(m[0] + l[1], l[0] + m[1]);
 }
 
-/* The cheapest entry, if it costs less than *best. */
-static void cheapest(const struct grid *g, const float *restrict lower, float lower_least, const float *restrict upper, float *best, int *entry)
+struct found {
+    float cost;
+    int entry;
+};
+
+ALWAYS_INLINE void scan(const struct grid *g, int upper, const float *restrict lower, float have, struct found *best)
 {
-    int near = 0;
-    for (int u = 1; u < g->n_upper; u++)
-        if (upper[g->upper[u]] < upper[g->upper[near]]) near = u;
-    for (int k = -1; k < g->n_upper; k++) { /* the nearest upper half first: it rules out most of the others */
-        int u = k < 0 ? near : k;
-        float have = upper[g->upper[u]];
-        if (have + lower_least >= *best) continue;
-        for (int e = g->begin[u]; e < g->begin[u + 1]; e++) {
-            float cost = have + lower[g->lower[e]];
-            if (cost < *best) *best = cost, *entry = e;
+    struct found b = *best;
+    for (int e = g->begin[upper]; e < g->begin[upper + 1]; e++) {
+        float cost = have + lower[g->lower[e]];
+        if (cost < b.cost) b = (struct found){cost, e};
+    }
+    *best = b;
+}
+
+/* The cheapest entry, if it is better than *best. odd: which half has a wrong sign, 0 none, 1 the lower, 2 the upper. */
+ALWAYS_INLINE void cheapest(const struct grid_type *t, const struct grid *g, const struct costs *c, int odd, struct found *best)
+{
+    const int ways = t->dims == 8 ? 9 : 8;
+    const float *lower = c->lower[odd == 1], lower_least = c->lower_least[odd == 1];
+    const float *q2 = c->quarter[0][2], *q3 = c->quarter[0][3], *f2 = c->quarter[1][2], *f3 = c->quarter[1][3];
+    int first = -1;
+    if (odd != 2) { /* where the nearest upper half is in the grid, it rules out most of the others */
+        int i = least_at(q2, ways), j = least_at(q3, ways);
+        first = g->upper_at[STRIDE * i + j];
+        if (first >= 0) scan(g, first, lower, q2[i] + q3[j], best);
+    }
+    for (int i = 0; i < ways; i++) {
+        float row = odd == 2 ? MIN(f2[i] + c->least[0][3], q2[i] + c->least[1][3]) : q2[i] + c->least[0][3];
+        if (row + lower_least >= best->cost) continue;
+        for (int j = 0; j < ways; j++) {
+            float have = odd == 2 ? MIN(f2[i] + q3[j], q2[i] + f3[j]) : q2[i] + q3[j];
+            int u = g->upper_at[STRIDE * i + j];
+            if (have + lower_least < best->cost && u >= 0 && u != first) scan(g, u, lower, have, best);
         }
     }
 }
 
 /* The signs of SIGNS_EVEN where an odd number of values is negative: exactly one element gets the wrong one, in the lower or upper half of
  * one entry. */
-static float nearest_odd(const struct grid_type *t, const struct grid *g, const struct costs *c, int entry[2])
+ALWAYS_INLINE float nearest_odd(const struct grid_type *t, const struct grid *g, const struct costs *c, int entry[2])
 {
-    float sum[2][2];
-    int found[2][2] = {{0}}, n = UNIT / t->dims;
-    for (int i = 0; i < n; i++) {
-        sum[i][0] = sum[i][1] = INFINITY;
-        if (n > 1) cheapest(g, c[i].lower[0], c[i].lower_least[0], c[i].upper[0], &sum[i][0], &found[i][0]);
-        cheapest(g, c[i].lower[1], c[i].lower_least[1], c[i].upper[0], &sum[i][1], &found[i][1]);
-        cheapest(g, c[i].lower[0], c[i].lower_least[0], c[i].upper[1], &sum[i][1], &found[i][1]);
+    struct found f[2][2] = {{{INFINITY, 0}, {INFINITY, 0}}, {{INFINITY, 0}, {INFINITY, 0}}};
+    for (int i = 0; i < UNIT / t->dims; i++) {
+        if (t->dims < UNIT) cheapest(t, g, &c[i], 0, &f[i][0]);
+        cheapest(t, g, &c[i], 1, &f[i][1]);
+        cheapest(t, g, &c[i], 2, &f[i][1]);
     }
-    if (n == 1) {
-        entry[0] = found[0][1];
-        return sum[0][1];
+    if (t->dims == UNIT) {
+        entry[0] = f[0][1].entry;
+        return f[0][1].cost;
     }
-    int which = sum[0][1] + sum[1][0] < sum[0][0] + sum[1][1] ? 0 : 1;
-    entry[0] = found[0][which == 0];
-    entry[1] = found[1][which == 1];
-    return which == 0 ? sum[0][1] + sum[1][0] : sum[0][0] + sum[1][1];
+    float first = f[0][1].cost + f[1][0].cost, second = f[0][0].cost + f[1][1].cost;
+    entry[0] = f[0][first < second].entry;
+    entry[1] = f[1][!(first < second)].entry;
+    return MIN(first, second);
 }
 
 /* The nearest point to x[UNIT] for a scale; returns the error. */
@@ -199,9 +206,10 @@ ALWAYS_INLINE float nearest_unit(const struct grid_type *t, const struct grid *g
     for (int e = 0; e < UNIT / t->dims; e++) {
         find_costs(t, c, odd ? f : NULL, e * t->dims, &costs[e]);
         if (odd) continue;
-        float best = INFINITY;
-        cheapest(g, costs[e].lower[0], costs[e].lower_least[0], costs[e].upper[0], &best, &entry[e]);
-        sum += best;
+        struct found best = {INFINITY, 0};
+        cheapest(t, g, &costs[e], 0, &best);
+        entry[e] = best.entry;
+        sum += best.cost;
     }
     if (odd) sum = nearest_odd(t, g, costs, entry);
     float dearest = INFINITY;
