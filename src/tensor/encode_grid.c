@@ -279,9 +279,9 @@ ALWAYS_INLINE struct wish fit_group(const struct grid_type *t, const struct grid
     float top = 0, best_gain = 0, most = t->level[t->n_levels - 1] + t->offset;
     for (int i = 0; i < t->group; i++) top = MAX(top, fabsf(x[i]));
     struct group p;
-    const int starts = 8;
+    const int starts = t->level[0] > 0 ? 6 : 5; /* around the scale that just reaches the largest; and at which that is the smallest */
     for (int k = 0; k < starts + 3; k++) {
-        float start = k < starts ? top / most * powf(1.18f, (float)(k - 1)) : best.scale;
+        float start = k < 5 ? top / most * powf(1.28f, (float)(k - 1)) : k < starts ? top / t->level[0] : best.scale;
         if (!(start > 0)) break;
         nearest_group(t, g, x, w, start, &p);
         float gain = p.qq > 0 && p.xq > 0 ? p.xq * (p.xq / p.qq) : 0;
@@ -327,7 +327,7 @@ ALWAYS_INLINE void assign_codes(const struct grid_type *t, const struct grid *g,
     }
 }
 
-enum { CANDIDATES = 3 };
+enum { CANDIDATES = 2 };
 
 /* The values of d whose codes come closest to the wishes, cheapest first. */
 static void find_d(const struct grid_type *t, const struct wish *wish, float d[CANDIDATES])
