@@ -6,8 +6,11 @@
 #include <stdlib.h>
 #include <strings.h>
 
-enum kind { KIND_OTHER, KIND_OUTPUT, KIND_EMBD, KIND_V, KIND_K, KIND_DOWN, KIND_OUT };
-enum when { WHEN_ALWAYS, WHEN_GQA4, WHEN_FEW_2, WHEN_FEW_4, WHEN_EIGHTH, WHEN_SIXTEENTH, WHEN_MORE, WHEN_PLAIN_EIGHTH, WHEN_IMATRIX_EIGHTH };
+enum kind { KIND_OTHER, KIND_OUTPUT, KIND_EMBD, KIND_V, KIND_K, KIND_Q, KIND_UP, KIND_DOWN, KIND_OUT };
+enum when {
+    WHEN_ALWAYS, WHEN_GQA4, WHEN_EXPERTS4, WHEN_EXPERTS8, WHEN_FEW_2, WHEN_FEW_4, WHEN_FEW_EIGHTH, WHEN_EIGHTH, WHEN_SIXTEENTH, WHEN_MORE, WHEN_MIDDLE,
+    WHEN_PLAIN, WHEN_PLAIN_EIGHTH, WHEN_IMATRIX_EIGHTH, WHEN_EXPERTS8_MORE, WHEN_FALCON, WHEN_FALCON_SIXTEENTH, WHEN_FALCON_MORE, WHEN_FALCON_REST,
+};
 
 static const struct {
     const char *name;
@@ -48,7 +51,7 @@ struct facts {
     int n_layers, n_experts;
     int n_v; /* tensors of kind V */
     double gqa;
-    bool tied, falcon;
+    bool tied, falcon, seventy; /* seventy: a Llama or Qwen 2 of 70B */
 };
 
 /* Norms, routers, positions, convolutions and other small things: llama.cpp keeps them too. */
@@ -76,6 +79,8 @@ static enum kind kind_of(const char *name)
     if (strcmp(name, "token_embd.weight") == 0 || strcmp(name, "per_layer_token_embd.weight") == 0) return KIND_EMBD;
     if (strstr(name, "attn_v.weight") || strstr(name, "attn_qkv.weight") || strstr(name, "attn_kv_b.weight")) return KIND_V;
     if (strstr(name, "attn_k.weight")) return KIND_K;
+    if (strstr(name, "attn_q.weight")) return KIND_Q;
+    if (strstr(name, "ffn_up") || strstr(name, "ffn_gate")) return KIND_UP;
     if (strstr(name, "ffn_down")) return KIND_DOWN;
     if (strstr(name, "attn_output.weight")) return KIND_OUT;
     return KIND_OTHER;
@@ -91,27 +96,51 @@ static bool gets_more(int i, int n) { return i < n / 8 || i >= 7 * n / 8 || (i -
 
 static bool applies(enum when when, const struct facts *f, bool has_imatrix, int layer, int nth, enum kind kind)
 {
-    bool eighth = layer < f->n_layers / 8;
+    int n = f->n_layers;
+    bool eighth = layer < n / 8, more = kind == KIND_V ? gets_more(nth, f->n_v) : gets_more(layer, n);
     switch (when) {
     case WHEN_ALWAYS: return true;
     case WHEN_GQA4: return f->gqa >= 4;
+    case WHEN_EXPERTS4: return f->gqa >= 4 || f->n_experts >= 4;
+    case WHEN_EXPERTS8: return f->n_experts == 8;
     case WHEN_FEW_2: return nth < 2;
     case WHEN_FEW_4: return nth < 4;
+    case WHEN_FEW_EIGHTH: return nth < n / 8;
     case WHEN_EIGHTH: return eighth;
-    case WHEN_SIXTEENTH: return layer < f->n_layers / 16;
-    case WHEN_MORE: return kind == KIND_V ? gets_more(nth, f->n_v) : gets_more(layer, f->n_layers);
+    case WHEN_SIXTEENTH: return layer < n / 16;
+    case WHEN_MORE: return more;
+    case WHEN_MIDDLE: return !eighth && layer < 7 * n / 8;
+    case WHEN_PLAIN: return !has_imatrix;
     case WHEN_PLAIN_EIGHTH: return eighth && !has_imatrix;
     case WHEN_IMATRIX_EIGHTH: return eighth && has_imatrix;
+    case WHEN_EXPERTS8_MORE: return f->n_experts == 8 && more;
+    case WHEN_FALCON: return f->falcon;
+    case WHEN_FALCON_SIXTEENTH: return f->falcon && layer < n / 16;
+    case WHEN_FALCON_MORE: return f->falcon && more;
+    case WHEN_FALCON_REST: return f->falcon && !more;
     }
     return false;
 }
 
-/* Mixtures of eight experts share their attention among all of them: a few more bits cost little there. */
-static enum tensor_type eight_experts(enum kind kind, enum tensor_type type)
+/* Mixtures of eight experts share their attention among all of them: a few more bits cost little there. So do the eight heads that share the
+ * values of a model of 70B. */
+static enum tensor_type by_rule(const struct mixture_choice *c, const struct facts *f, enum kind kind, int layer, int nth)
 {
-    if (kind == KIND_V || kind == KIND_K) return TYPE_Q8_0;
-    bool low = type == TYPE_Q2_K || type == TYPE_Q3_K || type == TYPE_Q4_K || type == TYPE_IQ4_NL || type == TYPE_IQ4_XS;
-    return kind == KIND_OUT && low ? TYPE_Q5_K : type;
+    bool shared = f->n_experts == 8 && (kind == KIND_V || kind == KIND_K || kind == KIND_OUT), small = false;
+    enum tensor_type type = mixtures[c->mixture].most;
+    for (size_t i = 0; i < COUNT_OF(rules); i++) {
+        bool about_experts = rules[i].when == WHEN_EXPERTS4 || rules[i].when == WHEN_EXPERTS8;
+        if (rules[i].mixture != c->mixture) continue;
+        small |= rules[i].when == WHEN_EXPERTS4;
+        if (rules[i].kind == kind && (!shared || about_experts) && applies(rules[i].when, f, c->has_imatrix, layer, nth, kind)) {
+            type = rules[i].type;
+            if (about_experts) return type;
+            break;
+        }
+    }
+    if (shared && kind != KIND_OUT) return TYPE_Q8_0;
+    if (f->seventy && kind == KIND_V && !small && (type == TYPE_Q3_K || type == TYPE_Q4_K)) return TYPE_Q5_K;
+    return type;
 }
 
 static enum tensor_type choose_type(const struct tensor *t, const struct mixture_choice *c, const struct facts *f, int nth)
@@ -126,12 +155,20 @@ static enum tensor_type choose_type(const struct tensor *t, const struct mixture
         return f->falcon || t->ne[0] % type_by_id((uint32_t)type)->block ? TYPE_Q8_0 : mixtures[c->mixture].output;
     }
     if (c->mixture == MIXTURE_MXFP4_MOE) return t->ne[2] > 1 ? TYPE_MXFP4 : TYPE_Q8_0;
-    if (f->n_experts == 8 && (kind == KIND_V || kind == KIND_K || kind == KIND_OUT)) return eight_experts(kind, type);
-    int layer = layer_of(t->name);
-    for (size_t i = 0; i < COUNT_OF(rules); i++)
-        if (rules[i].mixture == c->mixture && rules[i].kind == kind && applies(rules[i].when, f, c->has_imatrix, layer, nth, kind))
-            return rules[i].type;
-    return type;
+    return by_rule(c, f, kind, layer_of(t->name), nth);
+}
+
+bool mixture_needs_imatrix(const struct tensor *t, enum tensor_type type)
+{
+    static const enum tensor_type needing[] = {
+#define NEEDS_IMATRIX(type) TYPE_##type,
+#include "run/mixture.def"
+#undef NEEDS_IMATRIX
+    };
+    if (kind_of(t->name) == KIND_OUTPUT || kind_of(t->name) == KIND_EMBD) return false;
+    for (size_t i = 0; i < COUNT_OF(needing); i++)
+        if (needing[i] == type) return true;
+    return false;
 }
 
 /* The next best type whose blocks divide rows of ne0. */
@@ -140,6 +177,7 @@ static enum tensor_type with_whole_blocks(enum tensor_type type, int64_t ne0)
     if (ne0 % type_by_id((uint32_t)type)->block == 0) return type;
     enum tensor_type small = TYPE_F16;
     switch ((int)type) {
+    case TYPE_IQ1_S: case TYPE_IQ1_M: case TYPE_IQ2_XXS: case TYPE_IQ2_XS: case TYPE_IQ2_S: case TYPE_IQ3_XXS: case TYPE_IQ3_S:
     case TYPE_IQ4_XS: small = TYPE_IQ4_NL; break;
     case TYPE_Q2_K: case TYPE_Q3_K: case TYPE_TQ1_0: case TYPE_TQ2_0: case TYPE_Q1_0: case TYPE_Q2_0: small = TYPE_Q4_0; break;
     case TYPE_Q4_K: small = TYPE_Q5_0; break;
@@ -177,6 +215,7 @@ static kg_status find_facts(const struct file *f, struct facts *out)
         .tied = !file_tensor(f, "output.weight"),
         .falcon = strcmp(arch, "falcon") == 0,
     };
+    out->seventy = out->n_layers == 80 && ((strcmp(arch, "llama") == 0 && heads != kv) || strcmp(arch, "qwen2") == 0);
     for (size_t i = 0; i < f->n_tensors; i++) out->n_v += kind_of(f->tensors[i].name) == KIND_V;
     return KG_OK;
 }
@@ -189,10 +228,13 @@ kg_status mixture_types(const struct file *f, const struct mixture_choice *c, en
         const struct tensor *t = &f->tensors[i];
         types[i] = t->type;
         if (!is_quantized(t)) continue;
-        int nth = 0; /* among those of kind V, by layer */
-        if (kind_of(t->name) == KIND_V)
-            for (size_t k = 0; k < f->n_tensors; k++)
-                nth += kind_of(f->tensors[k].name) == KIND_V && layer_of(f->tensors[k].name) < layer_of(t->name);
+        int nth = 0, layer = layer_of(t->name); /* among those of its kind, by layer and name */
+        enum kind kind = kind_of(t->name);
+        for (size_t k = 0; (kind == KIND_V || kind == KIND_DOWN) && k < f->n_tensors; k++) {
+            const char *other = f->tensors[k].name;
+            int at = layer_of(other);
+            nth += kind_of(other) == kind && is_quantized(&f->tensors[k]) && (at < layer || (at == layer && strcmp(other, t->name) < 0));
+        }
         types[i] = with_whole_blocks(choose_type(t, c, &facts, nth), t->ne[0]);
     }
     return KG_OK;

@@ -25,4 +25,7 @@ uint32_t mixture_file_type(enum mixture m);
  * with smaller blocks. */
 kg_status mixture_types(const struct file *f, const struct mixture_choice *c, enum tensor_type *types);
 
+/* Without importances this tensor is of little use in that type. */
+bool mixture_needs_imatrix(const struct tensor *t, enum tensor_type type);
+
 #endif

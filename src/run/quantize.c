@@ -197,6 +197,11 @@ static kg_status check_type(const struct job *j, const struct tensor *t, enum te
     const char *from = type_by_id((uint32_t)t->type)->name, *name = type_by_id((uint32_t)to)->name;
     if (to == t->type) return KG_OK;
     if (!encode_f32(to)) return status_set(KG_ERR_UNSUPPORTED, "tensor %s: there is no quantizer for %s", t->name, name);
+    char sums[512];
+    snprintf(sums, sizeof sums, "%.400s.in_sum2", t->name);
+    if (mixture_needs_imatrix(t, to) && !(j->imatrix && file_tensor(j->imatrix, sums)))
+        return status_set(KG_ERR_ARGUMENT, "tensor %s: %s is of little use without importances, and %s", t->name, name,
+                          j->imatrix ? "the importance matrix has none for it" : "there is no importance matrix");
     bool plain = t->type == TYPE_F32 || t->type == TYPE_F16 || t->type == TYPE_BF16 || t->type == TYPE_F64;
     if (!plain && !j->p->allow_requantize)
         return status_set(KG_ERR_UNSUPPORTED, "tensor %s is %s already: quantizing twice adds up the errors, and is done only if allowed", t->name, from);
