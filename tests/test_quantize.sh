@@ -22,16 +22,17 @@ refused() { # code, words of the message, command
 "$kagari" bench --shape tiny --type f16 -o "$dir/in.gguf" >/dev/null || bad "no model"
 size() { stat -c %s "$1"; }
 
-# Some types need importances: those are tried on the model of stories, whose importances are measured first.
+# Some types need importances.
 story=$source/models/stories-q4_k_m.gguf
 for i in 1 2 3 4 5 6; do echo "Once upon a time there was a fox who wanted the moon, and a crow who had seen it in the well."; done >"$dir/text"
 check "imatrix" "$kagari" imatrix -m "$story" -f "$dir/text" -o "$dir/imatrix.gguf" --chunk 64
+check "imatrix of noise" "$kagari" imatrix -m "$dir/in.gguf" -f "$dir/text" -o "$dir/noise.gguf" --chunk 16 --chunks 1
 
 for type in $("$kagari" quantize a b no-such-type 2>&1 | sed 's/.*must be one of //; s/,//g'); do
     if "$kagari" quantize "$dir/in.gguf" "$dir/out.gguf" "$type" --threads 2 >"$dir/list" 2>"$dir/err"; then
         ok
     elif grep -q "there is no importance matrix" "$dir/err"; then
-        check "$type" "$kagari" quantize "$story" "$dir/out.gguf" "$type" --imatrix "$dir/imatrix.gguf" --allow-requantize >"$dir/list"
+        check "$type" "$kagari" quantize "$dir/in.gguf" "$dir/out.gguf" "$type" --threads 2 --imatrix "$dir/noise.gguf" >"$dir/list"
     else
         bad "$type: $(cat "$dir/err")"
     fi
