@@ -329,6 +329,7 @@ static bool on_text(void *ctx, int32_t token, const char *text, size_t len)
 static bool on_progress(void *ctx, size_t done, size_t total)
 {
     const struct answering *a = ctx;
+    if (a->c->last.n_answer == 0) print_note(LEVEL_TRACE, "prompt: %zu of %zu tokens", done, total);
     if (a->sink->progress && a->c->last.n_answer == 0) a->sink->progress(a->sink->ctx, done, total);
     return !interrupt_seen && !interrupt_end;
 }

@@ -10,6 +10,7 @@
 #include "repl.h"
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
 #include <time.h>
@@ -26,6 +27,9 @@ double generate_clock(void)
 
 /* What has been written so far. */
 struct output {
+    FILE *to; /* standard output, or with --no-stream `held`, which is printed at the end */
+    char *held;
+    size_t n_held;
     bool print_ids;
     size_t n_tokens;
     int write_errno; /* 0: all is well */
@@ -45,11 +49,19 @@ static void clear_progress(struct output *o)
 static bool on_progress(void *ctx, size_t done, size_t total)
 {
     struct output *o = ctx;
+    if (o->n_tokens == 0) print_note(LEVEL_TRACE, "prompt: %zu of %zu tokens", done, total);
     if (o->progress && o->n_tokens == 0 && done < total) {
         fprintf(stderr, "\rprompt: %zu of %zu tokens", done, total);
         o->progress_shown = true;
     }
     return !interrupt_seen;
+}
+
+static bool flushed(struct output *o)
+{
+    if (fflush(stdout) == 0 && !ferror(stdout)) return true;
+    if (!o->write_errno) o->write_errno = errno ? errno : EIO;
+    return false;
 }
 
 static bool on_text(void *ctx, int32_t token, const char *text, size_t len)
@@ -59,23 +71,26 @@ static bool on_text(void *ctx, int32_t token, const char *text, size_t len)
     if (token >= 0) {
         o->last = generate_clock();
         if (o->n_tokens == 0) o->first = o->last;
-        if (o->print_ids) printf("%s%d", o->n_tokens ? "," : "", (int)token);
+        if (o->print_ids) fprintf(o->to, "%s%d", o->n_tokens ? "," : "", (int)token);
         o->n_tokens++;
     }
     if (!o->print_ids && len) {
-        fwrite(text, 1, len, stdout);
+        fwrite(text, 1, len, o->to);
         o->at_line_start = text[len - 1] == '\n';
     }
-    if (fflush(stdout) != 0 || ferror(stdout)) {
-        o->write_errno = errno ? errno : EIO;
-        return false;
-    }
-    return !interrupt_seen;
+    return (o->to != stdout || flushed(o)) && !interrupt_seen;
 }
 
 /* Ids are data and end in a newline. A text ends as the model ended it, but a terminal gets the newline that its prompt needs. */
-static void end_output(const struct output *o)
+static void end_output(struct output *o)
 {
+    if (o->to != stdout) {
+        fclose(o->to);
+        o->to = stdout;
+        fwrite(o->held, 1, o->n_held, stdout);
+        free(o->held);
+        o->held = NULL;
+    }
     if (o->print_ids ? o->n_tokens > 0 : !o->at_line_start && isatty(STDOUT_FILENO)) putchar('\n');
     fflush(stdout);
 }
@@ -157,6 +172,8 @@ static int prepare(struct generation *g)
     const struct settings *s = g->s;
     g->start = generate_clock();
     g->output = (struct output){.print_ids = s->print_ids, .at_line_start = true, .progress = !s->no_progress && isatty(STDERR_FILENO)};
+    g->output.to = s->no_stream ? open_memstream(&g->output.held, &g->output.n_held) : stdout;
+    if (!g->output.to) return print_error(EXIT_RUNTIME, "out of memory");
     g->seed = generate_seed(s);
     int code = input_open_model(s, &g->model, &g->path);
     if (!code) code = input_prompt(s, kg_model_tokenizer(g->model), NULL, &g->prompt);
@@ -183,8 +200,8 @@ static int generate(struct generation *g)
     if (!status) status = kg_generate(g->session, g->prompt.ids, g->prompt.n, &params, on_text, &g->output, &finish);
     g->end = generate_clock();
     clear_progress(&g->output);
-    if (g->output.write_errno) return print_error(EXIT_RUNTIME, "cannot write to standard output: %s", strerror(g->output.write_errno));
     end_output(&g->output);
+    if (!flushed(&g->output) || g->output.write_errno) return print_error(EXIT_RUNTIME, "cannot write to standard output: %s", strerror(g->output.write_errno));
     if (status && status != KG_ERR_ABORTED) return print_status(status);
     if (g->s->stats) print_stats(g, status ? "interruption" : finish_text(finish));
     int saved = input_save_cache(g->s, g->session);
@@ -212,6 +229,7 @@ int command_generate(const struct settings *s)
     int code = check_options(s);
     if (!code) code = prepare(&g);
     if (!code) code = generate(&g);
+    if (g.output.to && g.output.to != stdout) fclose(g.output.to), free(g.output.held); /* there was an error */
     input_prompt_free(&g.prompt);
     kg_session_free(&g.session);
     kg_model_close(&g.model);

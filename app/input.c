@@ -146,6 +146,7 @@ int input_model_params(const struct settings *s, kg_model_params *params)
     if (code) return code;
     code = adapters(s, params);
     if (code) return code;
+    params->tokenizer = s->tokenizer;
     params->n_threads = (int)s->threads;
     params->kv_type = (kg_kv_type)s->kv_type;
     params->activations = (kg_activations)s->activations;
@@ -178,7 +179,9 @@ int input_open_model(const struct settings *s, kg_model **model, const char **pa
         status = kg_model_open(model, *path, &params);
     }
     progress_end(&bar);
-    if (!status) print_note(LEVEL_DEBUG, "model %s: %s, %s backend", *path, kg_model_arch(*model), kg_model_backend(*model));
+    if (!status)
+        print_note(LEVEL_DEBUG, "model %s: %s, %s backend, threads %d, gpu_layers %d%s%s%s", *path, kg_model_arch(*model), kg_model_backend(*model), params.n_threads,
+                   params.gpu_layers, params.deterministic ? ", deterministic" : "", s->tokenizer ? ", vocabulary " : "", s->tokenizer ? s->tokenizer : "");
     return status ? print_status(status) : 0;
 }
 

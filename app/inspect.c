@@ -166,7 +166,7 @@ int command_tokenize(const struct settings *s)
     int code = input_model_path(s, &path);
     if (code) return code;
     kg_tokenizer *tok = NULL;
-    kg_status status = kg_tokenizer_open(&tok, path);
+    kg_status status = kg_tokenizer_open(&tok, s->tokenizer ? s->tokenizer : path);
     if (status) return print_status(status);
     char *from_stdin = NULL;
     const char *text = s->arg;

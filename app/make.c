@@ -117,7 +117,7 @@ int command_imatrix(const struct settings *s)
     int code = input_model_path(s, &path);
     if (!code) code = read_text(s->text_file, &text, &len);
     if (!code) {
-        kg_status status = kg_tokenizer_open(&tok, path);
+        kg_status status = kg_tokenizer_open(&tok, s->tokenizer ? s->tokenizer : path);
         code = status ? print_status(status) : measure(s, path, tok, text, len);
     }
     kg_tokenizer_close(&tok);

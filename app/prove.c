@@ -126,7 +126,7 @@ int command_verify(const struct settings *s)
     int code = input_model_path(s, &path);
     if (code) return code;
     kg_tokenizer *tok = NULL;
-    kg_status status = s->tokens.v ? KG_OK : kg_tokenizer_open(&tok, path);
+    kg_status status = s->tokens.v ? KG_OK : kg_tokenizer_open(&tok, s->tokenizer ? s->tokenizer : path);
     if (status) return print_status(status);
     struct prompt prompt = {0};
     code = input_prompt(s, tok, VERIFY_TEXT, &prompt);

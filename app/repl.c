@@ -17,6 +17,7 @@
 
 struct repl {
     struct chat chat;
+    FILE *out; /* standard output; while an answer is kept back by --no-stream, what keeps it */
     struct line *line; /* NULL: one answer only */
     struct progress progress;
     bool terminal; /* standard output is one */
@@ -25,9 +26,9 @@ struct repl {
     int write_errno; /* of standard output; 0: all is well */
 };
 
-static void dim(bool on)
+static void dim(struct repl *r, bool on)
 {
-    if (print_color(stdout)) fputs(on ? "\033[2m" : "\033[0m", stdout);
+    if (print_color(stdout)) fputs(on ? "\033[2m" : "\033[0m", r->out);
 }
 
 /* A terminal obeys control characters: those of a model's text are not for it. */
@@ -36,7 +37,7 @@ static void put(struct repl *r, const char *text, size_t len)
     for (size_t i = 0; i < len; i++) {
         unsigned char c = (unsigned char)text[i];
         bool control = (c < 32 && c != '\n' && c != '\t') || c == 127 || (c == 0xc2 && i + 1 < len && (unsigned char)text[i + 1] < 0xa0);
-        if (!r->terminal || !control) putchar(c);
+        if (!r->terminal || !control) putc(c, r->out);
         else if (c == 0xc2) i++;
     }
     if (len) r->at_line_start = text[len - 1] == '\n';
@@ -44,14 +45,22 @@ static void put(struct repl *r, const char *text, size_t len)
 
 static void name(struct repl *r)
 {
-    if (r->unnamed) fputs("Assistant> ", stdout), r->at_line_start = false;
+    if (r->unnamed) fputs("Assistant> ", r->out), r->at_line_start = false;
     r->unnamed = false;
 }
 
 static void end_line(struct repl *r)
 {
-    if (!r->at_line_start) putchar('\n');
+    if (!r->at_line_start) putc('\n', r->out);
     r->at_line_start = true;
+}
+
+static void flush(struct repl *r)
+{
+    errno = 0;
+    if (fflush(stdout) == 0 && !ferror(stdout)) return;
+    r->write_errno = errno ? errno : EIO;
+    interrupt_end = SIGPIPE; /* nobody reads: ends the answer and the loop */
 }
 
 static void on_text(void *ctx, kg_part part, bool first, const char *text, size_t len)
@@ -61,25 +70,21 @@ static void on_text(void *ctx, kg_part part, bool first, const char *text, size_
     bool thinking = part == KG_PART_REASONING;
     name(r);
     if (thinking != r->thinking) {
-        if (!thinking && r->chat.s.show_thinking) end_line(r), putchar('\n');
-        dim(thinking);
-        if (thinking && r->chat.s.show_thinking) fputs("Thinking: ", stdout), r->at_line_start = false;
+        if (!thinking && r->chat.s.show_thinking) end_line(r), putc('\n', r->out);
+        dim(r, thinking);
+        if (thinking && r->chat.s.show_thinking) fputs("Thinking: ", r->out), r->at_line_start = false;
         r->thinking = thinking;
     }
     if (part == KG_PART_TOOL_CALL && first) {
         end_line(r);
-        fputs("Tool call: ", stdout);
+        fputs("Tool call: ", r->out);
         r->at_line_start = false;
     } else if (first && part == KG_PART_TEXT && r->any_text) {
         end_line(r);
     }
     if (part != KG_PART_REASONING) r->any_text = true;
     if (shown) put(r, text, len);
-    errno = 0;
-    if (fflush(stdout) != 0 || ferror(stdout)) {
-        r->write_errno = errno ? errno : EIO;
-        interrupt_end = SIGPIPE; /* nobody reads: ends the answer and the loop */
-    }
+    if (r->out == stdout) flush(r);
 }
 
 static void on_notice(void *ctx, const char *line)
@@ -103,12 +108,22 @@ static int answer(struct repl *r, const char *text)
     r->at_line_start = true;
     r->thinking = r->any_text = false;
     r->unnamed = prompt;
+    char *held = NULL;
+    size_t n_held = 0;
+    if (r->chat.s.no_stream && !(r->out = open_memstream(&held, &n_held))) r->out = stdout;
     progress_begin(&r->progress, &r->chat.s, "prompt", false, 0);
     int code = chat_say(&r->chat, text, &sink);
     progress_end(&r->progress);
-    if (r->thinking) dim(false);
+    if (r->thinking) dim(r, false);
     if (!code) name(r);
     if (!code || prompt) end_line(r);
+    if (r->out != stdout) {
+        fclose(r->out);
+        fwrite(held, 1, n_held, stdout);
+        free(held);
+        r->out = stdout;
+        flush(r);
+    }
     if (prompt && interrupt_seen) print_note(LEVEL_INFO, "stopped");
     fflush(stdout);
     if (!code && r->chat.s.stats) {
@@ -183,7 +198,7 @@ static int check_options(const struct settings *s)
 
 int repl_run(const struct settings *s)
 {
-    struct repl r = {.terminal = isatty(STDOUT_FILENO), .at_line_start = true};
+    struct repl r = {.out = stdout, .terminal = isatty(STDOUT_FILENO), .at_line_start = true};
     bool once = s->prompt || s->prompt_file;
     int code = check_options(s);
     if (code) return code;

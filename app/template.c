@@ -17,7 +17,7 @@ static int open_template(const struct settings *s, kg_chat_template **t)
     int code = 0;
     if (s->template_file && s->template_name) return print_error(EXIT_USAGE, "--template and --named are both given: the template can be only one");
     if (!s->template_file || s->model) code = input_model_path(s, &path);
-    if (!code && path && (status = kg_tokenizer_open(&tok, path))) code = print_status(status);
+    if (!code && path && (status = kg_tokenizer_open(&tok, s->tokenizer ? s->tokenizer : path))) code = print_status(status);
     if (!code && s->template_file) {
         char *source;
         size_t len;

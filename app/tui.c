@@ -32,7 +32,7 @@ struct report {
 
 struct tui {
     struct chat *chat;
-    struct transcript talk;
+    struct transcript talk, held; /* held: an answer that --no-stream keeps back */
     struct edit edit;
     struct typed *typed;
     size_t back;      /* how far back in what was typed; 0: what is being typed ... */
@@ -81,8 +81,9 @@ static void on_text(void *ctx, kg_part part, bool first, const char *text, size_
     double now = generate_clock();
     pthread_mutex_lock(&t->lock);
     struct report *r = &t->report;
-    if (first || !t->talk.n || t->talk.v[t->talk.n - 1].voice != voice) transcript_begin(&t->talk, voice);
-    transcript_add(&t->talk, text, len);
+    struct transcript *to = t->chat->s.no_stream ? &t->held : &t->talk;
+    if (first || !to->n || to->v[to->n - 1].voice != voice) transcript_begin(to, voice);
+    transcript_add(to, text, len);
     if (r->first <= 0) r->first = now, r->n_answer = l->n_answer;
     else if (now > r->first) r->rate = (double)(l->n_answer - r->n_answer) / (now - r->first);
     r->n_used = l->n_prompt + l->n_answer;
@@ -100,6 +101,17 @@ static void on_progress(void *ctx, size_t done, size_t total)
     t->report.prompt_total = total;
     pthread_mutex_unlock(&t->lock);
     wake(t);
+}
+
+static void show_held(struct tui *t)
+{
+    pthread_mutex_lock(&t->lock);
+    for (size_t i = 0; i < t->held.n; i++) {
+        transcript_begin(&t->talk, t->held.v[i].voice);
+        transcript_add(&t->talk, t->held.v[i].text ? t->held.v[i].text : "", t->held.v[i].n);
+    }
+    transcript_clear(&t->held);
+    pthread_mutex_unlock(&t->lock);
 }
 
 static void run_command(struct tui *t)
@@ -132,6 +144,7 @@ static void *work(void *ctx)
         char line[256];
         int code = chat_say(t->chat, t->job, &sink);
         chat_short_stats(t->chat, line, sizeof line);
+        show_held(t);
         if (interrupt_seen) print_note(LEVEL_INFO, "stopped");
         else if (!code && t->report.first <= 0) print_note(LEVEL_INFO, "the answer is empty");
         if (!code && t->chat->s.stats) say(t, VOICE_NOTE, line);
@@ -432,6 +445,7 @@ static void close_tui(struct tui *t)
     if (t->wake[0] >= 0) close(t->wake[0]), close(t->wake[1]);
     typed_close(&t->typed);
     transcript_clear(&t->talk);
+    transcript_clear(&t->held);
     edit_free(&t->edit);
     free(t->draft);
     pthread_mutex_destroy(&t->lock);

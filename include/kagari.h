@@ -74,7 +74,7 @@ KG_API size_t kg_file_value(const kg_file *file, size_t i, size_t max_items, cha
 
 typedef struct kg_tokenizer kg_tokenizer;
 
-/* Reads only the vocabulary of a model file. */
+/* Reads only the vocabulary of a model file or folder, or of a tokenizer.json or tokenizer.model. */
 KG_API kg_status kg_tokenizer_open(kg_tokenizer **out, const char *path);
 KG_API void kg_tokenizer_close(kg_tokenizer **tok);
 
@@ -180,6 +180,7 @@ typedef struct kg_model_params {
     bool deterministic;   /* GPUs: a token's results have the same bits however the prompt is cut and whatever runs beside it, which costs
                            * speed. The cpu and reference backends always keep this. */
     int gpu_layers;       /* of the hybrid backends: layers on the device; -1 (default): as many as fit */
+    const char *tokenizer; /* path of a file whose vocabulary (kg_tokenizer_open) to use instead of the model's; NULL: the model's */
     const kg_lora *loras; /* [n_loras]: applied one on top of the other, beside the weights as they are; read while the model is opened */
     size_t n_loras;
     /* Called now and then while weights are made ready, with bytes of the file done and to do; hybrid backends count twice from 0. NULL: none */

@@ -243,10 +243,10 @@ static inline void shows_no(struct terminal *t, const char *what) { wait_screen(
 
 static inline char *in_home(const char *name)
 {
-    static char paths[8][256];
+    static char paths[8][1200];
     static int next;
     char *path = paths[next++ % 8];
-    snprintf(path, 256, "%s/%s", home, name);
+    snprintf(path, sizeof paths[0], "%s/%s", home, name);
     return path;
 }
 

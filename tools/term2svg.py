@@ -14,15 +14,36 @@ CSS = """<style>.kt{color:#1f2328;font:14px ui-monospace,Menlo,Consolas,'DejaVu 
 .kt text{fill:currentColor;white-space:pre}.kt .bg{fill:#f6f8fa;stroke:#8886}@media(prefers-color-scheme:dark){.kt{color:#e6e6e6;--k1:#ff8a80;--k2:#9ccc65;--k3:#e0b040;--k4:#8ab4f8;--k5:#d7a1f0;--k6:#6fd0d0}.kt .bg{fill:#14171c}}</style>"""
 
 
+class Screen(pyte.Screen):
+    """Also scrolls by itself (SU, SD), as ncurses asks terminals to."""
+
+    def scroll(self, n, edge, step):
+        x, y = self.cursor.x, self.cursor.y
+        for _ in range(n or 1):
+            self.cursor.y = edge
+            step()
+        self.cursor.x, self.cursor.y = x, y
+
+    def scroll_up(self, n=1, **_):
+        self.scroll(n, (self.margins or pyte.screens.Margins(0, self.lines - 1)).bottom, self.index)
+
+    def scroll_down(self, n=1, **_):
+        self.scroll(n, (self.margins or pyte.screens.Margins(0, self.lines - 1)).top, self.reverse_index)
+
+
+pyte.Stream.csi = dict(pyte.Stream.csi, S="scroll_up", T="scroll_down")
+pyte.Stream.events = pyte.Stream.events | {"scroll_up", "scroll_down"}
+
+
 def run(args):
-    screen = pyte.Screen(args.columns, args.rows)
+    screen = Screen(args.columns, args.rows)
     stream = pyte.ByteStream(screen)
     pid, fd = pty.fork()
     if pid == 0:
         os.environ.update(TERM="xterm-256color", LC_ALL="C.UTF-8")
         os.execvp(args.command[0], args.command)
     fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", args.rows, args.columns, 0, 0))
-    keys = [k.encode().decode("unicode_escape").encode() for k in args.keys]
+    keys = [k.encode("latin-1", "backslashreplace").decode("unicode_escape").encode() for k in args.keys]
     end, quiet = time.time() + args.wait, time.time()
     while time.time() < end:
         if select.select([fd], [], [], 0.1)[0]:

@@ -219,6 +219,21 @@ kg_status file_open(struct file **out, const char *path)
     return st;
 }
 
+kg_status file_open_vocabulary(struct file **out, const char *path)
+{
+    static const char *const ends[] = {".json", ".model"};
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path, *folder;
+    size_t n = strlen(path);
+    bool is_folder = os_is_directory(path), is_tokenizer = false;
+    for (size_t i = 0; i < COUNT_OF(ends); i++) is_tokenizer |= n > strlen(ends[i]) && strcmp(path + n - strlen(ends[i]), ends[i]) == 0;
+    if (!is_folder && !is_tokenizer) return file_open(out, path);
+    struct file *f;
+    *out = NULL;
+    KG_TRY(new_file(&f, path));
+    folder = is_folder ? path : !slash ? "." : arena_strndup(&f->arena, path, (size_t)(name - path));
+    return finish(out, f, folder ? hf_read_tokenizer(f, folder, is_folder ? NULL : name) : KG_ERR_MEMORY);
+}
+
 kg_status file_open_memory(struct file **out, const void *data, size_t n_bytes, const char *name)
 {
     struct file *f;

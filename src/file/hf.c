@@ -449,22 +449,24 @@ static kg_status load_template(struct folder *d, const json_t *tokenizer_config)
     return KG_OK;
 }
 
-static kg_status load_tokenizer(struct folder *d, uint32_t n_vocab)
+/* name: of its file; NULL: one of the usual. */
+static kg_status load_tokenizer(struct folder *d, const char *name, uint32_t n_vocab)
 {
     json_t *config, *tokenizer = NULL;
+    bool pieces = name ? ends_with(name, ".model") : has(d, "tokenizer.model");
     KG_TRY(load_json(d, "tokenizer_config.json", true, &config));
     kg_status st = KG_OK;
-    if (has(d, "tokenizer.model")) {
+    if (pieces) {
         char *path;
         struct os_map map;
-        st = join(d, "tokenizer.model", &path);
+        st = join(d, name ? name : "tokenizer.model", &path);
         if (st == KG_OK) st = os_map_file(&map, path);
         if (st == KG_OK) {
             st = sentencepiece_read(&d->out, map.data, map.n_bytes, n_vocab);
             os_unmap(&map);
         }
         if (st != KG_OK) status_prefix(st, "tokenizer.model");
-    } else if ((st = load_json(d, "tokenizer.json", true, &tokenizer)) == KG_OK && tokenizer) {
+    } else if ((st = load_json(d, name ? name : "tokenizer.json", !name, &tokenizer)) == KG_OK && tokenizer) {
         st = hf_tokenizer_json(&d->out, tokenizer, d->config, n_vocab);
         if (st != KG_OK) status_prefix(st, "tokenizer.json");
     }
@@ -484,6 +486,15 @@ static const char *last_part(struct folder *d)
     return name ? name : "";
 }
 
+static kg_status take_metas(struct folder *d)
+{
+    KG_TRY(d->out.status);
+    uint8_t *metas = arena_alloc(&d->f->arena, d->out.bytes.len + 1);
+    if (!metas) return KG_ERR_MEMORY;
+    if (d->out.bytes.len) memcpy(metas, d->out.bytes.data, d->out.bytes.len);
+    return gguf_read_metas(d->f, metas, d->out.bytes.len, d->out.n);
+}
+
 static kg_status read_all(struct folder *d, const char *only)
 {
     struct file *f = d->f;
@@ -497,14 +508,22 @@ static kg_status read_all(struct folder *d, const char *only)
     uint32_t n_vocab = 0;
     for (size_t i = 0; i < f->n_tensors; i++)
         if (strcmp(f->tensors[i].name, "token_embd.weight") == 0) n_vocab = (uint32_t)MIN(f->tensors[i].ne[1], 1 << 30);
-    KG_TRY(load_tokenizer(d, n_vocab));
+    KG_TRY(load_tokenizer(d, NULL, n_vocab));
     if (d->family->flags & HF_ROTATED) meta_out_bool(&d->out, "kagari.rope_halves", true);
-    KG_TRY(d->out.status);
-    uint8_t *metas = arena_alloc(&f->arena, d->out.bytes.len);
-    if (!metas) return KG_ERR_MEMORY;
-    memcpy(metas, d->out.bytes.data, d->out.bytes.len);
     f->format = "Safetensors";
-    return gguf_read_metas(f, metas, d->out.bytes.len, d->out.n);
+    return take_metas(d);
+}
+
+kg_status hf_read_tokenizer(struct file *f, const char *folder, const char *name)
+{
+    struct folder d = {.f = f, .path = folder};
+    kg_status st = load_json(&d, "config.json", true, &d.config); /* says which tokens begin and end texts */
+    if (st == KG_OK) st = load_tokenizer(&d, name, 0);
+    f->format = "Hugging Face tokenizer";
+    if (st == KG_OK) st = take_metas(&d);
+    json_decref(d.config);
+    meta_out_free(&d.out);
+    return st;
 }
 
 kg_status hf_read(struct file *f, const char *folder, const char *only)

@@ -304,10 +304,23 @@ static kg_status put_bytes(struct meta_out *o, const struct vocab *v, const json
     return put_merges(o, "tokenizer.ggml.merges", get(model, "merges"));
 }
 
+/* One more than the highest id; 0: there is none. */
+static uint32_t count(const json_t *tokenizer)
+{
+    json_t *vocab = json_object_get(get(tokenizer, "model"), "vocab"), *id;
+    const json_t *added = get(tokenizer, "added_tokens");
+    const char *text;
+    json_int_t most = -1;
+    json_object_foreach(vocab, text, id) most = MAX(most, json_integer_value(id));
+    for (size_t i = 0; i < json_array_size(added); i++) most = MAX(most, json_integer_value(get(json_array_get(added, i), "id")));
+    return most < 0 || most >= MAX_VOCAB ? 0 : (uint32_t)most + 1;
+}
+
 kg_status hf_tokenizer_json(struct meta_out *o, const json_t *tokenizer, const json_t *config, uint32_t n_vocab)
 {
     const json_t *model = get(tokenizer, "model");
     KG_TRY(check_bpe(tokenizer, model));
+    if (n_vocab == 0) n_vocab = count(tokenizer);
     struct vocab v = {.n = n_vocab};
     if (n_vocab == 0 || n_vocab > MAX_VOCAB) return status_set(KG_ERR_FORMAT, "the model has %" PRIu32 " tokens", n_vocab);
     v.words = calloc(n_vocab, sizeof *v.words);

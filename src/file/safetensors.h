@@ -14,9 +14,11 @@ kg_status safetensors_read(struct file *f, const struct os_map *map);
 /* Fills f from a folder: config.json, the weights and the tokenizer, under the names and keys that GGUF has for them.
  * only: the one file of weights to take, NULL: those that the folder has. */
 kg_status hf_read(struct file *f, const char *folder, const char *only);
+/* Only the tokenizer and the chat template. name: tokenizer.json or tokenizer.model, whatever its file is called; NULL: what the folder has. */
+kg_status hf_read_tokenizer(struct file *f, const char *folder, const char *name);
 
 /* tokenizer.json -> tokenizer.ggml.* keys. config: config.json.
- * n_vocab: rows of the embedding; the list of tokens is filled up to it. */
+ * n_vocab: rows of the embedding; the list of tokens is filled up to it; 0: not known. */
 kg_status hf_tokenizer_json(struct meta_out *o, const json_t *tokenizer, const json_t *config, uint32_t n_vocab);
 /* The same from tokenizer.model, SentencePiece's own format. */
 kg_status sentencepiece_read(struct meta_out *o, const uint8_t *p, size_t n_bytes, uint32_t n_vocab);

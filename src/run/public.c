@@ -76,6 +76,14 @@ static kg_status open_backend(kg_model *m, const kg_model_params *params)
     return KG_OK;
 }
 
+/* Another vocabulary than the model's: none of its ids may be beyond the model's. */
+static kg_status open_tokenizer(kg_model *m, const char *path)
+{
+    KG_TRY(kg_tokenizer_open(&m->tokenizer, path));
+    int32_t n = kg_tokenizer_n_vocab(m->tokenizer), n_model = kg_model_n_vocab(m);
+    return n <= n_model ? KG_OK : status_set(KG_ERR_ARGUMENT, "%s has %d tokens, the model %d: it is not for this model", path, (int)n, (int)n_model);
+}
+
 kg_status kg_model_open(kg_model **out, const char *path, const kg_model_params *params) { return model_open_with(out, path, params, NULL, NULL); }
 
 kg_status model_open_with(kg_model **out, const char *path, const kg_model_params *params, void (*fn)(void *ctx, struct program *p), void *ctx)
@@ -92,7 +100,7 @@ kg_status model_open_with(kg_model **out, const char *path, const kg_model_param
     m->backend = backend;
     kg_status status = model_open_adapted(&m->model, path, p.loras, p.n_loras);
     if (status != KG_OK) goto fail;
-    status = tokenizer_new(&m->tokenizer, m->model.file);
+    status = p.tokenizer ? open_tokenizer(m, p.tokenizer) : tokenizer_new(&m->tokenizer, m->model.file);
     if (status == KG_OK && fn) fn(ctx, &m->model.program);
     if (status == KG_OK) status = open_backend(m, &p);
     if (status != KG_OK) goto fail_named;

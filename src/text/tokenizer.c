@@ -14,7 +14,7 @@ kg_status kg_tokenizer_open(kg_tokenizer **out, const char *path)
     if (!out || !path) return status_set(KG_ERR_ARGUMENT, "kg_tokenizer_open: NULL argument");
     *out = NULL;
     struct file *f;
-    KG_TRY(file_open(&f, path));
+    KG_TRY(file_open_vocabulary(&f, path));
     kg_status status = tokenizer_new(out, f);
     if (status == KG_OK && !*out) status = status_set(KG_ERR_FORMAT, "%s: no vocabulary (missing key tokenizer.ggml.model)", path);
     file_close(&f);
