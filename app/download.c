@@ -4,6 +4,7 @@
 #include "hub.h"
 #include "print.h"
 #include "progress.h"
+#include "repl.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -350,13 +351,23 @@ static int prepare(struct download *d)
     return d->folder ? 0 : print_error(EXIT_RUNTIME, "out of memory");
 }
 
-/* The path for scripts, advice for people. */
-static void print_result(const struct download *d)
+/* The path for scripts, advice for people, and a conversation if they want one. */
+static int print_result(const struct download *d)
 {
     const char *first = d->files.v[d->chosen[0]].path;
     bool folder = !ends_with(first, ".gguf");
-    printf("%s%s%s\n", d->folder, folder ? "" : "/", folder ? "" : d->s->output_dir ? base_name(first) : first);
+    char *path = NULL;
+    if (asprintf(&path, "%s%s%s", d->folder, folder ? "" : "/", folder ? "" : d->s->output_dir ? base_name(first) : first) < 0) return print_error(EXIT_RUNTIME, "out of memory");
+    puts(path);
     if (!folder && d->n_chosen > 1) print_note(LEVEL_INFO, "these are %zu files of one model, which the first opens; kagari merge makes one of them", d->n_chosen);
+    int code = 0;
+    if (d->s->chat_after) {
+        struct settings s = *d->s; /* as they are but for the model */
+        s.model = path;
+        code = repl_run(&s);
+    }
+    free(path);
+    return code;
 }
 
 int command_download(const struct settings *s)
@@ -374,7 +385,7 @@ int command_download(const struct settings *s)
     }
     if (!code) code = choose_files(&d, s->arg);
     for (size_t i = 0; !code && i < d.n_chosen; i++) code = fetch_file(&d, &d.files.v[d.chosen[i]]);
-    if (!code) print_result(&d);
+    if (!code) code = print_result(&d);
     hub_free(&d.files);
     free(d.chosen);
     free(d.folder);

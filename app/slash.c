@@ -180,6 +180,16 @@ const struct slash_row *slash_find(const char *name, size_t n)
     return NULL;
 }
 
+/* "~/" as in a shell. */
+static void expand_home(char *path, size_t size)
+{
+    const char *home = getenv("HOME");
+    size_t n = home ? strlen(home) : 0, len = strlen(path);
+    if (strncmp(path, "~/", 2) != 0 || n == 0 || n + len >= size) return;
+    memmove(path + n, path + 1, len);
+    memcpy(path, home, n);
+}
+
 bool slash_run(struct slash *x, const char *line, const char **text)
 {
     *text = line;
@@ -199,6 +209,8 @@ bool slash_run(struct slash *x, const char *line, const char **text)
     for (size_t k = strlen(arg); k && strchr(" \t\n", arg[k - 1]); k--) arg[k - 1] = 0;
     const struct slash_row *nearest = &rows[0], *row = slash_find(line, n);
     if (row) {
+        size_t path = row->argument == SLASH_SAVES && strncmp(arg, "save ", 5) == 0 ? 5 + strspn(arg + 5, " ") : 0;
+        if (row->argument != SLASH_NOTHING) expand_home(arg + path, sizeof arg - path);
         if (*arg && !row->arg) print_error(EXIT_USAGE, "%s takes no argument", row->name);
         else row->run(x, arg);
         return true;

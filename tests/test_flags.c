@@ -36,6 +36,7 @@ static const struct demo demos[] = {
     {"", "fallback", "reference", "KAGARI_BACKEND=metal $K @ -p Once -n 1 --stats", "reference backend"},
     {"", "batch", "2", K "@ --temperature 0 -p 'Once upon a time' -n 1 --log-level trace", "2 of 5 tokens"},
     {"", "ctx", "8", KT "@ -p Once -n 9", "the context is full"},
+    {"tokenize", "tokenizer", "$H/vocab.gguf", "$K tokenize @ --pieces ab", "~"},
     {"", "tokenizer", "$H/vocab.gguf", K "@ -p aab -n 0 --log-level trace", "vocab.gguf"},
     /* ---- prompts */
     {"", "prompt", "Once upon a time", KT "@ -n 3 </dev/null", "=" KT "--tokens 1,2475,642,261,565 -n 3"},
@@ -131,6 +132,7 @@ static const struct demo demos[] = {
     {"download", "quantization", "q8_0", ". $D; $K download own/it --output-dir $H/here @", "it-Q8_0.gguf"},
     {"download", "format", "safetensors", ". $D; $K download own/it --output-dir $H/here @", "safetensors"},
     {"download", "force", NULL, ". $D; $K download own/it --output-dir $H/here; : >$L; $K download own/it --output-dir $H/here @; cat $L", "GET /own/it/resolve/main/it-Q4_0.gguf"},
+    {"download", "chat", NULL, ". $D; KAGARI_BACKEND=cpu $K download own/story --output-dir $H/here @", "You> "},
     {"download", "token", "hf_word", ". $D; : >$L; $K download own/it --force --output-dir $H/here @; cat $L", "Bearer hf_word"},
 };
 
@@ -138,7 +140,7 @@ static const struct demo demos[] = {
 static const struct keys {
     const char *option, *typed, *after;
 } all_keys[] = {
-    {"tui", "/exit\r", "leaves"}, {"history-file", "Once\n/exit\n", "You> "}, {"max-history", "one\ntwo\n/exit\n", "You> "}, {"", NULL, NULL},
+    {"tui", "/exit\r", "leaves"}, {"chat", "/exit\n", "You> "}, {"history-file", "Once\n/exit\n", "You> "}, {"max-history", "one\ntwo\n/exit\n", "You> "}, {"", NULL, NULL},
 };
 static const struct keys *keys_of(const char *option)
 {
@@ -426,7 +428,10 @@ static void write_server(void)
                                    "{ head -c 5000 $M; echo $f; } >$at; sum=$(sha256sum $at | cut -c1-64)\n"
                                    "printf '%s{\"type\":\"file\",\"oid\":\"0\",\"size\":%d,\"path\":\"%s\",\"lfs\":{\"oid\":\"%s\",\"size\":%d,\"pointerSize\":1}}' "
                                    "$between $(stat -c %s $at) $f $sum $(stat -c %s $at) >>$tree; between=,; done; printf ']' >>$tree\n");
-    assert_int_equal(system("sh $H/repo.sh"), 0);
+    write_file(in_home("story.sh"), "mkdir -p $H/web/own/story/resolve/main $H/web/api/models/own/story/tree; ln -s $M $H/web/own/story/resolve/main/story.gguf; n=$(stat -L -c %s $M)\n"
+                                    "printf '[{\"type\":\"file\",\"oid\":\"0\",\"size\":%d,\"path\":\"story.gguf\",\"lfs\":{\"oid\":\"%s\",\"size\":%d,\"pointerSize\":1}}]' "
+                                    "$n $(sha256sum $M | cut -c1-64) $n >$H/web/api/models/own/story/tree/main\n");
+    assert_int_equal(system("sh $H/repo.sh && sh $H/story.sh"), 0);
 #endif
 }
 

@@ -94,6 +94,9 @@ static void test_golden(void **state)
         os_unmap(&map);
         check_ids(tok, e->d_name);
         kg_tokenizer_close(&tok);
+        if (kg_tokenizer_open(&tok, path) != KG_OK) fail_msg("%s alone: %s", e->d_name, kg_error_message()); /* without its folder */
+        check_ids(tok, e->d_name);
+        kg_tokenizer_close(&tok);
         n_files++;
     }
     closedir(dir);

@@ -330,12 +330,111 @@ static void test_tab(void **state)
     assert_int_equal(finish(&t), 0);
 }
 
+/* ---- commands, in both faces ------------------------------------------------------------------------------------------- */
+
+/* In this order, in one conversation. Every name that /help lists must be among them. */
+static const struct command {
+    const char *typed, *expected;
+} all_commands[] = {
+    {"Once", "cut after --max-tokens"},
+    {"/help", "/backend [NAME]"},
+    {"/h", "/exit /quit /q"},
+    {"/?", "/config /cfg [save [FILE]]"},
+    {"/system Be brief.", "System prompt: Be brief."},
+    {"/sys", "System prompt: Be brief."},
+    {"/backend reference", "llama, reference backend"},
+    {"/backend nonsense", "Backend 'nonsense' is not available"},
+    {"/model " MODEL, "llama, reference backend"},
+    {"/model /nowhere.gguf", "Model file not found: /nowhere.gguf"},
+    {"/stats", "messages  2 and a system prompt"},
+    {"/status", "total     1 answers"},
+    {"/save ~/both.json", "Saved in"},
+    {"/clear", "forgotten"},
+    {"/stats", "messages  0 and a system prompt"},
+    {"/load ~/both.json", "2 messages of"},
+    {"/cls", "forgotten"},
+    {"/template", "Chat template off"},
+    {"/toggle", "Chat template on"},
+    {"/tmp", "Chat template off"},
+    {"/t", "Chat template on"},
+    {"/config", "max_tokens = 2  # command line: --max-tokens"},
+    {"/cfg save ~/both.toml", "Saved in"},
+    {"/modle", "the nearest is /model"},
+    {"/clear now", "takes no argument"},
+};
+static const char *const ways_out[] = {"/exit", "/quit", "/q"};
+
+static bool is_shown(const char *name)
+{
+    size_t n = strlen(name);
+    for (size_t i = 0; i < sizeof all_commands / sizeof *all_commands; i++)
+        if (strncmp(all_commands[i].typed, name, n) == 0 && strchr(" ", all_commands[i].typed[n])) return true;
+    for (size_t i = 0; i < sizeof ways_out / sizeof *ways_out; i++)
+        if (strcmp(ways_out[i], name) == 0) return true;
+    return false;
+}
+
+/* The names at the beginning of each line of /help. */
+static void check_names(const char *help)
+{
+    size_t n = 0;
+    for (const char *line = strstr(help, "  /"); line && line[0] == ' '; line = strchr(line, '\n') + 1)
+        for (const char *p = line + 2; *p == '/'; p += strcspn(p, " "), p += *p == ' ') {
+            char name[64];
+            snprintf(name, sizeof name, "%.*s", (int)strcspn(p, " "), p);
+            if (!is_shown(name)) fail_msg("%s is not demonstrated", name);
+            n++;
+        }
+    assert_true(n > 20);
+}
+
+static void test_commands(void **state)
+{
+    (void)state;
+    struct terminal t;
+    char *template = in_home("both.jinja");
+    setenv("HOME", home, 1);
+    write_file(template, "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}");
+    for (size_t way = 0; way < 3; way++) {
+        START(&t, "--max-tokens", "2", "--template", template);
+        for (size_t i = 0; way == 0 && i < sizeof all_commands / sizeof *all_commands; i++) {
+            tell(&t, all_commands[i].typed);
+            type(&t, "\n");
+            expect(&t, all_commands[i].expected);
+            if (i == 1) {
+                expect(&t, "You> ");
+                check_names(strstr(t.text, "  /help"));
+                t.seen -= 5;
+            }
+        }
+        tell(&t, ways_out[way]);
+        type(&t, "\n");
+        assert_int_equal(finish(&t), 0);
+    }
+    for (size_t way = 0; way < 3; way++) {
+        START_TUI(&t, "--max-tokens", "2", "--template", template);
+        resize(&t, 70, 110);
+        for (size_t i = 0; way == 0 && i < sizeof all_commands / sizeof *all_commands; i++) {
+            type(&t, all_commands[i].typed);
+            type(&t, "\r");
+            shows(&t, all_commands[i].expected);
+            idle(&t);
+        }
+        type(&t, ways_out[way]);
+        type(&t, "\r");
+        assert_int_equal(finish(&t), 0);
+    }
+    file_has(in_home("both.toml"), "max_tokens = 2");
+    file_has(in_home("both.json"), "Be brief.");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_panes),     cmocka_unit_test(test_characters), cmocka_unit_test(test_lines),    cmocka_unit_test(test_scroll),
         cmocka_unit_test(test_sizes),     cmocka_unit_test(test_colors),     cmocka_unit_test(test_thinking), cmocka_unit_test(test_interrupt),
         cmocka_unit_test(test_ways_out),  cmocka_unit_test(test_refused),    cmocka_unit_test(test_tab),
+        cmocka_unit_test(test_commands),
     };
     return cmocka_run_group_tests(tests, make_home, remove_home);
 }

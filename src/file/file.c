@@ -6,6 +6,7 @@
 #include <assert.h>
 #include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <strings.h>
 #include <unistd.h>
@@ -224,9 +225,11 @@ kg_status file_open_vocabulary(struct file **out, const char *path)
     static const char *const ends[] = {".json", ".model"};
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path, *folder;
     size_t n = strlen(path);
+    char config[4096];
     bool is_folder = os_is_directory(path), is_tokenizer = false;
     for (size_t i = 0; i < COUNT_OF(ends); i++) is_tokenizer |= n > strlen(ends[i]) && strcmp(path + n - strlen(ends[i]), ends[i]) == 0;
-    if (!is_folder && !is_tokenizer) return file_open(out, path);
+    bool is_model = is_folder && (size_t)snprintf(config, sizeof config, "%s/config.json", path) < sizeof config && access(config, F_OK) == 0;
+    if (is_model || (!is_folder && !is_tokenizer)) return file_open(out, path);
     struct file *f;
     *out = NULL;
     KG_TRY(new_file(&f, path));

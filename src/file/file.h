@@ -48,7 +48,7 @@ struct file {
 
 /* Chooses the reader by the file's first bytes. The first shard of a GGUF in several files opens all. Errors carry the path. */
 kg_status file_open(struct file **out, const char *path);
-/* The same for its vocabulary alone: also a tokenizer.json or tokenizer.model, or a folder that has one of these. */
+/* The same for its vocabulary alone: also a tokenizer.json or tokenizer.model, or a folder that has one of these and is no model. */
 kg_status file_open_vocabulary(struct file **out, const char *path);
 /* The same over bytes in memory that the caller keeps alive; `name` is for messages. */
 kg_status file_open_memory(struct file **out, const void *data, size_t n_bytes, const char *name);
