@@ -368,6 +368,7 @@ static void on_interrupt(struct tui *t)
 {
     interrupt_seen = 0;
     t->hint[0] = 0;
+    t->pasting = false; /* should its end have been lost */
     if (t->edit.n) {
         t->edit.n = t->edit.at = 0;
         t->back = 0;

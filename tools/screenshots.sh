@@ -21,7 +21,7 @@ shot story '-b cpu -p "The fox looked at the cheese and said" --temperature 0 --
 shot verify 'verify -b cpu'
 shot chat '-b cpu --temperature 0 --max-tokens 60' 'The fox looked at the cheese and said\n' '"This is mine," said the fox.\n' '/stats\n' '/q\n'
 rows=26
-shot tui '-b cpu --tui --temperature 0 --max-tokens 60' 'The fox looked at the cheese and said\r' '"This is mine," said the fox.\r' '/backend\r' '/model \t' 'Once upon a time in 日本 🦊'
+shot tui '-b cpu --tui --temperature 0 --max-tokens 60' 'The fox looked at the cheese and said\r' '"This is mine," said the fox.\r' '/stats\r' 'Once upon a time in 日本 🦊'
 # The charts of the page, apart: they are whole pictures.
 "$kagari" verify -b cpu --report docs/report.html >/dev/null
 awk '/^<svg/ { n++ } n && /^<svg/,/^<\/svg>/ { print >sprintf("docs/report-%d.svg", n) }' docs/report.html
