@@ -38,7 +38,7 @@ struct tui {
     size_t back;      /* how far back in what was typed; 0: what is being typed ... */
     char *draft;      /* ... which is kept here meanwhile */
     bool pasting, leave, hinted;
-    char hint[512];
+    char hint[512], engine[320]; /* engine: model and backend */
     struct view view;
     struct slash slash;
     sigset_t open_mask, blocked; /* signals that may come while a key is awaited, only then */
@@ -219,15 +219,16 @@ static void draw(struct tui *t)
     pthread_mutex_lock(&t->lock);
     const struct report *r = &t->report;
     double passed = generate_clock() - r->began;
-    int n = 0;
-    if (t->working) { /* names may change under the worker's hands */
-        n = snprintf(status, sizeof status, " %s %s", spinner[(int)(passed * 8) & 3],
-                     t->is_command ? "working" : r->thinking ? "thinking" : r->first > 0 ? "answering" : "reading");
-        if (r->prompt_total) n += snprintf(status + n, sizeof status - (size_t)n, " %zu of %zu tokens", r->prompt_done, r->prompt_total);
-        n += snprintf(status + n, sizeof status - (size_t)n, " %.0f s", passed);
-    } else {
+    if (!t->working) { /* meanwhile these may change under the worker's hands */
         const char *path = t->chat->path, *base = strrchr(path, '/');
-        n = snprintf(status, sizeof status, " %s%s | %s", chat_has_template(t->chat) ? "📋 " : "", base && base[1] ? base + 1 : path, kg_model_backend(t->chat->model));
+        snprintf(t->engine, sizeof t->engine, "%s%s | %s", chat_has_template(t->chat) ? "📋 " : "", base && base[1] ? base + 1 : path, kg_model_backend(t->chat->model));
+    }
+    int n = snprintf(status, sizeof status, " %s", t->engine);
+    if (t->working) {
+        n += snprintf(status + n, sizeof status - (size_t)n, " | %s %s", spinner[(int)(passed * 8) & 3],
+                      t->is_command ? "working" : r->thinking ? "thinking" : r->first > 0 ? "answering" : "reading");
+        if (r->prompt_total) n += snprintf(status + n, sizeof status - (size_t)n, " %zu of %zu", r->prompt_done, r->prompt_total);
+        n += snprintf(status + n, sizeof status - (size_t)n, " %.0f s", passed);
     }
     n += snprintf(status + n, sizeof status - (size_t)n, " | %zu/%zu tokens", r->n_used, r->n_ctx);
     if (r->rate > 0) snprintf(status + n, sizeof status - (size_t)n, " | %.1f tok/s", r->rate);

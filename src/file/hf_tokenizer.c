@@ -320,7 +320,7 @@ kg_status hf_tokenizer_json(struct meta_out *o, const json_t *tokenizer, const j
 {
     const json_t *model = get(tokenizer, "model");
     KG_TRY(check_bpe(tokenizer, model));
-    if (n_vocab == 0) n_vocab = count(tokenizer);
+    if (n_vocab == 0 && (n_vocab = count(tokenizer)) == 0) return status_set(KG_ERR_FORMAT, "model.vocab has no tokens, or too many");
     struct vocab v = {.n = n_vocab};
     if (n_vocab == 0 || n_vocab > MAX_VOCAB) return status_set(KG_ERR_FORMAT, "the model has %" PRIu32 " tokens", n_vocab);
     v.words = calloc(n_vocab, sizeof *v.words);
