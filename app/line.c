@@ -156,7 +156,7 @@ static void show_names(const struct completions *c)
 }
 
 /* TAB: what begins with a slash is completed. */
-static unsigned char on_tab(EditLine *edit, int key)
+static unsigned char on_tab(EditLine *edit, wint_t key)
 {
     (void)key;
     struct line *l = NULL;
@@ -212,7 +212,7 @@ static bool open_editing(struct line *l, const struct settings *s)
     el_set(l->edit, EL_SIGNAL, 0);
     el_set(l->edit, EL_HIST, history, typed_libedit(l->typed));
     el_set(l->edit, EL_GETCFN, get_key);
-    el_set(l->edit, EL_ADDFN, "complete", "completes commands", on_tab);
+    el_wset(l->edit, EL_ADDFN, L"complete", L"completes commands", on_tab); /* keeps these; of el_set's it keeps copies for ever */
     bind_keys(l->edit);
     el_source(l->edit, NULL);
     struct sigaction action = {.sa_handler = on_resize};
