@@ -341,6 +341,12 @@ static void test_options(void **state)
         char words[512], variable[512], before[600];
         struct option_row *r = row_of(d);
         if (!r) fail_msg("kagari %s has no option --%s any more", d->command, d->option);
+#ifndef HAS_SCREEN
+        if (strcmp(d->option, "tui") == 0) {
+            r->shown = true;
+            continue;
+        }
+#endif
         if (no_download && strcmp(d->command, "download") == 0) {
             r->shown = true;
             continue;
