@@ -155,6 +155,20 @@ case("internlm2", "LlamaConfig", rope_theta=1000000.0)
 alias("internlm2", lambda c: {**{k: v for k, v in c.items() if k not in ("attention_bias", "mlp_bias", "head_dim", "pretraining_tp")}, "model_type": "internlm2",
                               "architectures": ["InternLM2ForCausalLM"], "bias": False, "rope_scaling": {"type": "dynamic", "factor": 2.0}}, intern_names, intern_weights)
 
+SSM = dict(vocab_size=VOCAB, hidden_size=48, num_hidden_layers=3, layer_norm_epsilon=EPS, state_size=10, conv_kernel=4, use_bias=False, use_conv_bias=True,
+           bos_token_id=1, eos_token_id=2, pad_token_id=0)
+case("mamba", "MambaConfig", drop=COMMON.keys(), **SSM, time_step_rank=7, tie_word_embeddings=True)
+case("mamba-falcon", "FalconMambaConfig", drop=COMMON.keys(), **SSM, time_step_rank=7, mixer_rms_eps=EPS, tie_word_embeddings=False)
+case("mamba2", "Mamba2Config", drop=COMMON.keys(), **SSM, num_heads=8, head_dim=12, n_groups=1, chunk_size=8)
+case("mamba2-groups", "Mamba2Config", drop=COMMON.keys(), **SSM, num_heads=8, head_dim=12, n_groups=2, chunk_size=8)
+case("qwen3next", "Qwen3NextConfig", num_hidden_layers=5, head_dim=12, partial_rotary_factor=0.5, linear_conv_kernel_dim=4, linear_key_head_dim=10,
+     linear_value_head_dim=14, linear_num_key_heads=2, linear_num_value_heads=6, num_experts=5, num_experts_per_tok=3, moe_intermediate_size=28,
+     shared_expert_intermediate_size=36, layer_types=["linear_attention", "linear_attention", "full_attention"] + ["linear_attention"] * 2)
+HYBRID = dict(num_hidden_layers=5, layer_types=["mamba", "mamba", "attention", "mamba", "attention"], mamba_n_heads=6, mamba_n_groups=1, mamba_d_state=10,
+              mamba_d_conv=4, mamba_expand=2, mamba_chunk_size=8, shared_intermediate_size=36, embedding_multiplier=3.0, residual_multiplier=0.5,
+              attention_multiplier=0.25, logits_scaling=2.0, tie_word_embeddings=True)
+case("granitehybrid", "GraniteMoeHybridConfig", num_local_experts=5, num_experts_per_tok=2, position_embedding_type="nope", **HYBRID)
+case("granitehybrid-dense", "GraniteMoeHybridConfig", num_local_experts=0, num_experts_per_tok=0, position_embedding_type="rope", **HYBRID)
 LATENT = dict(rms_norm_eps=1e-6, kv_lora_rank=20, qk_nope_head_dim=10, qk_rope_head_dim=6, v_head_dim=14, num_key_value_heads=6)
 case("deepseek2-v3", "DeepseekV3Config", q_lora_rank=26, n_group=3, topk_group=2, norm_topk_prob=True, **LATENT, **MOE,
      rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "mscale": 1.25, "mscale_all_dim": 1.25})
@@ -184,7 +198,7 @@ def weights(name, shape, middle, exponent):
 
 def spread(case_name, name, shape):
     if len(shape) == 1:
-        less_one = case_name.startswith(("gemma", "nemotron"))  # these store norms as w - 1
+        less_one = case_name.startswith(("gemma", "nemotron", "qwen3next")) and not name.endswith("linear_attn.norm.weight")  # these store norms as w - 1
         return (0 if less_one else 1, -1) if name.endswith("weight") else (0, -2)
     return 0, int(np.round(np.log2(np.sqrt(3 / shape[-1]))))
 
@@ -219,6 +233,9 @@ def write_folder(folder, name, text, shapes, dtype=np.float32, change=lambda wei
 def compute(folder, ids):
     import torch, transformers
     model = auto_class(transformers.AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
+    for k, p in model.named_parameters():
+        if k.endswith("A_log"):  # GGUF has -exp of it, in float32
+            p.data = torch.from_numpy(np.log(np.exp(p.data.numpy()).astype(np.float32).astype(np.float64)))
     with torch.no_grad():
         logits = model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
         more, margin = list(ids), np.inf
@@ -231,7 +248,18 @@ def compute(folder, ids):
     return logits, more[len(ids):], margin
 
 
+def gated_group_norm(self, x, gate):
+    import torch
+    x = (x * torch.nn.functional.silu(gate)).unflatten(-1, (GROUPS, -1))
+    return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + self.variance_epsilon)).flatten(-2)
+
+
+GROUPS = 1
+
+
 def make(name):
+    global GROUPS
+    GROUPS = CASES[name][1].get("n_groups", 1)
     text, shapes = tiny(name)
     new_config, new_names, old_weights = ALIASES.get(name, (None, lambda s: s, lambda w, c: w))
     config, shapes = json.loads(text), new_names(shapes)
@@ -275,7 +303,7 @@ def check(name, kagari):
             sys.exit(f"{name}: gguf knows no architecture {arch}")
         names = {gguf.TENSOR_NAMES[t] for t in gguf.MODEL_TENSORS[number]}
         keys = {v.replace("{arch}", arch) for c in vars(gguf.Keys).values() if isinstance(c, type) for v in vars(c).values() if isinstance(v, str)}
-        bad = [t.name for t in r.tensors if ".".join("{bid}" if p.isdigit() else p for p in t.name.split(".")[:-1]) not in names]
+        bad = [t.name for t in r.tensors if ".".join("{bid}" if p.isdigit() else p for p in t.name.split(".") if p not in ("weight", "bias")) not in names]
         bad += [k for k in r.fields if not k.startswith("GGUF.") and k not in keys]
         print(f"{name}: {len(r.tensors)} tensors, {len(r.fields)} keys" + (f"; unknown to gguf: {', '.join(bad)}" if bad else ""))
     return bad
@@ -293,5 +321,7 @@ if __name__ == "__main__":
     from transformers.models.bloom import modeling_bloom  # its GELU has the factor of tanh to 8 digits
     modeling_bloom.bloom_gelu_forward = lambda x: torch.nn.functional.gelu(x, approximate="tanh")
     modeling_bloom.BloomGelu.forward = lambda self, x: torch.nn.functional.gelu(x, approximate="tanh")
+    from transformers.models.mamba2 import modeling_mamba2  # its norm takes all groups together; those that the models were trained with, each by itself
+    modeling_mamba2.MambaRMSNormGated.forward = gated_group_norm
     for n in args or CASES:
         make(n)

@@ -112,7 +112,13 @@ static kg_status read_heads(struct convert *c)
     KG_TRY(file_get_u32(f, key, &heads, NULL));
     kv_heads = heads;
     snprintf(key, sizeof key, "%.*s.attention.head_count_kv", (int)MIN(arch.len, 60), arch.ptr);
-    KG_TRY(file_get_u32(f, key, &kv_heads, &found));
+    const struct meta *m = file_meta(f, key);
+    if (m && m->type == META_ARR && (m->item == META_I32 || m->item == META_U32)) { /* one for each layer, 0 where there is no attention */
+        for (uint64_t i = 0; i < m->n; i++)
+            if (file_arr_i64(m, i) > 0) kv_heads = (uint32_t)file_arr_i64(m, i);
+    } else {
+        KG_TRY(file_get_u32(f, key, &kv_heads, &found));
+    }
     if (heads == 0 || kv_heads == 0) return status_set(KG_ERR_FORMAT, "%s: the model has no heads", f->path);
     c->heads = heads;
     c->kv_heads = kv_heads;

@@ -6,6 +6,7 @@
 
 #include <dirent.h>
 #include <inttypes.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -35,6 +36,17 @@ static bool has(const struct folder *d, const char *name)
     return join(d, name, &path) == KG_OK && access(path, F_OK) == 0;
 }
 
+/* Python writes Infinity, which is no JSON: outside of strings it becomes a number as long and nearly as large. */
+static void spell_infinity(char *text, size_t n)
+{
+    bool quoted = false;
+    for (size_t i = 0; i < n; i++) {
+        if (quoted && text[i] == '\\') i++;
+        else if (text[i] == '"') quoted = !quoted;
+        else if (!quoted && n - i >= 8 && memcmp(text + i, "Infinity", 8) == 0) memcpy(text + i, "1e308   ", 8);
+    }
+}
+
 /* *out NULL: the folder has no such file, and needs none. */
 static kg_status load_json(const struct folder *d, const char *name, bool optional, json_t **out)
 {
@@ -47,8 +59,14 @@ static kg_status load_json(const struct folder *d, const char *name, bool option
     json_error_t error;
     kg_status st = KG_OK;
     if (map.n_bytes > MAX_JSON_BYTES) st = status_set(KG_ERR_UNSUPPORTED, "%s has more than %d bytes", name, MAX_JSON_BYTES);
-    if (st == KG_OK && !(*out = json_loadb((const char *)map.data, map.n_bytes, JSON_REJECT_DUPLICATES, &error)))
-        st = status_set(KG_ERR_FORMAT, "%s is not valid JSON: %s (line %d)", name, error.text, error.line);
+    char *copy = NULL;
+    if (st == KG_OK && !(*out = json_loadb((const char *)map.data, map.n_bytes, JSON_REJECT_DUPLICATES, &error)) && (copy = malloc(map.n_bytes + 1)) != NULL) {
+        memcpy(copy, map.data, map.n_bytes);
+        spell_infinity(copy, map.n_bytes);
+        *out = json_loadb(copy, map.n_bytes, JSON_REJECT_DUPLICATES, &error);
+    }
+    free(copy);
+    if (st == KG_OK && !*out) st = status_set(KG_ERR_FORMAT, "%s is not valid JSON: %s (line %d)", name, error.text, error.line);
     os_unmap(&map);
     return st;
 }
@@ -151,21 +169,35 @@ static kg_status transpose(const struct folder *d, struct tensor *t)
     return KG_OK;
 }
 
-/* w -> w + 1 as F32, which is how GGUF has them. */
-static kg_status plus_one(const struct folder *d, struct tensor *t)
+/* Each number becomes another, as F32, which is how GGUF has them. */
+static kg_status map_f32(const struct folder *d, struct tensor *t, double (*fn)(double))
 {
     const uint8_t *from = t->data;
     size_t n = (size_t)(t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3]);
     uint8_t *to;
     enum tensor_type type = t->type;
-    if (type != TYPE_F32 && type != TYPE_F16 && type != TYPE_BF16) return status_set(KG_ERR_UNSUPPORTED, "tensor %s: a norm of this type is not supported", t->name);
+    if (type != TYPE_F32 && type != TYPE_F16 && type != TYPE_BF16) return status_set(KG_ERR_UNSUPPORTED, "tensor %s is not supported in this type", t->name);
     KG_TRY(copy_of(d, t, n * 4, &to));
     for (size_t i = 0; i < n; i++) {
         float v = type == TYPE_F32 ? f32_from_bits(load_u32(from + 4 * i)) : type == TYPE_F16 ? f32_from_f16(load_u16(from + 2 * i)) : f32_from_bf16(load_u16(from + 2 * i));
-        v += 1;
+        v = (float)fn((double)v);
         memcpy(to + 4 * i, &v, 4);
     }
     t->type = TYPE_F32;
+    return KG_OK;
+}
+
+static double plus_one(double w) { return w + 1; }
+static double minus_exp(double w) { return -exp(w); }
+
+/* Of Mamba 2 one number per head is a row of its own, and the norm has a row per group. */
+static kg_status shape_as_rows(const struct folder *d, struct tensor *t)
+{
+    const int64_t groups = MAX(hf_config_number(d->family, d->config, "ssm.group_count"), (int64_t)1), n = strstr(t->name, ".ssm_norm.") ? groups : t->ne[0];
+    if (t->n_dims != 1 || t->ne[0] % n) return status_set(KG_ERR_FORMAT, "tensor %s does not fit %" PRId64 " groups", t->name, groups);
+    t->ne[0] /= n;
+    t->ne[1] = n;
+    t->n_dims = 2;
     return KG_OK;
 }
 
@@ -206,7 +238,10 @@ static kg_status adapt(const struct folder *d, struct tensor *t)
         t->n_dims = 2;
     }
     if (flags & HF_CONV1D && block && t->n_dims == 2) return transpose(d, t);
-    if (flags & HF_PLUS_ONE && ends_with(t->name, "norm.weight")) return plus_one(d, t);
+    if (flags & HF_PLUS_ONE && ends_with(t->name, "norm.weight") && !strstr(t->name, ".ssm_norm.")) return map_f32(d, t, plus_one);
+    if (ends_with(t->name, ".ssm_a")) KG_TRY(map_f32(d, t, minus_exp));
+    if (flags & HF_SSM_2 && (ends_with(t->name, ".ssm_a") || ends_with(t->name, ".ssm_d") || strstr(t->name, ".ssm_norm.")))
+        return shape_as_rows(d, t);
     if (flags & HF_PER_HEAD && block && strstr(t->name, ".attn_qkv.")) return gather_heads(d, t);
     return KG_OK;
 }
@@ -339,6 +374,59 @@ static kg_status split_heads(const struct folder *d, struct tensor *list, size_t
     return KG_OK;
 }
 
+/* blk.N.attn_qkvz: for each key head q, k, v and gate of its heads -> attn_qkv, all q, all k, all v, and attn_gate. */
+static kg_status split_delta(const struct folder *d, struct tensor *list, size_t *n, const struct tensor *t, const char *name)
+{
+    const int64_t k_heads = hf_config_number(d->family, d->config, "ssm.group_count"), heads = hf_config_number(d->family, d->config, "ssm.time_step_rank");
+    const int64_t k_dim = hf_config_number(d->family, d->config, "ssm.state_size"), v_dim = json_integer_value(json_object_get(d->config, "linear_value_head_dim"));
+    if (k_heads < 1 || heads < 1 || heads % k_heads || k_dim < 1 || v_dim < 1 || heads > 1 << 16 || k_dim > 1 << 16 || v_dim > 1 << 16 || t->n_dims != 2 ||
+        t->ne[1] != 2 * k_heads * k_dim + 2 * heads * v_dim)
+        return status_set(KG_ERR_FORMAT, "tensor %s does not fit the heads", t->name);
+    const size_t row = t->n_bytes / (size_t)t->ne[1], k = (size_t)k_dim * row, v = (size_t)(heads / k_heads * v_dim) * row, head = 2 * k + 2 * v;
+    struct tensor *to[2];
+    uint8_t *out[2];
+    for (int i = 0; i < 2; i++) {
+        char text[NAME_BYTES];
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(strstr(name, "attn_qkvz") - name), name, i ? "attn_gate" : "attn_qkv", strrchr(name, '.'));
+        to[i] = &list[(*n)++];
+        *to[i] = *t;
+        to[i]->name = arena_strndup(&d->f->arena, text, strlen(text));
+        if (!to[i]->name) return KG_ERR_MEMORY;
+        to[i]->ne[1] = i ? heads * v_dim : 2 * k_heads * k_dim + heads * v_dim;
+        KG_TRY(copy_of(d, to[i], (size_t)to[i]->ne[1] * row, &out[i]));
+    }
+    const size_t n_heads = (size_t)k_heads;
+    for (size_t h = 0; h < n_heads; h++) {
+        const uint8_t *from = (const uint8_t *)t->data + h * head;
+        memcpy(out[0] + h * k, from, k);
+        memcpy(out[0] + n_heads * k + h * k, from + k, k);
+        memcpy(out[0] + 2 * n_heads * k + h * v, from + 2 * k, v);
+        memcpy(out[1] + h * v, from + 2 * k + v, v);
+    }
+    return KG_OK;
+}
+
+/* ffn_both_shexp or ffn_both_exps: rows of the gate, then those of the other factor -> two tensors. */
+static kg_status split_both(const struct folder *d, struct tensor *list, size_t *n, const struct tensor *t, const char *name)
+{
+    const char *at = strstr(name, "ffn_both"), *end = at + strlen("ffn_both");
+    const size_t n_experts = (size_t)t->ne[2], half = t->n_bytes / n_experts / 2;
+    if (t->ne[1] % 2 || t->n_bytes % (2 * n_experts)) return status_set(KG_ERR_FORMAT, "tensor %s has an odd number of rows", t->name);
+    for (size_t up = 0; up < 2; up++) {
+        char text[NAME_BYTES];
+        uint8_t *out;
+        snprintf(text, sizeof text, "%.*s%s%s", (int)(at - name), name, up ? "ffn_up" : "ffn_gate", end);
+        struct tensor *to = &list[(*n)++];
+        *to = *t;
+        to->name = arena_strndup(&d->f->arena, text, strlen(text));
+        if (!to->name) return KG_ERR_MEMORY;
+        to->ne[1] /= 2;
+        KG_TRY(copy_of(d, to, n_experts * half, &out));
+        for (size_t e = 0; e < n_experts; e++) memcpy(out + e * half, (const uint8_t *)t->data + (2 * e + up) * half, half);
+    }
+    return KG_OK;
+}
+
 struct merged {
     json_t *by_name, *experts;
     size_t n_experts; /* that the tensors put together have room for */
@@ -347,6 +435,7 @@ struct merged {
 /* Layers that guess further tokens (num_nextn_predict_layers) come behind the others: nothing here uses them. */
 static bool is_beyond(const struct folder *d, const char *name)
 {
+    if (d->family->flags & HF_DELTA && strncmp(name, "mtp.", 4) == 0) return true;
     const int64_t more = json_integer_value(json_object_get(d->config, "num_nextn_predict_layers")), n = hf_config_number(d->family, d->config, "block_count");
     if (more < 1 || strncmp(name, "model.layers.", 13) != 0) return false;
     const long layer = strtol(name + 13, NULL, 10);
@@ -360,6 +449,8 @@ static kg_status rename_one(const struct folder *d, struct merged *m, struct ten
     if (is_beyond(d, t->name) || hf_is_other_part(d->config, t->name)) return KG_OK;
     if (!hf_tensor_name(d->family, t->name, name, sizeof name, &expert))
         return status_set(KG_ERR_UNSUPPORTED, "tensor '%.*s' is not known for model_type %s", file_shown(t->name), t->name, d->family->model_type);
+    char *shared = strstr(name, "_shexp.");
+    if (shared && hf_config_number(d->family, d->config, "expert_count") == 0) memmove(shared, shared + 6, strlen(shared + 6) + 1); /* the only one */
     bool tied = json_is_true(json_object_get(d->config, "tie_word_embeddings"));
     if (!name[0] || (tied && strcmp(name, "output.weight") == 0)) return KG_OK;
     const bool by_columns = d->family->flags & (HF_OAI_EXPERTS | HF_EXPERTS_BY_COLUMNS);
@@ -376,6 +467,10 @@ static kg_status rename_one(const struct folder *d, struct merged *m, struct ten
     if (d->family->flags & HF_SPLIT_QKV && !old && strstr(name, ".attn_qkv.")) {
         if (json_object_set_new(m->by_name, name, json_integer((json_int_t)*n)) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
         return split_heads(d, list, n, t, name);
+    }
+    if (!old && (strstr(name, ".attn_qkvz.") || strstr(name, ".ffn_both"))) {
+        if (json_object_set_new(m->by_name, name, json_integer((json_int_t)*n)) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
+        return (strstr(name, ".attn_qkvz.") ? split_delta : split_both)(d, list, n, t, name);
     }
     struct tensor *to = &list[old ? (size_t)json_integer_value(old) : *n];
     if (!old) {

@@ -209,7 +209,7 @@ static bool has_attention(const json_t *config, size_t i)
 {
     const json_t *types = json_object_get(config, "layer_types"), *listed = json_object_get(config, "full_attn_idxs");
     const char *type = json_string_value(json_array_get(types, i));
-    if (json_is_array(types)) return type && strcmp(type, "full_attention") == 0;
+    if (json_is_array(types)) return type && (strcmp(type, "full_attention") == 0 || strcmp(type, "attention") == 0);
     for (size_t k = 0; k < json_array_size(listed); k++)
         if (json_integer_value(json_array_get(listed, k)) == (json_int_t)i) return true;
     return !json_is_array(listed);
@@ -220,24 +220,50 @@ static kg_status check_layer_types(const struct out *w, const char *other)
     const json_t *types = json_object_get(w->config, "layer_types");
     for (size_t i = 0; i < json_array_size(types); i++) {
         const char *type = json_string_value(json_array_get(types, i));
-        if (!type || (strcmp(type, "full_attention") != 0 && strcmp(type, other) != 0))
+        if (!type || (!has_attention(w->config, i) && strcmp(type, other) != 0))
             return status_set(KG_ERR_UNSUPPORTED, "config.json: layer_types: \"%.40s\" is not supported for %s", type ? type : "?", w->family->model_type);
     }
     return KG_OK;
 }
 
-/* GGUF has a number of key and value heads for each layer: 0 for those with a convolution. */
-static kg_status put_lfm2(const struct out *w)
+/* GGUF has a number of key and value heads for each layer: 0 for those of another kind. */
+static kg_status put_kv_heads(const struct out *w, const char *other)
 {
     const int64_t n = hf_config_number(w->family, w->config, "block_count"), heads = hf_config_number(w->family, w->config, "attention.head_count_kv");
-    const json_t *adjust = json_object_get(w->config, "block_auto_adjust_ff_dim"), *factor = json_object_get(w->config, "block_ffn_dim_multiplier");
-    int64_t ffn = hf_config_number(w->family, w->config, "feed_forward_length"), unit = json_integer_value(json_object_get(w->config, "block_multiple_of"));
     char key[128];
-    KG_TRY(check_layer_types(w, "conv"));
-    if (n < 1 || n > 65536 || ffn < 1 || ffn > 1 << 30) return status_set(KG_ERR_FORMAT, "config.json: %lld layers of width %lld", (long long)n, (long long)ffn);
+    KG_TRY(check_layer_types(w, other));
+    if (n < 1 || n > 65536) return status_set(KG_ERR_FORMAT, "config.json: %lld layers", (long long)n);
     meta_out_array(w->o, full_key(w, "attention.head_count_kv", key, sizeof key), META_I32, (uint64_t)n);
     for (int64_t i = 0; i < n; i++) meta_out_bytes(w->o, &(int32_t){has_attention(w->config, (size_t)i) ? (int32_t)heads : 0}, 4);
-    if (!adjust || json_is_true(adjust)) { /* the width that is written is not that of the weights */
+    return KG_OK;
+}
+
+static kg_status put_granite_hybrid(const struct out *w)
+{
+    const json_t *types = json_object_get(w->config, "layer_types");
+    const char *positions = json_string_value(json_object_get(w->config, "position_embedding_type"));
+    const int64_t dim = hf_config_number(w->family, w->config, "embedding_length"), expand = json_integer_value(json_object_get(w->config, "mamba_expand"));
+    size_t n_attention = 0;
+    char key[128];
+    for (size_t i = 0; i < json_array_size(types); i++) n_attention += has_attention(w->config, i);
+    if (n_attention == 0 || n_attention == json_array_size(types))
+        return status_set(KG_ERR_UNSUPPORTED, "config.json: layer_types: %s with only one kind of layers is not supported", w->family->model_type);
+    if (expand < 1 || expand > 1024 || dim < 1 || dim > 1 << 20) return status_set(KG_ERR_FORMAT, "config.json: mamba_expand is needed");
+    KG_TRY(put_kv_heads(w, "mamba"));
+    put_u32(w, "ssm.inner_size", expand * dim);
+    put_u32(w, "feed_forward_length", hf_config_number(w->family, w->config, "feed_forward_length"));
+    meta_out_bool(w->o, full_key(w, "rope.scaling.finetuned", key, sizeof key), positions && strcmp(positions, "rope") == 0);
+    return KG_OK;
+}
+
+/* The feed-forward width that is written need not be that of the weights. */
+static kg_status put_lfm2(const struct out *w)
+{
+    const json_t *adjust = json_object_get(w->config, "block_auto_adjust_ff_dim"), *factor = json_object_get(w->config, "block_ffn_dim_multiplier");
+    int64_t ffn = hf_config_number(w->family, w->config, "feed_forward_length"), unit = json_integer_value(json_object_get(w->config, "block_multiple_of"));
+    KG_TRY(put_kv_heads(w, "conv"));
+    if (ffn < 1 || ffn > 1 << 30) return status_set(KG_ERR_FORMAT, "config.json: a feed-forward width of %lld", (long long)ffn);
+    if (!adjust || json_is_true(adjust)) {
         const double stretch = json_is_number(factor) ? json_number_value(factor) : 1;
         if (unit < 1 || unit > 1 << 30) unit = 256;
         if (!(stretch > 0 && stretch <= 64)) return status_set(KG_ERR_FORMAT, "config.json: block_ffn_dim_multiplier is %g", stretch);
@@ -245,6 +271,46 @@ static kg_status put_lfm2(const struct out *w)
         ffn = (ffn + unit - 1) / unit * unit;
     }
     put_u32(w, "feed_forward_length", ffn);
+    return KG_OK;
+}
+
+/* Of every so many layers the last has attention. */
+static kg_status put_delta(const struct out *w)
+{
+    const size_t n = (size_t)hf_config_number(w->family, w->config, "block_count");
+    const int64_t heads = hf_config_number(w->family, w->config, "ssm.time_step_rank"), v_dim = json_integer_value(json_object_get(w->config, "linear_value_head_dim"));
+    size_t period = (size_t)MAX(json_integer_value(json_object_get(w->config, "full_attention_interval")), (json_int_t)0);
+    KG_TRY(check_layer_types(w, "linear_attention"));
+    if (n < 1 || n > 65536 || heads < 1 || v_dim < 1 || heads > 1 << 20 || v_dim > 1 << 20) return status_set(KG_ERR_FORMAT, "config.json: linear_num_value_heads and linear_value_head_dim are needed");
+    if (json_is_array(json_object_get(w->config, "layer_types"))) {
+        for (period = 1; period <= n && !has_attention(w->config, period - 1);) period++;
+        for (size_t i = 0; i < n; i++)
+            if (has_attention(w->config, i) != ((i + 1) % period == 0))
+                return status_set(KG_ERR_UNSUPPORTED, "config.json: layer_types: layers with attention come at no fixed distance, which is not supported");
+    }
+    put_u32(w, "full_attention_interval", period ? (int64_t)period : 4);
+    put_u32(w, "ssm.inner_size", heads * v_dim);
+    return KG_OK;
+}
+
+/* Only state spaces: some keys that other programs ask for say that there is no attention. */
+static kg_status put_ssm(const struct out *w)
+{
+    char key[128];
+    const bool two = strcmp(w->family->arch, "mamba2") == 0;
+    const json_t *limit = json_object_get(w->config, "time_step_limit");
+    if (limit && (json_number_value(json_array_get(limit, 0)) != 0 || !(json_number_value(json_array_get(limit, 1)) >= 1e6)))
+        return status_set(KG_ERR_UNSUPPORTED, "config.json: time_step_limit is not supported");
+    put_u32(w, "context_length", 1 << 20);
+    put_u32(w, "feed_forward_length", 0);
+    put_u32(w, "attention.head_count", 0);
+    if (!two) {
+        meta_out_bool(w->o, full_key(w, "ssm.dt_b_c_rms", key, sizeof key), strcmp(w->family->model_type, "falcon_mamba") == 0);
+        return KG_OK;
+    }
+    const int64_t heads = hf_config_number(w->family, w->config, "ssm.time_step_rank"), head_dim = json_integer_value(json_object_get(w->config, "head_dim"));
+    if (heads < 1 || head_dim < 1 || heads > 1 << 20 || head_dim > 1 << 20) return status_set(KG_ERR_FORMAT, "config.json: num_heads and head_dim are needed");
+    put_u32(w, "ssm.inner_size", heads * head_dim);
     return KG_OK;
 }
 
@@ -321,6 +387,9 @@ static kg_status put_rows(const struct out *w)
         if (!v || !hf_lists(keys[i].families, w->family->model_type)) continue;
         if (find(w->family, w->config, keys[i].key) != v) continue; /* an earlier name of the same key counts */
         if (w->family->flags & HF_MIXED && (strcmp(keys[i].key, "attention.head_count_kv") == 0 || strcmp(keys[i].key, "feed_forward_length") == 0)) continue;
+        if (w->family->flags & HF_SSM && (strcmp(keys[i].key, "attention.layer_norm_epsilon") == 0 || strcmp(keys[i].key, "feed_forward_length") == 0 ||
+                                          strcmp(keys[i].key, "attention.key_length") == 0))
+            continue;
         bool windows_off = json_is_false(json_object_get(w->config, "use_sliding_window"));
         if (strcmp(keys[i].name, "rope_theta") == 0 && json_object_get(json_object_get(w->config, "rope_scaling"), "alpha")) continue; /* put_rope has it */
         if (w->family->flags & HF_LATENT && (strcmp(keys[i].name, "head_dim") == 0 || strcmp(keys[i].name, "num_key_value_heads") == 0)) continue;
@@ -493,7 +562,7 @@ kg_status hf_config(struct meta_out *o, const struct hf_family *family, const js
     KG_TRY(put_rows(&w));
     if (!find(family, config, "context_length") && hf_lists("falcon bloom", family->model_type)) put_u32(&w, "context_length", 2048); /* what they were trained with */
     if (family->flags & HF_LATENT) put_latent(&w);
-    KG_TRY(family->flags & HF_MIXED ? put_lfm2(&w) : put_windows(&w));
+    KG_TRY(family->flags & HF_SSM ? put_ssm(&w) : family->flags & HF_DELTA ? put_delta(&w) : family->flags & HF_MIXED ? (family->flags & HF_SSM_2 ? put_granite_hybrid : put_lfm2)(&w) : put_windows(&w));
     KG_TRY(put_unusual(&w));
     if (!find(family, config, "feed_forward_length") && hf_lists("gpt2 bloom mpt falcon gptj", family->model_type))
         put_u32(&w, "feed_forward_length", 4 * hf_config_number(family, config, "embedding_length"));

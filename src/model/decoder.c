@@ -11,6 +11,7 @@ enum { MAX_WIDE = 1 << 30 };
 static kg_status heads(struct arch_build *b, struct decoder *d)
 {
     const struct program *p = b->program;
+    if (d->block == DECODER_ONE) return KG_OK;
     KG_TRY(arch_size_layers(b, "attention.head_count", &d->n_heads));
     d->n_kv_heads = d->n_heads;
     if (d->style->mixed) {
@@ -143,7 +144,7 @@ kg_status decoder_hparams(struct arch_build *b)
     KG_TRY(arch_u32(b, "expert_count", &n_experts, &found));
     if (n_experts > 0) /* files whose layers all have experts may lack it */
         KG_TRY(arch_u32(b, "expert_feed_forward_length", &d->ffn, &found));
-    KG_TRY(arch_size_layers(b, "feed_forward_length", &d->ffn));
+    if (d->block != DECODER_ONE) KG_TRY(arch_size_layers(b, "feed_forward_length", &d->ffn));
     KG_TRY(arch_epsilon(b, d->style->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", &d->eps));
     KG_TRY(scales(b, d));
     KG_TRY(windows(b, d));
@@ -249,11 +250,11 @@ static kg_status layer_tensors(const struct arch_build *b, const struct decoder 
     const int64_t dim = b->program->dim;
     const bool before = d->block != DECODER_POST_NORM, behind = d->block == DECODER_POST_NORM || d->block == DECODER_SANDWICH;
     if (before) KG_TRY(decoder_affine(b, &l->attn_norm, dim, 1, i, d->attn_norm_name));
-    if (before && d->block != DECODER_PARALLEL) KG_TRY(decoder_affine(b, &l->ffn_norm, dim, 1, i, d->ffn_norm_name));
+    if (before && d->block != DECODER_PARALLEL && d->block != DECODER_ONE) KG_TRY(decoder_affine(b, &l->ffn_norm, dim, 1, i, d->ffn_norm_name));
     if (behind) KG_TRY(decoder_affine(b, &l->attn_post_norm, dim, 1, i, "post_attention_norm"));
     if (behind) KG_TRY(decoder_affine(b, &l->ffn_post_norm, dim, 1, i, "post_ffw_norm"));
     KG_TRY((d->style->attention_tensors ? d->style->attention_tensors : decoder_attention_tensors)(b, d, l, i));
-    return ffn_tensors(b, d, l, i);
+    return d->block == DECODER_ONE ? KG_OK : ffn_tensors(b, d, l, i);
 }
 
 kg_status decoder_tensors(struct arch_build *b)
@@ -426,6 +427,7 @@ static void add_layer(const struct builder *o, const struct decoder_layer *l)
     add_attention(o, l, o->y);
     if (l->attn_post_norm.w) norm(o, o->y, o->y, &l->attn_post_norm);
     add_residual(o, o->y);
+    if (o->d->block == DECODER_ONE) return;
     add_source(o, &l->ffn_norm);
     add_ffn(o, l);
     if (l->ffn_post_norm.w) norm(o, o->y, o->y, &l->ffn_post_norm);
@@ -440,6 +442,7 @@ static void add_registers(struct builder *o)
     for (int i = 0; i < p->n_layers; i++) dense |= !d->layers[i].moe;
     o->x = program_reg(p, p->dim);
     o->y = program_reg(p, p->dim);
+    if (d->block == DECODER_ONE) return;
     o->q = program_reg(p, d->n_heads * d->k_dim);
     o->k = program_reg(p, d->n_kv_heads * d->k_dim);
     o->v = program_reg(p, d->n_kv_heads * d->v_dim);

@@ -11,10 +11,11 @@ enum decoder_block {
     DECODER_POST_NORM,    /* x += norm(attention(x)), x += norm(ffn(x)) */
     DECODER_SANDWICH,     /* x += norm(attention(norm(x))), x += norm(ffn(norm(x))) */
     DECODER_PARALLEL,     /* y = norm(x), x += attention(y) + ffn(y) */
+    DECODER_ONE,          /* x += attention(norm(x)), where style->add_attention is what the architecture has instead; heads and ffn are not asked for */
     DECODER_PARALLEL_TWO, /* x += attention(norm(x)) + ffn(another norm(x)) */
 };
 
-enum decoder_positions { DECODER_ROTARY, DECODER_LEARNED, DECODER_ALIBI };
+enum decoder_positions { DECODER_ROTARY, DECODER_LEARNED, DECODER_ALIBI, DECODER_NO_POSITIONS };
 
 /* Attention of a layer, as its kind. */
 enum { DECODER_GLOBAL, DECODER_LOCAL, DECODER_KINDS };
