@@ -76,7 +76,7 @@ static const struct tensor *part_of(const struct gpu_weight *w, int64_t r, int64
         return w->parts[r % 2];
     }
     int k = 0;
-    for (; r >= w->parts[k]->ne[1]; k++) r -= w->parts[k]->ne[1];
+    for (; k + 1 < w->n_parts && r >= w->parts[k]->ne[1]; k++) r -= w->parts[k]->ne[1];
     *row = r;
     return w->parts[k];
 }
@@ -207,7 +207,11 @@ kg_status gpu_upload_steps(struct gpu *g)
             KG_TRY(upload_turns(g, s->rope_q, s->code == STEP_ATTEND ? &s->op->attention : NULL, &s->turns_q, &s->mscale_q));
             KG_TRY(upload_turns(g, s->rope_k, NULL, &s->turns_k, &s->mscale_k));
         }
-        if (s->code != STEP_MATMUL) continue;
+        if (s->code == STEP_ROUTE) {
+            if (s->op->b) KG_TRY(upload_vectors(g, &s->bias, &s->op->b, 1, false));
+            else s->bias = NULL;
+        }
+        if (s->code != STEP_MATMUL && s->code != STEP_EXPERTS) continue;
         const struct tensor *bias[3];
         int n = s->first->b ? s->weight->n_parts : 0;
         for (int k = 0; k < n; k++) bias[k] = s->first[k].b;
@@ -228,6 +232,7 @@ static kg_status pack_kernels(struct gpu *g, struct gpu_weight *w)
     } list[] = {{"mv1_f32", &w->mv1, false},      {"mv2_f32", &w->mv2, false},      {"mv1_i8", &w->mv1_i8, true}, {"mv1r4_i8", &w->mv1r4_i8, true}, {"mv4_i8", &w->mv4_i8, true},
                 {"mm_f16", &w->mm_f16, false},    {"mm_f32", &w->mm_f32, false},    {"embed", &w->embed, false},      {"halves", &w->halves, false}};
     char module[64], name[64];
+    if (w->experts) return gpu_expert_kernels(g, w);
     snprintf(module, sizeof module, "pack_%s", w->pack->name);
     for (size_t i = 0; i < COUNT_OF(list); i++) {
         if (list[i].only_codes && w->pack->code > 8) continue;
@@ -249,6 +254,7 @@ static kg_status find_kernels(struct gpu *g)
         const char *name;
         void **kernel;
     } basic[] = {{"norm_rows", &g->norm}, {"act_i8", &g->act_i8}, {"act_f16", &g->act_f16}, {"mm_end", &g->mm_end}, {"map_act", &g->act}, {"map_glu", &g->glu}, {"map_add", &g->add}, {"map_value", &g->value}, {"map_gate", &g->gate}, {"norm_heads", &g->norm_heads}, {"take_rows", &g->select}},
+      route[] = {{"route_tokens", &g->route}, {"pad_rows", &g->pad_rows}, {"combine_experts", &g->combine}, {"part_heads", &g->part_heads}},
       attend[] = {{"rope", &g->rope}, {"attend", &g->attend}, {"merge", &g->merge}};
     char module[64], name[64];
     for (size_t i = 0; i < COUNT_OF(basic); i++) KG_TRY(g->device->kernel(g->dev, "basic", basic[i].name, basic[i].kernel));
@@ -258,6 +264,7 @@ static kg_status find_kernels(struct gpu *g)
         snprintf(name, sizeof name, "%s_%s", attend[i].name, kv);
         KG_TRY(g->device->kernel(g->dev, module, name, attend[i].kernel));
     }
+    KG_TRY(gpu_wide_kernels(g, kv));
     if (g->info.attend_one) {
         snprintf(module, sizeof module, "one_%s", kv);
         snprintf(name, sizeof name, "attend_one_%s", kv);
@@ -266,6 +273,11 @@ static kg_status find_kernels(struct gpu *g)
     if (g->info.flash && g->params.kv_type == KG_KV_F16 && g->params.activations == KG_ACT_INT8) { /* queries and weights of values become halves */
         KG_TRY(g->device->kernel(g->dev, "flash_64", "flash_64", &g->flash_64));
         KG_TRY(g->device->kernel(g->dev, "flash_128", "flash_128", &g->flash_128));
+    }
+    for (int i = 0; i < g->n_steps && !g->route; i++) {
+        const enum gpu_step_code code = g->steps[i].code;
+        if (code != STEP_ROUTE && code != STEP_EXPERTS && code != STEP_COMBINE && code != STEP_PART) continue;
+        for (size_t k = 0; k < COUNT_OF(route); k++) KG_TRY(g->device->kernel(g->dev, "route", route[k].name, route[k].kernel));
     }
     for (int i = 0; i < g->n_weights; i++) KG_TRY(pack_kernels(g, &g->weights[i]));
     return KG_OK;
@@ -293,15 +305,16 @@ static kg_status make_registers(struct gpu *g)
             most = MAX(most, s->weight->row.n_units);
             if (s->norm) most_f32 = MAX(most_f32, s->weight->row.n_units);
         }
-        if (s->code == STEP_ATTEND) part = MAX(part, (size_t)s->op->attention.n_heads);
+        if (s->code == STEP_ATTEND) part = MAX(part, (size_t)s->op->attention.n_heads * (gpu_is_wide(g, s->op) ? (size_t)s->op->attention.v_dim + 2 : HEAD_PART));
     }
     size_t batch = (size_t)g->params.max_batch;
     KG_TRY(gpu_buffer(g, &g->acts, batch * most * 64)); /* 64 bytes a unit as halves, 40 as int8 and its padding */
     KG_TRY(gpu_buffer(g, &g->act_scale, batch * sizeof(float)));
     KG_TRY(gpu_buffer(g, &g->normed, batch * most_f32 * 32 * sizeof(float)));
     size_t splits = g->params.deterministic ? batch * GPU_FIXED_SPLITS : (size_t)GPU_MV_TOKENS * GPU_SPLITS;
-    KG_TRY(gpu_buffer(g, &g->part, part * splits * HEAD_PART * sizeof(float)));
+    KG_TRY(gpu_buffer(g, &g->part, part * splits * sizeof(float)));
     KG_TRY(gpu_product_memory(g));
+    KG_TRY(gpu_expert_memory(g));
     g->rows = arena_array(&g->arena, (size_t)widest * batch, sizeof *g->rows);
     return g->rows ? KG_OK : KG_ERR_MEMORY;
 }
@@ -455,8 +468,8 @@ double gpu_error_bound(const void *ctx)
         const struct gpu_step *s = &g->steps[i];
         double e = 0;
         if (s->code == STEP_ATTEND) e = g->flash_64 ? half : kv[g->params.kv_type];
-        if (s->code == STEP_MATMUL) e = g->params.activations == KG_ACT_F32 || s->weight->pack->code == 32 ? exact : s->weight->pack->code > 8 ? half : int8;
-        squares += e * e * (s->code == STEP_MATMUL ? s->weight->n_parts : 1);
+        if (s->code == STEP_MATMUL || s->code == STEP_EXPERTS) e = g->params.activations == KG_ACT_F32 || s->weight->pack->code == 32 ? exact : s->weight->pack->code > 8 ? half : int8;
+        squares += e * e * (s->code == STEP_MATMUL || s->code == STEP_EXPERTS ? s->weight->n_parts : 1);
     }
     return sqrt(squares);
 }

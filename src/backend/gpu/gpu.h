@@ -30,25 +30,26 @@ struct gpu_weight {
     const struct tensor *parts[3];
     int n_parts;
     bool glu;
+    bool experts; /* a matrix for each expert, one after the other */
     const struct gpu_pack *pack;
     RowP row;
     int64_t rows;
     void *buffer;
     void *kept; /* as halves, with those of the steps that read the same activations; NULL: decoded each time */
-    void *mv1, *mv2, *mv1_i8, *mv1r4_i8, *mv4_i8, *mm_f16, *mm_f32, *embed, *halves, *ms_i8, *ms_f32; /* kernels */
+    void *mv1, *mv2, *mv1_i8, *mv1r4_i8, *mv4_i8, *mm_f16, *mm_f32, *embed, *halves, *ms_i8, *ms_f32, *mx_i8, *mx_f32; /* kernels */
 };
 
 /* ---- steps: the program with neighbouring operations joined ---- */
 
-enum gpu_step_code { STEP_EMBED, STEP_NORM, STEP_MATMUL, STEP_ROPE, STEP_ATTEND, STEP_ACT, STEP_GLU, STEP_ADD, STEP_VALUE, STEP_GATE, STEP_NORM_HEADS, STEP_SELECT };
+enum gpu_step_code { STEP_EMBED, STEP_NORM, STEP_MATMUL, STEP_ROPE, STEP_ATTEND, STEP_ACT, STEP_GLU, STEP_ADD, STEP_VALUE, STEP_GATE, STEP_NORM_HEADS, STEP_SELECT, STEP_ROUTE, STEP_EXPERTS, STEP_COMBINE, STEP_PART };
 
 struct gpu_step {
     enum gpu_step_code code;
     const struct op *op;     /* the last operation in it: its dst is the step's, its tap too */
-    const struct op *first;  /* MATMUL: the matmuls of the weight's parts follow each other from here */
+    const struct op *first;  /* MATMUL, EXPERTS, COMBINE: the matmuls of the weight's parts follow each other from here */
     struct gpu_weight *weight;
     int src, dst[3];         /* registers */
-    int res;                 /* MATMUL: register added at the end; -1: none */
+    int res;                 /* MATMUL, COMBINE: register added at the end; -1: none */
     const struct op *norm;   /* MATMUL: norm of src before it; NORM: itself */
     bool same_acts;          /* MATMUL: the step before has prepared the same activations */
     bool act;                /* MATMUL: activation of `activation`; with weight->glu that of the GLU */
@@ -95,9 +96,11 @@ struct gpu {
     size_t batch_words;
     void *acts, *act_scale, *normed; /* prepared activations of max_batch tokens; f32 after a norm */
     bool keeps_halves;
+    void *expert_acts, *expert_rows; /* prepared rows of experts; padded ones */
     void *halves, *sums, *next_scale; /* products by the device's library: a slice of weights, what comes out, the next matmul's act_scale */
     void *part;           /* attention in splits */
     void *norm, *act_i8, *act_f16, *mm_end, *act, *glu, *add, *value, *gate, *norm_heads, *select, *rope, *attend, *attend_one, *merge, *flash_64, *flash_128; /* kernels */
+    void *route, *pad_rows, *combine, *part_heads, *wide_rope, *wide_store, *wide_attend, *wide_merge;
     void **buffers;       /* [n_buffers] all that close frees, but for the cache's and the batch's */
     int n_buffers, cap_buffers;
     struct gpu_recording {

@@ -1,6 +1,6 @@
 /* Program -> steps: joins a norm with the matmuls that read it, matmuls of one source into one matrix, gate and up with their GLU, and a
  * matmul with the activation and the residual addition behind it. Registers that then nobody reads are never written. */
-#include "backend/gpu/gpu.h"
+#include "backend/gpu/gpu_run.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -74,7 +74,7 @@ static void finish_weight(struct gpu_weight *w)
 
 static bool same_kind(const struct op *a, const struct op *b)
 {
-    return b->code == OP_MATMUL && a->src[0] == b->src[0] && a->w->type == b->w->type && a->w->ne[0] == b->w->ne[0] && !a->tap && !b->tap && a->dst != b->dst;
+    return b->code == a->code && a->src[0] == b->src[0] && a->src[1] == b->src[1] && a->w->type == b->w->type && a->w->ne[0] == b->w->ne[0] && !a->tap && !b->tap && a->dst != b->dst;
 }
 
 /* Ops i, i + 1, i + 2 are gate, up and their GLU. */
@@ -89,6 +89,20 @@ static bool is_glu(const struct program *p, int i)
 
 static bool writes_source(const struct gpu_step *s, int reg) { return reg == s->src; }
 
+/* Joins an addition behind op i, the last one of the step; returns the last op taken in. */
+static int join_addition(const struct program *p, int i, struct gpu_step *s)
+{
+    const struct op *op = &p->ops[i], *next = i + 1 < p->n_ops ? op + 1 : NULL;
+    s->op = op;
+    if (!next || op->tap || next->code != OP_ADD || (next->src[0] == s->dst[0]) == (next->src[1] == s->dst[0]) || (next->dst != s->dst[0] && !dead_after(p, s->dst[0], i + 1)) ||
+        writes_source(s, next->dst) || next->dst == op->src[1])
+        return i;
+    s->res = next->src[next->src[0] == s->dst[0]];
+    s->dst[0] = next->dst;
+    s->op = next;
+    return i + 1;
+}
+
 /* Joins activation and addition behind the single matmul i; returns the last op taken in. */
 static int join_behind(const struct program *p, int i, struct gpu_step *s)
 {
@@ -98,18 +112,9 @@ static int join_behind(const struct program *p, int i, struct gpu_step *s)
         s->act = true;
         s->activation = next->activation;
         s->dst[0] = next->dst;
-        op = next;
-        next = ++i + 1 < p->n_ops ? op + 1 : NULL;
-    }
-    if (next && !op->tap && next->code == OP_ADD && (next->src[0] == s->dst[0]) != (next->src[1] == s->dst[0]) &&
-        (next->dst == s->dst[0] || dead_after(p, s->dst[0], i + 1)) && !writes_source(s, next->dst)) {
-        s->res = next->src[next->src[0] == s->dst[0]];
-        s->dst[0] = next->dst;
-        op = next;
         i++;
     }
-    s->op = op;
-    return i;
+    return join_addition(p, i, s);
 }
 
 /* Plans the matmul at op i; returns the last op taken in. */
@@ -151,6 +156,29 @@ static int plan_matmul(struct gpu *g, int i)
     return i + n - 1;
 }
 
+/* Products with experts at op i, together with the next and their GLU; returns the last op taken in. */
+static int plan_experts(struct gpu *g, int i)
+{
+    const struct program *p = g->program;
+    const struct op *op = &p->ops[i];
+    struct gpu_step *s = &g->steps[g->n_steps++];
+    struct gpu_weight *w = &g->weights[g->n_weights++];
+    const bool glu = is_glu(p, i) && op[2].dst != op->src[1];
+    *s = (struct gpu_step){.code = STEP_EXPERTS, .op = glu ? &op[2] : op, .first = op, .weight = w, .src = op->src[0], .dst = {glu ? op[2].dst : op->dst, -1, -1}, .res = -1,
+                           .act = glu, .activation = glu ? op[2].activation : ACTIVATION_SILU};
+    *w = (struct gpu_weight){.parts = {op->w, glu ? op[1].w : NULL}, .n_parts = glu ? 2 : 1, .glu = glu, .experts = true, .rows = (glu ? 2 : 1) * op->w->ne[1] * op->w->ne[2]};
+    finish_weight(w);
+    return glu ? i + 2 : i;
+}
+
+/* The sum of the experts' results, and an addition behind it. */
+static int plan_combine(struct gpu *g, int i)
+{
+    struct gpu_step *s = &g->steps[g->n_steps++];
+    *s = (struct gpu_step){.code = STEP_COMBINE, .first = &g->program->ops[i], .src = g->program->ops[i].src[0], .dst = {g->program->ops[i].dst, -1, -1}, .res = -1};
+    return join_addition(g->program, i, s);
+}
+
 /* Rope operations right before the attention that alone reads them go into its step. */
 static int plan_rope(struct gpu *g, int i)
 {
@@ -160,7 +188,8 @@ static int plan_rope(struct gpu *g, int i)
     while (last < p->n_ops && p->ops[last].code == OP_ROPE) last++;
     if (last < p->n_ops && p->ops[last].code == OP_ATTENTION && last - i <= 2) {
         att = &p->ops[last];
-        for (int j = i; j < last; j++) {
+        if (gpu_is_wide(g, att)) att = NULL; /* its kernels do not turn */
+        for (int j = i; att && j < last; j++) {
             if (p->ops[j].dst == att->src[0] && !q && att->src[0] != att->src[1]) q = &p->ops[j];
             else if (p->ops[j].dst == att->src[1] && !k) k = &p->ops[j];
             else att = NULL;
@@ -176,19 +205,14 @@ static int plan_rope(struct gpu *g, int i)
     return i;
 }
 
-enum { HEAD_MOST = 256 };
+enum { ROUTE_MOST = 1024 };
 
 /* What no kernel does. */
 static kg_status check_op(const struct gpu *g, const struct op *op)
 {
-    if (op->code == OP_ACT && op->activation == ACTIVATION_SIGMOID) return refuse(g, op, "a sigmoid that gates nothing"); /* of the padding, 0, it makes 1/2 */
-    if (op->code == OP_ROPE && op->rope.head_dim > HEAD_MOST) return refuse(g, op, "heads of more than 256");
-    if (op->code != OP_ATTENTION) return KG_OK;
-    const struct attention *a = &op->attention;
-    if (a->both) return refuse(g, op, "attention to both sides");
-    int most = g->params.kv_type == KG_KV_F32 ? HEAD_MOST / 2 : HEAD_MOST;
-    if (a->k_dim > most || a->v_dim > most)
-        return refuse(g, op, g->params.kv_type == KG_KV_F32 ? "heads of more than 128 with an f32 cache" : "heads of more than 256");
+    if (op->code == OP_ROUTE && g->program->reg_width[op->src[0]] > ROUTE_MOST) return refuse(g, op, "more than 1024 experts");
+    if (op->code == OP_ATTENTION && gpu_is_too_wide(op)) return refuse(g, op, "heads of more than 1024");
+    if (op->code == OP_ATTENTION && op->attention.both) return refuse(g, op, "attention to both sides");
     return KG_OK;
 }
 
@@ -220,6 +244,11 @@ static kg_status plan_op(struct gpu *g, int *i)
     case OP_SOFTCAP:
     case OP_CLAMP: s.code = STEP_VALUE; break;
     case OP_SELECT: s.code = STEP_SELECT; break;
+    case OP_ROUTE: s.code = STEP_ROUTE; break;
+    case OP_MATMUL_EXPERTS: *i = plan_experts(g, *i); return KG_OK;
+    case OP_COMBINE: *i = plan_combine(g, *i); return KG_OK;
+    case OP_TAKE:
+    case OP_JOIN: s.code = STEP_PART; break;
     case OP_LOGITS: return KG_OK;
     default: return refuse(g, op, "this operation does not run on GPUs yet");
     }

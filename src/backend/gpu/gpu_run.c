@@ -190,7 +190,7 @@ static kg_status run_matmul(struct gpu_run *r, const struct gpu_step *s)
 
 /* ---- attention ---- */
 
-static HeadP head_params(const struct gpu_run *r, const struct gpu_step *s)
+HeadP gpu_head_params(const struct gpu_run *r, const struct gpu_step *s)
 {
     const struct gpu *g = r->g;
     HeadP p = {.n = (uint)r->n, .table_at = r->table_at, .splits = (uint)r->splits, .rows = 1, .slices = 1, .lanes = 1, .n_kv_heads = 1, .mscale_q = s->mscale_q, .mscale_k = s->mscale_k};
@@ -243,7 +243,8 @@ static HeadP head_params(const struct gpu_run *r, const struct gpu_step *s)
 static kg_status run_rope(const struct gpu_run *r, const struct gpu_step *s)
 {
     struct gpu *g = r->g;
-    HeadP p = head_params(r, s);
+    HeadP p = gpu_head_params(r, s);
+    if (gpu_is_wide_rope(s->op)) return gpu_run_wide_rope(r, s, &p);
     return LAUNCH(g, g->rope, ceil_div(p.n_heads, 4), r->n, 128, p, g->batch, s->turns_q, s->turns_k, g->regs[s->rope_q->dst].buffer, NULL, NULL, NULL, NULL, NULL, NULL);
 }
 
@@ -251,7 +252,8 @@ static kg_status run_attend(const struct gpu_run *r, const struct gpu_step *s)
 {
     struct gpu *g = r->g;
     const struct gpu_kv *kv = &g->kv[s->op->attention.kv];
-    HeadP p = head_params(r, s);
+    HeadP p = gpu_head_params(r, s);
+    if (gpu_is_wide(g, s->op)) return gpu_run_wide(r, s, p);
     void *q = g->regs[s->op->src[0]].buffer, *k = g->regs[s->op->src[1]].buffer, *v = g->regs[s->op->src[2]].buffer, *out = g->regs[s->op->dst].buffer;
     const bool plain = !p.window && p.softcap == 0 && !p.has_slopes && !p.has_sinks;
     const bool one = r->n == 1 && g->attend_one && plain;
@@ -278,6 +280,7 @@ static kg_status run_map(const struct gpu_run *r, const struct gpu_step *s)
     const enum op_code code = s->op->code;
     MapP p = {.n = (uint)r->n * (uint)y->stride, .stride = (uint)y->stride};
     if (code == OP_ACT || code == OP_GLU || code == OP_GATE) p.act = (uint)s->op->activation;
+    if (code == OP_ACT) p.gate_stride = (uint)y->width;
     if (code == OP_GATE) p.gate_stride = (uint)g->regs[s->op->src[1]].stride;
     if (s->code == STEP_VALUE) {
         p.act = code == OP_SCALE ? 0 : code == OP_SOFTCAP ? 1 : 2;
@@ -316,6 +319,10 @@ static kg_status run_step(struct gpu_run *r, const struct gpu_step *s)
     case STEP_GATE:
     case STEP_ADD: return run_map(r, s);
     case STEP_SELECT: return run_select(r, s);
+    case STEP_ROUTE: return gpu_run_route(r, s);
+    case STEP_EXPERTS: return gpu_run_experts(r, s);
+    case STEP_COMBINE: return gpu_run_combine(r, s);
+    case STEP_PART: return gpu_run_part(r, s);
     }
     return KG_OK;
 }

@@ -33,6 +33,24 @@ NormP gpu_norm_params(const struct gpu *g, const struct gpu_step *s, uint out_st
 bool gpu_streams_beside(const struct gpu *g);
 MatP gpu_mat_params(const struct gpu_run *r, const struct gpu_step *s);
 
+HeadP gpu_head_params(const struct gpu_run *r, const struct gpu_step *s);
+
+/* gpu_experts.c: mixtures of experts, heads with matrices of their own. */
+kg_status gpu_expert_kernels(struct gpu *g, struct gpu_weight *w);
+kg_status gpu_expert_memory(struct gpu *g);
+kg_status gpu_run_route(const struct gpu_run *r, const struct gpu_step *s);
+kg_status gpu_run_experts(const struct gpu_run *r, const struct gpu_step *s);
+kg_status gpu_run_combine(const struct gpu_run *r, const struct gpu_step *s);
+kg_status gpu_run_part(const struct gpu_run *r, const struct gpu_step *s);
+
+/* gpu_wide.c: attention with wide heads. */
+bool gpu_is_wide(const struct gpu *g, const struct op *attention);
+bool gpu_is_wide_rope(const struct op *rope);
+bool gpu_is_too_wide(const struct op *attention);
+kg_status gpu_wide_kernels(struct gpu *g, const char *kv); /* if a step needs them */
+kg_status gpu_run_wide_rope(const struct gpu_run *r, const struct gpu_step *s, const HeadP *p);
+kg_status gpu_run_wide(const struct gpu_run *r, const struct gpu_step *s, HeadP p);
+
 /* gpu_product.c: matmuls of many tokens by the device's library (info.gemm). */
 bool gpu_takes_halves(const struct gpu *g, const struct gpu_step *s); /* a prompt's activations and weights are halves */
 kg_status gpu_product(struct gpu_run *r, const struct gpu_step *s, MatP p);

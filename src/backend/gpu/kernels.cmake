@@ -1,4 +1,4 @@
-# The modules of kernels: "basic", "attend_*" and "one_*" for each type of cache, "flash_*" for sizes of heads, "pack_*" and "stream_*" for each row of pack.def. A module is a few #defines and a
+# The modules of kernels: "basic", "route", "attend_*", "one_*" and "wide_*" for each type of cache, "flash_*" for sizes of heads, "pack_*", "experts_*" and "stream_*" for each row of pack.def. A module is a few #defines and a
 # header module_*.h; from it come host C for the emulator, text that OpenCL and NVRTC compile at run time, and, where nvcc is, machine
 # code for CUDA. Sets gpu_sources.
 set(gpu_dir ${PROJECT_SOURCE_DIR}/src/backend/gpu)
@@ -22,12 +22,16 @@ function(gpu_module NAME HEADER)
 endfunction()
 
 gpu_module(basic module_basic.h)
+gpu_module(route module_route.h)
 gpu_module(attend_f16 module_attend.h "KV f16" "KV_TYPE 0" "KV_N 8")
 gpu_module(one_f16 module_one.h "KV f16" "KV_TYPE 0" "KV_N 8")
+gpu_module(wide_f16 module_wide.h "KV f16" "KV_TYPE 0" "KV_N 8")
 gpu_module(attend_f32 module_attend.h "KV f32" "KV_TYPE 1" "KV_N 4")
 gpu_module(one_f32 module_one.h "KV f32" "KV_TYPE 1" "KV_N 4")
+gpu_module(wide_f32 module_wide.h "KV f32" "KV_TYPE 1" "KV_N 4")
 gpu_module(attend_q8_0 module_attend.h "KV q8_0" "KV_TYPE 2" "KV_N 16")
 gpu_module(one_q8_0 module_one.h "KV q8_0" "KV_TYPE 2" "KV_N 16")
+gpu_module(wide_q8_0 module_wide.h "KV q8_0" "KV_TYPE 2" "KV_N 16")
 gpu_module(flash_64 module_flash.h "HD 64")
 gpu_module(flash_128 module_flash.h "HD 128")
 set_property(DIRECTORY APPEND PROPERTY CMAKE_CONFIGURE_DEPENDS ${gpu_dir}/pack.def)
@@ -35,6 +39,8 @@ file(STRINGS ${gpu_dir}/pack.def gpu_packs REGEX "^PACK")
 foreach(row ${gpu_packs})
   string(REGEX MATCH "^PACK\\(([a-z0-9_]+), ([0-9]+), ([0-9]+), ([0-9]+), ([0-9]+)\\)" ignored "${row}")
   gpu_module(pack_${CMAKE_MATCH_1} module_pack.h "FMT ${CMAKE_MATCH_1}" "FMT_CODE ${CMAKE_MATCH_2}" "FMT_BOOK ${CMAKE_MATCH_3}"
+             "FMT_SCALE ${CMAKE_MATCH_4}" "FMT_OFFSET ${CMAKE_MATCH_5}")
+  gpu_module(experts_${CMAKE_MATCH_1} module_experts.h "FMT ${CMAKE_MATCH_1}" "FMT_CODE ${CMAKE_MATCH_2}" "FMT_BOOK ${CMAKE_MATCH_3}"
              "FMT_SCALE ${CMAKE_MATCH_4}" "FMT_OFFSET ${CMAKE_MATCH_5}")
   gpu_module(stream_${CMAKE_MATCH_1} module_stream.h "FMT ${CMAKE_MATCH_1}" "FMT_CODE ${CMAKE_MATCH_2}" "FMT_BOOK ${CMAKE_MATCH_3}"
              "FMT_SCALE ${CMAKE_MATCH_4}" "FMT_OFFSET ${CMAKE_MATCH_5}")

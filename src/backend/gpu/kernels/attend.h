@@ -33,16 +33,6 @@ KERNEL(KN(rope), 128, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, turn
             is_k ? p.k_groups : p.v_groups, (p.k_row > p.v_row ? p.k_row : p.v_row) * KV_N, slot, stores, x CTX);
 }
 
-#ifndef ATTEND_SHARED
-#define ATTEND_SHARED
-DEVFN uint first_seen(uint window, uint chunked, uint pos)
-{
-    if (chunked) return window ? pos - pos % window : 0;
-    return window && pos >= window ? pos - window + 1 : 0;
-}
-DEVFN float adjusted(float s, float cap, float less) { return (cap > 0.0f ? cap * tanhf(s / cap) : s) - less; }
-#endif
-
 /* Attention. A row is one head of one token; the rows of a group share a kv head, and p.slices waves share a row, block by block. Groups: x kv
  * head and tile of rows, y splits of the positions. Without splits it writes the result, else {sum, largest score, sums of values} to part.
  * p.owner: there is one token, whose q, k and v come as the matmuls left them: the group rotates them, takes its own k and v from shared

@@ -91,7 +91,7 @@ KERNEL(map_act, 256, MapP, BUF(1, const float, x), BUF(2, float, y))
 {
     START();
     uint i = group_x * group_size + tid;
-    if (i < p.n) y[i] = activate(p.act, x[i]);
+    if (i < p.n) y[i] = i % p.stride < p.gate_stride ? activate(p.act, x[i]) : 0.0f; /* sigmoids of the padding would be 1/2 */
 }
 
 KERNEL(map_glu, 256, MapP, BUF(1, const float, gate), BUF(2, const float, up), BUF(3, float, y))

@@ -15,6 +15,14 @@
 /* The angle of `pos` turns of turn = {high, low} * 2^-64, as a fraction of half a turn in [-1, 1): exact for any position. */
 DEVFN float half_turns(uint pos, uint2 turn) { return (float)(int)(pos * turn.x + mul_high(pos, turn.y)) * (1.0f / 2147483648.0f); }
 
+/* The first position that a token sees; a score with what else the attention does to it. */
+DEVFN uint first_seen(uint window, uint chunked, uint pos)
+{
+    if (chunked) return window ? pos - pos % window : 0;
+    return window && pos >= window ? pos - window + 1 : 0;
+}
+DEVFN float adjusted(float s, float cap, float less) { return (cap > 0.0f ? cap * tanhf(s / cap) : s) - less; }
+
 /* Pair i of a head. */
 DEVFN void rotate(LOCAL float *x, uint i, uint rot, uint halves, uint pos, uint2 turn, float mscale)
 {

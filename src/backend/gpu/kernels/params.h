@@ -61,7 +61,7 @@ typedef struct {
 
 typedef struct {
     uint n, act; /* floats in all */
-    uint stride, gate_stride; /* of a row; of the rows whose first element gates */
+    uint stride, gate_stride; /* of a row; of the rows whose first element gates; map_act: elements of a row, without padding */
     float value;
 } MapP;
 
@@ -70,6 +70,37 @@ typedef struct {
     uint n_heads, width, stride, out_stride, norm, has_w, has_b, own;
     float eps;
 } HeadNormP;
+
+/* A choice of n_used of n experts: struct route of model/program.h. */
+typedef struct {
+    uint n, n_used, stride, out_stride, sigmoid, normed, has_bias, n_groups, n_groups_used;
+    float scale;
+} RouteP;
+
+/* `used` rows of n_in floats in each row of a register. */
+typedef struct {
+    uint used, n_in, stride, out_stride;
+} RowsP;
+
+/* y[t][s][row] = sum_i w[expert s of t][row][i] x[t][s][i] [+ bias[expert][row]], then glu. */
+typedef struct {
+    RowP w;
+    uint rows;          /* of an expert */
+    uint used;          /* choices of a token */
+    uint all, same;     /* choice s is expert s; all choices have the token's one row of x */
+    uint n;             /* rows: tokens times used */
+    uint route_stride, x_stride, y_stride; /* x: bytes of int8 rows, elements of others */
+    uint has_bias, act, glu; /* glu: rows 2i and 2i + 1 are gate and up of output i */
+} ExpertP;
+
+typedef struct {
+    uint width, used, stride, x_stride, route_stride, has_res, res_stride;
+} CombineP;
+
+/* Heads of `a` elements of heads of `step`, then of `b` elements. */
+typedef struct {
+    uint n_heads, a, b, step, first, stride, x_stride, z_stride;
+} PartP;
 
 typedef struct {
     uint stride, sel_at; /* where in the batch block the selection begins, in words */
