@@ -274,6 +274,10 @@ static const struct shape shapes[] = {
     {64, 6, 2, 24, 16, 24, 40, ROPE_HALVES, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SWIGLU_OAI, .window = 37, .sinks = true, .head_norms = 1},
     {40, 6, 3, 20, 20, 0, 56, ROPE_HALVES, ROPE_SCALING_NONE, true, false, true, false, ACTIVATION_RELU_SQUARED, .softcap = 3, .alibi = 8, .head_norms = 2, .others = true},
     {48, 4, 2, 64, 64, 64, 56, ROPE_HALVES, ROPE_SCALING_NONE, false, true, false, true, ACTIVATION_GELU_TANH, .window = 7, .softcap = 2, .sinks = true},
+    /* heads wider than usual */
+    {40, 6, 1, 272, 264, 272, 40, ROPE_HALVES, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SILU, .window = 0},
+    {36, 3, 3, 20, 516, 20, 40, ROPE_INTERLEAVED, ROPE_SCALING_NONE, false, true, true, false, ACTIVATION_SILU, .window = 37, .sinks = true},
+    {40, 10, 2, 300, 140, 300, 40, ROPE_INTERLEAVED, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SILU, .softcap = 3, .alibi = 8, .sinks = true},
 };
 
 /* Two sequences beside each other; some tokens want logits. */
