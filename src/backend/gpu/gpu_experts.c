@@ -17,28 +17,48 @@ kg_status gpu_expert_kernels(struct gpu *g, struct gpu_weight *w)
     snprintf(name, sizeof name, "mx_f32_%s", w->pack->name);
     KG_TRY(g->device->kernel(g->dev, module, name, &w->mx_f32));
     snprintf(name, sizeof name, "mx_i8_%s", w->pack->name);
-    return w->pack->code > 8 ? KG_OK : g->device->kernel(g->dev, module, name, &w->mx_i8);
+    if (w->pack->code <= 8) KG_TRY(g->device->kernel(g->dev, module, name, &w->mx_i8));
+    snprintf(name, sizeof name, "mg_f16_%s", w->pack->name);
+    return w->pack->code == 32 ? KG_OK : g->device->kernel(g->dev, module, name, &w->mg_f16);
+}
+
+/* Words of the order of n rows: see SortP. */
+static uint most_tiles(uint n, uint n_experts) { return MIN(n, n_experts) + n / EXPERT_TILE; }
+static SortP sort_params(const struct gpu_step *s, uint n)
+{
+    SortP p = {.n = n, .used = (uint)s->first->n_used, .n_experts = (uint)s->first->w->ne[2], .tiles_at = n};
+    p.first_at = p.tiles_at + 1 + 3 * most_tiles(n, p.n_experts);
+    return p;
 }
 
 kg_status gpu_expert_memory(struct gpu *g)
 {
-    size_t acts = 0, rows = 0, batch = (size_t)g->params.max_batch;
+    size_t acts = 0, rows = 0, most = 0, words = 0, batch = (size_t)g->params.max_batch;
     for (int i = 0; i < g->n_steps; i++) {
         const struct gpu_step *s = &g->steps[i];
         if (s->code != STEP_EXPERTS) continue;
         const size_t n = same_for_all(g, s) ? batch : batch * (size_t)s->first->n_used, units = s->weight->row.n_units;
-        acts = MAX(acts, n * ROUND_UP(units * 40, (size_t)16));
+        acts = MAX(acts, n * units * 64); /* as halves; as int8 40 bytes a unit and their padding */
+        most = MAX(most, n);
+        if (s->first->src[1] >= 0) {
+            const SortP p = sort_params(s, (uint)(batch * (size_t)s->first->n_used));
+            words = MAX(words, (size_t)p.first_at + p.n_experts + 1);
+        }
         if (n_in(s) % 32) rows = MAX(rows, n * units * 128);
     }
-    if (acts) KG_TRY(gpu_buffer(g, &g->expert_acts, acts));
+    if (!acts) return KG_OK;
+    KG_TRY(gpu_buffer(g, &g->expert_acts, acts));
+    KG_TRY(gpu_buffer(g, &g->expert_scale, most * sizeof(float)));
+    KG_TRY(gpu_buffer(g, &g->expert_order, words * sizeof(uint32_t)));
     return rows ? gpu_buffer(g, &g->expert_rows, rows) : KG_OK;
 }
 
 /* ---- launches ---- */
 
-kg_status gpu_run_route(const struct gpu_run *r, const struct gpu_step *s)
+kg_status gpu_run_route(struct gpu_run *r, const struct gpu_step *s)
 {
     struct gpu *g = r->g;
+    r->sorted = -1;
     const struct gpu_reg *x = &g->regs[s->src], *y = &g->regs[s->dst[0]];
     const struct route *route = &s->op->route;
     RouteP p = {.n = (uint)x->width, .n_used = (uint)route->n_used, .stride = (uint)x->stride, .out_stride = (uint)y->stride, .sigmoid = route->sigmoid, .normed = route->normed,
@@ -61,7 +81,28 @@ static kg_status float_rows(const struct gpu_run *r, const struct gpu_step *s, u
     return LAUNCH(g, g->pad_rows, n, 1, row_threads(p.out_stride, 256), p, x->buffer, g->expert_rows);
 }
 
-kg_status gpu_run_experts(const struct gpu_run *r, const struct gpu_step *s)
+/* Prompts: rows in the order of their experts, in tiles on matrix operations. */
+static kg_status run_grouped(struct gpu_run *r, const struct gpu_step *s, ExpertP p, void *x, unsigned n_rows)
+{
+    struct gpu *g = r->g;
+    const struct gpu_weight *w = s->weight;
+    const int route = s->first->src[1];
+    SortP order = sort_params(s, p.n);
+    order.stride = p.route_stride;
+    p.tiles_at = order.tiles_at;
+    if (route >= 0 && r->sorted != route) {
+        KG_TRY(LAUNCH(g, g->sort_experts, order.n_experts, 1, 256, order, g->regs[route].buffer, g->expert_order));
+        KG_TRY(LAUNCH(g, g->tile_experts, 1, 1, 256, order, g->expert_order));
+        r->sorted = route;
+    }
+    NormP np = {.width = (uint)n_in(s), .stride = p.x_stride, .out_stride = w->row.n_units * 32, .n_units = w->row.n_units};
+    KG_TRY(LAUNCH(g, g->act_f16, n_rows, 1, row_threads(np.n_units * 8, (unsigned)g->info.matvec_waves * 32), np, x, NULL, NULL, g->expert_acts, g->expert_scale));
+    p.x_stride = np.out_stride;
+    const unsigned tiles = p.all ? p.used * ceil_div((unsigned)r->n, EXPERT_TILE) : most_tiles(p.n, order.n_experts);
+    return LAUNCH(g, w->mg_f16, ceil_div(p.rows, 64), tiles, 256, p, w->buffer, g->expert_acts, g->expert_scale, g->expert_order, s->bias, g->regs[s->dst[0]].buffer);
+}
+
+kg_status gpu_run_experts(struct gpu_run *r, const struct gpu_step *s)
 {
     struct gpu *g = r->g;
     const struct gpu_weight *w = s->weight;
@@ -73,6 +114,8 @@ kg_status gpu_run_experts(const struct gpu_run *r, const struct gpu_step *s)
                  .act = (uint)s->activation, .glu = w->glu};
     void *x;
     KG_TRY(float_rows(r, s, n_rows, &x, &p.x_stride));
+    const bool few = r->n <= GPU_MV_TOKENS || g->params.deterministic || (!p.all && n < 2 * (unsigned)s->first->w->ne[2]); /* else tiles hardly fill */
+    if (!few && gpu_takes_halves(g, s)) return run_grouped(r, s, p, x, n_rows);
     if (int8) {
         NormP np = {.width = (uint)n_in(s), .stride = p.x_stride, .out_stride = ROUND_UP(w->row.n_units * 40, 16u), .n_units = w->row.n_units};
         KG_TRY(LAUNCH(g, g->act_i8, n_rows, 1, row_threads(np.n_units * 8, (unsigned)g->info.matvec_waves * 32), np, x, NULL, NULL, g->expert_acts));

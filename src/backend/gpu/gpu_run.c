@@ -299,6 +299,7 @@ static kg_status run_select(struct gpu_run *r, const struct gpu_step *s)
     const struct gpu_reg *y = &g->regs[s->op->dst];
     SelectP p = {.stride = (uint)y->stride, .sel_at = r->sel_at};
     r->n = r->n_select;
+    r->sorted = -1;
     if (r->n == 0) return KG_OK;
     unsigned threads = row_threads((unsigned)y->stride, 256);
     return LAUNCH(g, g->select, ceil_div((unsigned)y->stride, threads), r->n, threads, p, g->batch, g->regs[s->op->src[0]].buffer, y->buffer);
@@ -467,7 +468,7 @@ kg_status gpu_run(void *ctx, const struct batch *batch)
 {
     struct gpu *g = ctx;
     KG_TRY(check_batch(g, batch));
-    struct gpu_run r = {.g = g, .batch = batch, .n = batch->n};
+    struct gpu_run r = {.g = g, .batch = batch, .n = batch->n, .sorted = -1};
     choose_splits(&r);
     g->overlap = batch->n <= GPU_MV_TOKENS;
     KG_TRY(put_batch(&r));

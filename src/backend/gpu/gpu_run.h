@@ -14,6 +14,7 @@ struct gpu_run {
     int longest;  /* blocks of the longest sequence, rounded up to a power of two */
     bool one_sequence; /* all tokens, at positions that rise by one */
     int taken;    /* steps behind the running one that it has done too */
+    int sorted;   /* the choice whose rows lie in the order of their experts; -1: none */
     bool acts_ready; /* the next matmul's halves are there */
 };
 
@@ -38,8 +39,8 @@ HeadP gpu_head_params(const struct gpu_run *r, const struct gpu_step *s);
 /* gpu_experts.c: mixtures of experts, heads with matrices of their own. */
 kg_status gpu_expert_kernels(struct gpu *g, struct gpu_weight *w);
 kg_status gpu_expert_memory(struct gpu *g);
-kg_status gpu_run_route(const struct gpu_run *r, const struct gpu_step *s);
-kg_status gpu_run_experts(const struct gpu_run *r, const struct gpu_step *s);
+kg_status gpu_run_route(struct gpu_run *r, const struct gpu_step *s);
+kg_status gpu_run_experts(struct gpu_run *r, const struct gpu_step *s);
 kg_status gpu_run_combine(const struct gpu_run *r, const struct gpu_step *s);
 kg_status gpu_run_part(const struct gpu_run *r, const struct gpu_step *s);
 

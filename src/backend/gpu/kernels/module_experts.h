@@ -15,3 +15,7 @@
 #define MX_I8 1
 #include "backend/gpu/kernels/matvec_experts.h"
 #endif
+
+#if FMT_CODE != 32
+#include "backend/gpu/kernels/matmul_experts.h"
+#endif

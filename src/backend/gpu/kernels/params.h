@@ -82,6 +82,12 @@ typedef struct {
     uint used, n_in, stride, out_stride;
 } RowsP;
 
+/* The rows of n_experts experts in their order. Words of that buffer: n of the order, the tiles from tiles_at on, the beginnings from first_at on. */
+typedef struct {
+    uint n, used, stride, n_experts, tiles_at, first_at;
+} SortP;
+#define EXPERT_TILE 64
+
 /* y[t][s][row] = sum_i w[expert s of t][row][i] x[t][s][i] [+ bias[expert][row]], then glu. */
 typedef struct {
     RowP w;
@@ -90,6 +96,7 @@ typedef struct {
     uint all, same;     /* choice s is expert s; all choices have the token's one row of x */
     uint n;             /* rows: tokens times used */
     uint route_stride, x_stride, y_stride; /* x: bytes of int8 rows, elements of others */
+    uint tiles_at;      /* of SortP */
     uint has_bias, act, glu; /* glu: rows 2i and 2i + 1 are gate and up of output i */
 } ExpertP;
 

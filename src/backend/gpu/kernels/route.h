@@ -109,3 +109,50 @@ KERNEL(part_heads, 256, PartP, BUF(1, const float, x), BUF(2, const float, z), B
     if (head < p.n_heads)
         y[(size_t)t * p.stride + i] = k < p.a ? x[(size_t)t * p.x_stride + head * p.step + p.first + k] : z[(size_t)t * p.z_stride + head * p.b + k - p.a];
 }
+
+/* Puts the rows of products (choice s of token t is row t * used + s) in the order of their experts: order[0..n), where those of each expert begin at
+ * first_at, n behind the last. Groups: experts. Threads share the rows in order, so the order is always the same. */
+KERNEL(sort_experts, 256, SortP, BUF(1, const float, route), BUF(2, uint, order))
+{
+    SHARED float tmp[256 / WAVE];
+    SHARED uint equal[256];
+    START();
+    uint e = group_x, per = (p.n + group_size - 1) / group_size, from = tid * per < p.n ? tid * per : p.n, to = from + per < p.n ? from + per : p.n, less = 0, mine = 0, at;
+    for (uint i = from; i < to; i++) {
+        uint c = (uint)route[(size_t)(i / p.used) * p.stride + i % p.used];
+        less += c < e ? 1 : 0;
+        mine += c == e ? 1 : 0;
+    }
+    equal[tid] = mine;
+    at = (uint)group_sum(tmp, (float)less CTX);
+    if (tid == 0) order[p.first_at + e] = at;
+    if (tid == 0 && e + 1 == p.n_experts) order[p.first_at + p.n_experts] = p.n;
+    for (uint i = 0; i < tid; i++) at += equal[i];
+    for (uint i = from; i < to; i++) {
+        if ((uint)route[(size_t)(i / p.used) * p.stride + i % p.used] == e) {
+            order[at] = i;
+            at++;
+        }
+    }
+}
+
+/* Cuts what sort_experts has made into tiles of at most EXPERT_TILE rows of one expert: their number at tiles_at, then {expert, first, rows} of each. One
+ * group. */
+KERNEL(tile_experts, 256, SortP, BUF(1, uint, order))
+{
+    SHARED uint tiles[ROUTE_MOST];
+    START();
+    for (uint e = tid; e < p.n_experts; e += group_size) tiles[e] = (order[p.first_at + e + 1] - order[p.first_at + e] + EXPERT_TILE - 1) / EXPERT_TILE;
+    BARRIER();
+    for (uint e = tid; e < p.n_experts; e += group_size) {
+        uint first = order[p.first_at + e], left = order[p.first_at + e + 1] - first, at = 0;
+        for (uint i = 0; i < e; i++) at += tiles[i];
+        for (uint i = 0; i < tiles[e]; i++) {
+            uint to = p.tiles_at + 1 + 3 * (at + i);
+            order[to] = e;
+            order[to + 1] = first + i * EXPERT_TILE;
+            order[to + 2] = left - i * EXPERT_TILE < EXPERT_TILE ? left - i * EXPERT_TILE : EXPERT_TILE;
+        }
+        if (e + 1 == p.n_experts) order[p.tiles_at] = at + tiles[e];
+    }
+}
