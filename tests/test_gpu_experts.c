@@ -3,7 +3,7 @@
  * with the chosen matrices for every tensor type and with all matrices of a stack, their sum; tokens alone, a few, many. */
 #include "gpu_test.h"
 
-enum { VOCAB = 64, TOKENS = 45, EXPERTS = 12, USED = 3, MOST = 16 };
+enum { VOCAB = 64, TOKENS = 75, EXPERTS = 12, USED = 3, MOST = 16 };
 
 struct net {
     struct program p;
@@ -46,16 +46,19 @@ static void build(struct net *m, const struct type_info *type, int dim, int ffn,
         {.n_used = USED, .sigmoid = true, .normed = true, .scale = 2.5, .n_groups = 4, .n_groups_used = 2},
         {.n_used = USED, .normed = true, .scale = 1},
         {.n_used = USED, .sigmoid = true, .scale = 1.5},
+        {.n_used = USED, .scale = 1, .n_groups = 6, .n_groups_used = 2, .group_by_one = true},
     };
     const bool loose = way % 4 == 3, biased = way % 4 == 1 || way % 4 == 2;
-    *m = (struct net){.p = {.n_layers = 1, .dim = dim, .n_vocab = VOCAB, .n_ctx = 64}};
+    *m = (struct net){.p = {.n_layers = 1, .dim = dim, .n_vocab = VOCAB, .n_ctx = 128}};
     struct program *p = &m->p;
     const int x = program_reg(p, dim), y = program_reg(p, dim), scores = program_reg(p, EXPERTS), route = program_reg(p, 2 * USED), gate = program_reg(p, USED * ffn),
               up = program_reg(p, USED * ffn), down = program_reg(p, USED * dim), heads = program_reg(p, USED * dim), logits = program_reg(p, VOCAB);
     program_embed(p, x, plain(m, dim, VOCAB, 1));
     program_rms_norm(p, y, x, plain(m, dim, 1, 1), NULL, 1e-6);
     program_matmul(p, scores, y, plain(m, dim, EXPERTS, 1 / sqrtf((float)dim)), NULL); /* sigmoids that f32 tells apart */
-    program_route(p, route, scores, biased ? plain(m, EXPERTS, 1, 0.2f) : NULL, &routes[way % COUNT_OF(routes)]);
+    const struct tensor *bias = biased ? plain(m, EXPERTS, 1, 0.2f) : NULL;
+    if (biased) ((float *)(uintptr_t)bias->data)[EXPERTS - 2] = 3; /* chosen by all tokens: more than a tile */
+    program_route(p, route, scores, bias, &routes[way % COUNT_OF(routes)]);
     const struct tensor *w = stack(m, type, dim, ffn, EXPERTS);
     program_scale(p, y, y, smaller(w));
     program_matmul_experts(p, gate, y, route, w, biased ? plain(m, ffn, EXPERTS, 1) : NULL);
@@ -125,7 +128,7 @@ static void every_way(void **state)
     (void)state;
     const struct type_info *q4 = type_by_name("Q4_0"), *f16 = type_by_name("F16");
     for (size_t d = 0; d < COUNT_OF(gpu_names); d++)
-        for (size_t way = 0; way < 4; way++)
+        for (size_t way = 0; way < 5; way++)
             for (int act = KG_ACT_INT8; act <= KG_ACT_F32; act++) {
                 check(d, q4, 96, 160, way, (kg_activations)act, TOKENS);
                 check(d, f16, 44, 70, way, (kg_activations)act, TOKENS);

@@ -240,6 +240,8 @@ static kg_status plan_op(struct gpu *g, int *i)
     case OP_GLU: s.code = STEP_GLU; break;
     case OP_ADD: s.code = STEP_ADD; break;
     case OP_GATE: s.code = STEP_GATE; break;
+    case OP_MUL: s.code = STEP_MUL; break;
+    case OP_POS_SCALE: s.code = STEP_POS_SCALE; break;
     case OP_SCALE:
     case OP_SOFTCAP:
     case OP_CLAMP: s.code = STEP_VALUE; break;

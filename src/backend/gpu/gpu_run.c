@@ -282,6 +282,8 @@ static kg_status run_map(const struct gpu_run *r, const struct gpu_step *s)
     if (code == OP_ACT || code == OP_GLU || code == OP_GATE) p.act = (uint)s->op->activation;
     if (code == OP_ACT) p.gate_stride = (uint)y->width;
     if (code == OP_GATE) p.gate_stride = (uint)g->regs[s->op->src[1]].stride;
+    if (s->code == STEP_POS_SCALE) p.act = (uint)s->op->length;
+    if (s->code == STEP_POS_SCALE) p.value = (float)s->op->value;
     if (s->code == STEP_VALUE) {
         p.act = code == OP_SCALE ? 0 : code == OP_SOFTCAP ? 1 : 2;
         p.value = (float)s->op->value;
@@ -290,7 +292,8 @@ static kg_status run_map(const struct gpu_run *r, const struct gpu_step *s)
     unsigned threads = MIN(256u, (unsigned)g->info.matvec_waves * 32), groups = ceil_div(p.n, threads);
     if (s->code == STEP_ACT) return LAUNCH(g, g->act, groups, 1, threads, p, a, y->buffer);
     if (s->code == STEP_VALUE) return LAUNCH(g, g->value, groups, 1, threads, p, a, y->buffer);
-    return LAUNCH(g, s->code == STEP_ADD ? g->add : s->code == STEP_GATE ? g->gate : g->glu, groups, 1, threads, p, a, b, y->buffer);
+    if (s->code == STEP_POS_SCALE) return LAUNCH(g, g->pos_scale, groups, 1, threads, p, a, g->batch, y->buffer);
+    return LAUNCH(g, s->code == STEP_ADD ? g->add : s->code == STEP_GATE ? g->gate : s->code == STEP_MUL ? g->mul : g->glu, groups, 1, threads, p, a, b, y->buffer);
 }
 
 static kg_status run_select(struct gpu_run *r, const struct gpu_step *s)
@@ -318,6 +321,8 @@ static kg_status run_step(struct gpu_run *r, const struct gpu_step *s)
     case STEP_GLU:
     case STEP_VALUE:
     case STEP_GATE:
+    case STEP_MUL:
+    case STEP_POS_SCALE:
     case STEP_ADD: return run_map(r, s);
     case STEP_SELECT: return run_select(r, s);
     case STEP_ROUTE: return gpu_run_route(r, s);

@@ -108,6 +108,21 @@ KERNEL(map_add, 256, MapP, BUF(1, const float, a), BUF(2, const float, b), BUF(3
     if (i < p.n) y[i] = a[i] + b[i];
 }
 
+KERNEL(map_mul, 256, MapP, BUF(1, const float, a), BUF(2, const float, b), BUF(3, float, y))
+{
+    START();
+    uint i = group_x * group_size + tid;
+    if (i < p.n) y[i] = a[i] * b[i];
+}
+
+/* Rows times what grows with their position: act is the length of a step. */
+KERNEL(map_pos_scale, 256, MapP, BUF(1, const float, x), BUF(2, const uint, batch), BUF(3, float, y))
+{
+    START();
+    uint i = group_x * group_size + tid;
+    if (i < p.n) y[i] = x[i] * (1.0f + p.value * logf(1.0f + (float)((batch[4 * (i / p.stride) + 1] + 1) / p.act)));
+}
+
 /* act 0: value * x, 1: value * tanh(x / value), 2: x between -value and value */
 KERNEL(map_value, 256, MapP, BUF(1, const float, x), BUF(2, float, y))
 {

@@ -57,7 +57,7 @@ KERNEL(route_tokens, 32, RouteP, BUF(1, const float, x), BUF(2, const float, bia
                 second = c > first ? first : c > second ? c : second;
                 first = c > first ? c : first;
             }
-            score[g] = comparable(first + second);
+            score[g] = comparable(p.group_by_one ? first : first + second);
         }
         WAVE_SYNC();
         for (uint k = 0; k < p.n_groups_used; k++) take_best(score, p.n_groups CTX);

@@ -33,6 +33,7 @@ using namespace metal;
 #define SKIP_UNLESS(some) if (some)
 
 #define expf(x) exp(x)
+#define logf(x) log(x)
 #define tanhf(x) tanh(x)
 #define erff(x) error_function(x)
 #define quotient(a, b) ((a) / (b))

@@ -28,6 +28,7 @@
 #define SKIP_UNLESS(some) /* wave operations are barriers, which had better stand in no condition */
 
 #define expf(x) exp(x)
+#define logf(x) log(x)
 #define tanhf(x) tanh(x)
 #define erff(x) erf(x)
 #define quotient(a, b) ((a) / (b))
