@@ -1,7 +1,7 @@
 /* layers: run */
 /* Every folder of tests/golden/arch is a tiny model of some architecture, with what Hugging Face transformers computes with it in float64
  * (tools/mkarch.py). Opened as a Hugging Face folder and as the GGUF that kg_convert makes of it, the reference has the same logits to
- * 1e-10 of the largest one and every tier of the cpu backend and a GPU (the emulator, or the backend KAGARI_TEST_GPU) to 2e-3 (Euclidean, cache
+ * 1e-10 of the largest one and every tier of the cpu backend and a GPU (the emulator, or the backend KAGARI_TEST_GPU), alone and in a hybrid, to 2e-3 (Euclidean, cache
  * in f16), unless that refuses an operation; greedy continuations are the same. Weights come from a formula. */
 #include "backend/cpu/cpu.h"
 #include "run/run.h"
@@ -37,7 +37,7 @@ static int best_of(const float *x, int n)
 /* The prompt, `step` tokens at a time, then greedy ids one by one; what differs from the golden ones fails. */
 static void run_case(const char *name, const struct backend *b, const struct model *m, const struct cases *c, int step, double most)
 {
-    const struct backend_params params = {.n_threads = 1, .kv_type = KG_KV_F16, .activations = KG_ACT_INT8, .max_batch = MOST, .gpu_layers = -1};
+    const struct backend_params params = {.n_threads = 1, .kv_type = KG_KV_F16, .activations = KG_ACT_INT8, .max_batch = MOST, .gpu_layers = 1};
     const int32_t blocks[BLOCKS] = {2, 0, 3, 1};
     const struct batch_seq seq = {.blocks = blocks, .state = m->program.n_state ? 1 : 0};
     const size_t vocab = (size_t)m->program.n_vocab;
@@ -99,6 +99,10 @@ static void check_file(const char *name, const char *file, const struct cases *c
     unsetenv("KAGARI_CPU");
     if (gpu) run_case(name, backend_find(gpu), &m, c, MOST, 2e-3);
     if (gpu) run_case(name, backend_find(gpu), &m, c, 5, 2e-3);
+    if (gpu) {
+        setenv("KAGARI_HYBRID", gpu, 1);
+        run_case(name, backend_find("hybrid"), &m, c, MOST, 2e-3); /* the first layer on the GPU */
+    }
     model_close(&m);
 }
 

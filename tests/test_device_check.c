@@ -41,12 +41,12 @@ static const struct backend_params params = {.n_threads = 1, .max_batch = 64};
 static void names_the_operation(void **state)
 {
     (void)state;
-    static const enum op_code codes[] = {OP_RMS_NORM, OP_LAYER_NORM, OP_ACT, OP_GLU, OP_ROPE, OP_ATTENTION};
+    static const enum op_code codes[] = {OP_RMS_NORM, OP_LAYER_NORM, OP_ACT, OP_GLU, OP_ROPE, OP_ATTENTION, OP_COMBINE};
     for (size_t i = 0; i < COUNT_OF(codes); i++) {
         fake.wrong = codes[i];
         assert_int_equal(backend_check(&gpu, NULL, &params, true), KG_ERR_DEVICE);
         char want[40];
-        snprintf(want, sizeof want, ": %s is off by", op_name(codes[i]));
+        snprintf(want, sizeof want, ": %s is off by", codes[i] == OP_COMBINE ? "a mixture of experts" : op_name(codes[i]));
         if (!strstr(kg_error_message(), want)) fail_msg("no '%s' in: %s", want, kg_error_message());
     }
 }

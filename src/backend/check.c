@@ -12,11 +12,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { DIM = 256, WIDE = 288, HEADS = 8, KV_HEADS = 4, HEAD = 32, VOCAB = 96, TOKENS = 21, MOST = 48 };
+enum { DIM = 256, WIDE = 288, HEADS = 8, KV_HEADS = 4, HEAD = 32, VOCAB = 96, TOKENS = 21, EXPERTS = 3, USED = 2, MOST = 72 };
 
 /* What a program of the check computes beside an embedding and the logits. */
-enum part { PART_EMBED, PART_RMS_NORM, PART_LAYER_NORM, PART_ACT, PART_GLU, PART_ROPE, PART_ATTENTION, PART_NORM_HEADS, PART_SCALE, PART_GATE, PART_WINDOW, PART_MATMUL, PART_N };
-static const char *const part_names[PART_N] = {"embed", "rms_norm", "layer_norm", "act", "glu", "rope", "attention", "norm of heads", "scale", "gate", "attention with a window", "matmul"};
+enum part { PART_EMBED, PART_RMS_NORM, PART_EXPERTS, PART_LAYER_NORM, PART_ACT, PART_GLU, PART_ROPE, PART_ATTENTION, PART_NORM_HEADS, PART_SCALE, PART_GATE, PART_WINDOW, PART_MATMUL, PART_N };
+static const char *const part_names[PART_N] = {"embed", "rms_norm", "a mixture of experts", "layer_norm", "act", "glu", "rope", "attention", "norm of heads", "scale", "gate", "attention with a window", "matmul"};
 
 struct net {
     struct program p;
@@ -61,9 +61,60 @@ static const struct tensor *matrix(struct net *m, const struct type_info *type, 
     return t;
 }
 
-/* The parts of the set `parts` behind each other, and a matrix of each type of the list. */
-static kg_status build(struct net *m, unsigned parts, const struct type_info *const *types, int n_types)
+static const struct tensor *stack(struct net *m, const struct type_info *type, int in, int out)
 {
+    struct tensor *t = &m->tensors[m->n];
+    matrix(m, type, in, out * EXPERTS, 0);
+    t->n_dims = 3;
+    t->ne[1] = out;
+    t->ne[2] = EXPERTS;
+    return t;
+}
+
+/* What is to be checked: parts, with experts among them or not; a matrix of each type, and experts of these types. */
+struct what {
+    unsigned parts;
+    bool experts, type_experts;
+    const struct type_info *types[8];
+    int n_types;
+};
+
+/* Registers of a mixture of experts. The choice comes first in a program, where no device rounds so much that it would choose others. */
+struct mixture {
+    int route, gate, up, down;
+};
+
+static void add_route(struct net *m, struct mixture *e, int x)
+{
+    struct program *p = &m->p;
+    const int scores = program_reg(p, EXPERTS);
+    *e = (struct mixture){program_reg(p, 2 * USED), program_reg(p, USED * HEAD), program_reg(p, USED * HEAD), program_reg(p, USED * DIM)};
+    program_matmul(p, scores, x, matrix(m, type_by_name("F32"), DIM, EXPERTS, 0), NULL);
+    program_route(p, e->route, scores, NULL, &(struct route){.n_used = USED, .normed = true, .scale = 1});
+}
+
+/* x += the experts of x, their heads taken apart and put together again the other way round. */
+static void add_experts(struct net *m, const struct mixture *e, int x, int y)
+{
+    const struct type_info *f32 = type_by_name("F32");
+    struct program *p = &m->p;
+    const int a = program_reg(p, DIM / 2), b = program_reg(p, DIM / 2);
+    program_matmul_experts(p, e->gate, x, e->route, stack(m, f32, DIM, HEAD), NULL);
+    program_matmul_experts(p, e->up, x, e->route, stack(m, f32, DIM, HEAD), NULL);
+    program_glu(p, e->gate, e->gate, e->up, ACTIVATION_SILU);
+    program_matmul_experts(p, e->down, e->gate, e->route, stack(m, f32, HEAD, DIM), NULL);
+    program_combine(p, y, e->down, e->route);
+    program_take(p, a, y, HEADS, 0);
+    program_take(p, b, y, HEADS, HEAD / 2);
+    program_join(p, y, b, a, HEADS);
+    program_add(p, x, x, y);
+}
+
+/* The parts behind each other, then a matrix of each type. */
+static kg_status build(struct net *m, const struct what *what)
+{
+    const unsigned parts = what->parts;
+    struct mixture mixture;
     const struct type_info *f32 = type_by_name("F32");
     *m = (struct net){.p = {.n_layers = 1, .dim = DIM, .n_vocab = VOCAB, .n_ctx = 64}, .random = 2463534242u};
     struct program *p = &m->p;
@@ -72,6 +123,8 @@ static kg_status build(struct net *m, unsigned parts, const struct type_info *co
     struct rope rope = {.style = ROPE_HALVES, .n_heads = HEADS, .head_dim = HEAD, .n_rot = HEAD, .base = 10000, .factor = 1, .orig_ctx = 64, .attn_factor = 1};
     program_embed(p, x, matrix(m, f32, DIM, VOCAB, 0));
     if (parts >> PART_RMS_NORM & 1) program_rms_norm(p, x, x, matrix(m, f32, DIM, 1, 1), NULL, 1e-5);
+    if (what->experts) add_route(m, &mixture, x);
+    if (what->experts && parts >> PART_EXPERTS & 1) add_experts(m, &mixture, x, y);
     if (parts >> PART_ROPE & 1) program_rope(p, x, &rope);
     if (parts >> PART_ATTENTION & 1) {
         program_matmul(p, k, x, matrix(m, f32, DIM, KV_HEADS * HEAD, 0), NULL);
@@ -106,9 +159,14 @@ static kg_status build(struct net *m, unsigned parts, const struct type_info *co
         program_matmul(p, y, wide, matrix(m, f32, WIDE, DIM, 0), NULL);
         program_add(p, x, x, y);
     }
-    for (int i = 0; i < n_types; i++) {
+    for (int i = 0; i < what->n_types; i++) {
         program_rms_norm(p, x, x, matrix(m, f32, DIM, 1, 1), NULL, 1e-5);
-        program_matmul(p, y, x, matrix(m, types[i], DIM, DIM, 0), NULL);
+        program_matmul(p, y, x, matrix(m, what->types[i], DIM, DIM, 0), NULL);
+        program_add(p, x, x, y);
+        if (!what->type_experts) continue;
+        program_rms_norm(p, x, x, matrix(m, f32, DIM, 1, 1), NULL, 1e-5);
+        program_matmul_experts(p, mixture.down, x, mixture.route, stack(m, what->types[i], DIM, DIM), NULL);
+        program_combine(p, y, mixture.down, mixture.route);
         program_add(p, x, x, y);
     }
     program_select(p, y, x);
@@ -143,8 +201,7 @@ static kg_status compute(const struct backend *b, const struct program *p, const
 }
 
 /* *good: the logits of every token are those of the reference, within four times the error that the backend states. */
-static kg_status compare(const struct backend *b, const struct backend_params *params, unsigned parts, const struct type_info *const *types, int n_types, bool *good,
-                         double *error)
+static kg_status compare(const struct backend *b, const struct backend_params *params, const struct what *what, bool *good, double *error)
 {
     struct net m;
     double bound = 0, ignored, *want = malloc(TOKENS * VOCAB * sizeof *want);
@@ -152,7 +209,7 @@ static kg_status compare(const struct backend *b, const struct backend_params *p
     const struct backend *ref = backend_find("reference");
     struct backend_params small = *params;
     small.max_batch = TOKENS;
-    kg_status status = build(&m, parts, types, n_types);
+    kg_status status = build(&m, what);
     if (status == KG_OK && (!want || !got || !rounded)) status = status_set(KG_ERR_MEMORY, "no memory for the self-check");
     if (status == KG_OK) status = ref ? compute(ref, &m.p, &small, rounded, want, &ignored) : KG_ERR_UNSUPPORTED;
     if (status == KG_OK) status = compute(b, &m.p, &small, got, NULL, &bound);
@@ -216,64 +273,66 @@ static void write_verdict(const char *path, const char *key, const char *bad)
 }
 
 /* Fills bad with what fails, "" if nothing does. The failed one is looked for part by part, in the order in which they build on each other. */
-static kg_status check(const struct backend *b, const struct backend_params *params, const struct type_info *const *types, int n_types, char *bad, size_t size)
+static kg_status check(const struct backend *b, const struct backend_params *params, const struct what *what, char *bad, size_t size)
 {
     bool good;
     double error;
     bad[0] = 0;
-    KG_TRY(compare(b, params, ~0u, types, n_types, &good, &error));
+    KG_TRY(compare(b, params, what, &good, &error));
     if (good) return KG_OK;
     snprintf(bad, size, "several operations together are off by %.2g", error);
     for (int part = 0; part < PART_N; part++) {
-        KG_TRY(compare(b, params, 1u << part, NULL, 0, &good, &error));
+        if (part == PART_EXPERTS && !what->experts) continue;
+        KG_TRY(compare(b, params, &(struct what){.parts = 1u << part, .experts = part == PART_EXPERTS}, &good, &error));
         if (good) continue;
         snprintf(bad, size, "%s is off by %.2g", part_names[part], error);
         return KG_OK;
     }
-    for (int i = 0; i < n_types; i++) {
-        KG_TRY(compare(b, params, 0, &types[i], 1, &good, &error));
+    for (int i = 0; i < what->n_types; i++) {
+        KG_TRY(compare(b, params, &(struct what){.types = {what->types[i]}, .n_types = 1, .experts = what->type_experts, .type_experts = what->type_experts}, &good, &error));
         if (good) continue;
-        snprintf(bad, size, "matmul with %s is off by %.2g", types[i]->name, error);
+        snprintf(bad, size, "matmul with %s is off by %.2g", what->types[i]->name, error);
         return KG_OK;
     }
     return KG_OK;
 }
 
-enum { TYPES_MOST = 8 };
-
-/* The quantized types of p, at most TYPES_MOST; without a program the most usual ones. */
-static int types_of(const struct program *p, const struct type_info **types)
+/* Everything, with the quantized types of p, at most as many as there is room for; experts if p has them. Without a program the most usual types. */
+static void what_of(const struct program *p, struct what *what)
 {
     static const char *const usual[] = {"F16", "Q4_0", "Q8_0", "Q4_K", "Q6_K"};
-    int n = 0;
-    for (size_t i = 0; !p && i < COUNT_OF(usual); i++) types[n++] = type_by_name(usual[i]);
-    for (int i = 0; p && i < p->n_ops && n < TYPES_MOST; i++) {
-        const struct type_info *t = p->ops[i].code == OP_MATMUL ? type_by_id((uint32_t)p->ops[i].w->type) : NULL;
-        bool seen = !t || DIM % t->block || (t->block == 1 && t->type != TYPE_F16 && t->type != TYPE_BF16);
-        for (int k = 0; k < n; k++) seen |= types[k] == t;
-        if (!seen) types[n++] = t;
+    *what = (struct what){.parts = ~0u, .experts = !p};
+    for (size_t i = 0; !p && i < COUNT_OF(usual); i++) what->types[what->n_types++] = type_by_name(usual[i]);
+    for (int i = 0; p && i < p->n_ops; i++) {
+        const bool experts = p->ops[i].code == OP_MATMUL_EXPERTS;
+        const struct type_info *t = experts || p->ops[i].code == OP_MATMUL ? type_by_id((uint32_t)p->ops[i].w->type) : NULL;
+        bool seen = !t || what->n_types == (int)COUNT_OF(what->types) || DIM % t->block || (t->block == 1 && t->type != TYPE_F16 && t->type != TYPE_BF16);
+        for (int k = 0; k < what->n_types; k++) seen |= what->types[k] == t;
+        if (!seen) what->types[what->n_types++] = t;
+        what->experts |= experts;
+        what->type_experts |= experts;
     }
-    return n;
 }
 
 kg_status backend_check(const struct backend *b, const struct program *p, const struct backend_params *params, bool again)
 {
-    const struct type_info *types[TYPES_MOST];
+    struct what what;
     struct backend_device list[16];
     const struct backend_device *d = NULL;
     char key[480], path[500], bad[200];
-    int n = 0, n_types = types_of(p, types);
+    int n = 0;
+    what_of(p, &what);
     if (!b->devices) return status_set(KG_ERR_ARGUMENT, "the %s backend has no device to check", b->name);
     KG_TRY(b->devices(list, COUNT_OF(list), &n));
     for (int i = 0; i < n; i++)
         if (list[i].chosen) d = &list[i];
     if (!d) return status_set(KG_ERR_DEVICE, "%s: no device is chosen", b->name);
-    int len = snprintf(key, sizeof key, "kagari %s %s|%s|%s|kv %d, activations %d%s", KG_VERSION, b->name, d->name, d->driver, (int)params->kv_type, (int)params->activations,
-                       params->deterministic ? ", deterministic" : "");
-    for (int i = 0; i < n_types; i++) len += snprintf(key + len, sizeof key - (size_t)len, " %s", types[i]->name);
+    int len = snprintf(key, sizeof key, "kagari %s %s|%s|%s|kv %d, activations %d%s%s", KG_VERSION, b->name, d->name, d->driver, (int)params->kv_type, (int)params->activations,
+                       params->deterministic ? ", deterministic" : "", what.type_experts ? ", experts" : "");
+    for (int i = 0; i < what.n_types; i++) len += snprintf(key + len, sizeof key - (size_t)len, " %s", what.types[i]->name);
     bool cached = verdict_path(path, sizeof path, key);
     if (again || !cached || !read_verdict(path, key, bad, sizeof bad)) {
-        KG_TRY(check(b, params, types, n_types, bad, sizeof bad));
+        KG_TRY(check(b, params, &what, bad, sizeof bad));
         if (cached) write_verdict(path, key, bad);
     }
     if (!bad[0]) return KG_OK;
