@@ -63,10 +63,11 @@ static inline float *compute(const struct backend *b, void *ctx, int n_vocab, co
     struct batch_seq seqs[TL_SEQS];
     for (int s = 0; s < l->n_seqs; s++) {
         for (int i = 0; i < TL_BLOCKS; i++) blocks[s][i] = (TL_BLOCKS - 1 - i) * l->n_seqs + s;
-        seqs[s].blocks = blocks[s];
+        seqs[s] = (struct batch_seq){.blocks = blocks[s], .state = s};
     }
     OK(b->kv_reserve(ctx, l->n_seqs * TL_BLOCKS / 2));
     OK(b->kv_reserve(ctx, l->n_seqs * TL_BLOCKS));
+    if (b->state_reserve) OK(b->state_reserve(ctx, l->n_seqs));
     const size_t n = (size_t)l->n_wanted * (size_t)n_vocab;
     float *logits = malloc((n + 1) * sizeof *logits);
     assert_non_null(logits);

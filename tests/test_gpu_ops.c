@@ -327,6 +327,59 @@ static void programs(void **state)
     }
 }
 
+/* What is kept from token to token, of two sequences that take turns. */
+static void states(void **state)
+{
+    (void)state;
+    enum { DIM = 24, HEADS = 4, STATE = 5, KEY = 7 };
+    static const int batches[] = {64, 1, 5};
+    const struct scan scan = {.n_heads = HEADS, .head_dim = DIM / HEADS, .n_groups = 2, .n_state = STATE};
+    const struct delta delta = {.n_heads = HEADS, .n_k_heads = 2, .k_dim = KEY, .v_dim = DIM / HEADS, .eps = 1e-6};
+    static struct net m;
+    static struct timeline l;
+    make_timeline(&l);
+    for (int one = 0; one < 2; one++) {
+        m = (struct net){.p = {.n_layers = 1, .dim = DIM, .n_vocab = VOCAB, .n_ctx = 512}};
+        struct program *p = &m.p;
+        const int x = program_reg(p, DIM), y = program_reg(p, DIM), step = program_reg(p, HEADS), bc = program_reg(p, 2 * 2 * STATE), qkv = program_reg(p, 2 * 2 * KEY + DIM),
+                  gates = program_reg(p, 2 * HEADS), logits = program_reg(p, VOCAB);
+        program_embed(p, x, mat(&m, DIM, VOCAB));
+        program_conv(p, x, x, mat(&m, 4, DIM), keep(&m, normal_tensor("b", DIM, 1, 0.3f, 0)));
+        program_matmul(p, step, x, mat(&m, DIM, HEADS), NULL);
+        program_matmul(p, bc, x, mat(&m, DIM, 2 * 2 * STATE), NULL);
+        program_scan(p, y, x, step, bc, keep(&m, normal_tensor("a", one ? 1 : STATE, HEADS, 0.2f, -0.5f)), keep(&m, normal_tensor("d", HEADS, 1, 1, 0)), &scan);
+        program_add(p, x, x, y);
+        program_matmul(p, qkv, x, mat(&m, DIM, 2 * 2 * KEY + DIM), NULL);
+        program_matmul(p, gates, x, mat(&m, DIM, 2 * HEADS), NULL);
+        program_delta(p, y, qkv, gates, keep(&m, normal_tensor("a", HEADS, 1, 0.2f, -0.5f)), keep(&m, normal_tensor("b", HEADS, 1, 1, 0)), &delta);
+        program_add(p, x, x, y);
+        program_select(p, y, x);
+        program_matmul(p, logits, y, mat(&m, DIM, VOCAB), NULL);
+        program_logits(p, logits);
+        OK(program_finish(p));
+        void *ref;
+        struct backend_params params = {.n_threads = 1, .max_batch = 64};
+        double *want;
+        OK(backend_ref.open(&ref, p, &params));
+        free(compute(&backend_ref, ref, VOCAB, &l, 64, &want));
+        backend_ref.close(ref);
+        for (size_t d = 0; d < COUNT_OF(gpu_names); d++)
+            for (size_t k = 0; k < COUNT_OF(batches); k++) {
+                void *ctx = gpu_ctx(d, p, KG_ACT_F32, KG_KV_F16, 64);
+                if (!ctx) continue;
+                const struct backend *be = backend_find(gpu_names[d]);
+                float *got = compute(be, ctx, VOCAB, &l, batches[k], NULL);
+                double error = relative_error(got, want, (size_t)l.n_wanted * VOCAB);
+                if (!(error <= 1e-5)) fail_msg("%s: states, batches of %d: relative error %.3g", gpu_names[d], batches[k], error);
+                free(got);
+                be->close(ctx);
+            }
+        free(want);
+        program_free(p);
+        for (int k = 0; k < m.n; k++) tensor_free(&m.kept[k]);
+    }
+}
+
 /* Prompts of one sequence, whose attention goes another way; the weights are f32, so that only it rounds. */
 static void prompts(void **state)
 {
@@ -421,6 +474,6 @@ static int start(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(prompts), cmocka_unit_test(programs), cmocka_unit_test(deterministic), cmocka_unit_test(embeddings), cmocka_unit_test(matmuls)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(prompts), cmocka_unit_test(programs), cmocka_unit_test(states), cmocka_unit_test(deterministic), cmocka_unit_test(embeddings), cmocka_unit_test(matmuls)};
     return cmocka_run_group_tests(tests, start, NULL);
 }

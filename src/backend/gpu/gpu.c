@@ -49,6 +49,7 @@ void gpu_close(void *ctx)
         gpu_forget_recordings(g);
         for (int i = 0; g->kv && i < g->program->n_kv; i++) free_kv(g, &g->kv[i]);
         if (g->batch) g->device->free(g->dev, g->batch);
+        if (g->states) g->device->free(g->dev, g->states);
         for (int i = 0; i < g->n_buffers; i++) g->device->free(g->dev, g->buffers[i]);
         g->device->close(g->dev);
     }
@@ -207,7 +208,8 @@ kg_status gpu_upload_steps(struct gpu *g)
             KG_TRY(upload_turns(g, s->rope_q, s->code == STEP_ATTEND ? &s->op->attention : NULL, &s->turns_q, &s->mscale_q));
             KG_TRY(upload_turns(g, s->rope_k, NULL, &s->turns_k, &s->mscale_k));
         }
-        if (s->code == STEP_ROUTE) {
+        if (s->code == STEP_STATE) KG_TRY(upload_vectors(g, &s->norm_w, &s->op->w, 1, false));
+        if (s->code == STEP_ROUTE || s->code == STEP_STATE) {
             if (s->op->b) KG_TRY(upload_vectors(g, &s->bias, &s->op->b, 1, false));
             else s->bias = NULL;
         }
@@ -255,6 +257,7 @@ static kg_status find_kernels(struct gpu *g)
         void **kernel;
     } basic[] = {{"norm_rows", &g->norm}, {"act_i8", &g->act_i8}, {"act_f16", &g->act_f16}, {"mm_end", &g->mm_end}, {"map_act", &g->act}, {"map_glu", &g->glu}, {"map_add", &g->add}, {"map_value", &g->value}, {"map_gate", &g->gate}, {"map_mul", &g->mul}, {"map_pos_scale", &g->pos_scale}, {"norm_heads", &g->norm_heads}, {"take_rows", &g->select}},
       route[] = {{"route_tokens", &g->route}, {"pad_rows", &g->pad_rows}, {"sort_experts", &g->sort_experts}, {"tile_experts", &g->tile_experts}, {"combine_experts", &g->combine}, {"part_heads", &g->part_heads}},
+      states[] = {{"state_conv", &g->state_conv}, {"state_scan", &g->state_scan}, {"state_delta", &g->state_delta}},
       attend[] = {{"rope", &g->rope}, {"attend", &g->attend}, {"merge", &g->merge}};
     char module[64], name[64];
     for (size_t i = 0; i < COUNT_OF(basic); i++) KG_TRY(g->device->kernel(g->dev, "basic", basic[i].name, basic[i].kernel));
@@ -274,6 +277,9 @@ static kg_status find_kernels(struct gpu *g)
         KG_TRY(g->device->kernel(g->dev, "flash_64", "flash_64", &g->flash_64));
         KG_TRY(g->device->kernel(g->dev, "flash_128", "flash_128", &g->flash_128));
     }
+    bool has_states = false;
+    for (int i = 0; i < g->n_steps; i++) has_states |= g->steps[i].code == STEP_STATE;
+    for (size_t i = 0; has_states && i < COUNT_OF(states); i++) KG_TRY(g->device->kernel(g->dev, "state", states[i].name, states[i].kernel));
     for (int i = 0; i < g->n_steps && !g->route; i++) {
         const enum gpu_step_code code = g->steps[i].code;
         if (code != STEP_ROUTE && code != STEP_EXPERTS && code != STEP_COMBINE && code != STEP_PART) continue;

@@ -41,7 +41,7 @@ struct gpu_weight {
 
 /* ---- steps: the program with neighbouring operations joined ---- */
 
-enum gpu_step_code { STEP_EMBED, STEP_NORM, STEP_MATMUL, STEP_ROPE, STEP_ATTEND, STEP_ACT, STEP_GLU, STEP_ADD, STEP_VALUE, STEP_GATE, STEP_NORM_HEADS, STEP_SELECT, STEP_ROUTE, STEP_EXPERTS, STEP_COMBINE, STEP_PART, STEP_MUL, STEP_POS_SCALE };
+enum gpu_step_code { STEP_EMBED, STEP_NORM, STEP_MATMUL, STEP_ROPE, STEP_ATTEND, STEP_ACT, STEP_GLU, STEP_ADD, STEP_VALUE, STEP_GATE, STEP_NORM_HEADS, STEP_SELECT, STEP_ROUTE, STEP_EXPERTS, STEP_COMBINE, STEP_PART, STEP_MUL, STEP_POS_SCALE, STEP_STATE };
 
 struct gpu_step {
     enum gpu_step_code code;
@@ -55,7 +55,7 @@ struct gpu_step {
     bool act;                /* MATMUL: activation of `activation`; with weight->glu that of the GLU */
     enum activation activation;
     void *bias;              /* f32 [rows], in the order of the weight's rows; NULL: none */
-    void *norm_w, *norm_b;   /* f32 [width] */
+    void *norm_w, *norm_b;   /* f32 [width]; norm_w of STATE: its w */
     const struct op *rope_q, *rope_k; /* ATTEND, ROPE (only q); NULL: none */
     void *turns_q, *turns_k; /* uint2 [n_rot / 2]; of q: then what params.h says */
     float mscale_q, mscale_k;
@@ -90,8 +90,10 @@ struct gpu {
     struct gpu_reg *regs; /* [n_regs] */
     struct gpu_kv *kv;    /* [n_kv] */
     int n_blocks;
+    void *states;         /* f32 [n_states][program.n_state] */
+    int n_states;
     void *none;           /* given for arguments that are not used */
-    void *batch;          /* u32 [batch_words]: {id, pos, table, 0} per token, numbers of selected tokens, block tables */
+    void *batch;          /* u32 [batch_words]: {id, pos, table, state} per token, numbers of selected tokens, block tables */
     uint32_t *batch_host;
     size_t batch_words;
     void *acts, *act_scale, *normed; /* prepared activations of max_batch tokens; f32 after a norm */
@@ -100,7 +102,7 @@ struct gpu {
     void *halves, *sums, *next_scale; /* products by the device's library: a slice of weights, what comes out, the next matmul's act_scale */
     void *part;           /* attention in splits */
     void *norm, *act_i8, *act_f16, *mm_end, *act, *glu, *add, *value, *gate, *norm_heads, *select, *rope, *attend, *attend_one, *merge, *flash_64, *flash_128; /* kernels */
-    void *mul, *pos_scale, *route, *pad_rows, *sort_experts, *tile_experts, *combine, *part_heads, *wide_rope, *wide_store, *wide_attend, *wide_merge;
+    void *state_conv, *state_scan, *state_delta, *mul, *pos_scale, *route, *pad_rows, *sort_experts, *tile_experts, *combine, *part_heads, *wide_rope, *wide_store, *wide_attend, *wide_merge;
     void **buffers;       /* [n_buffers] all that close frees, but for the cache's and the batch's */
     int n_buffers, cap_buffers;
     struct gpu_recording {
@@ -121,10 +123,16 @@ kg_status gpu_kv_copy(void *ctx, int dst_block, int src_block);
 size_t gpu_kv_block_bytes(const void *ctx);
 kg_status gpu_kv_read(void *ctx, int block, void *out);
 kg_status gpu_kv_write(void *ctx, int block, const void *in);
+kg_status gpu_state_reserve(void *ctx, int n_states);
+kg_status gpu_state_copy(void *ctx, int dst, int src);
+size_t gpu_state_bytes(const void *ctx);
+kg_status gpu_state_read(void *ctx, int state, void *out);
+kg_status gpu_state_write(void *ctx, int state, const void *in);
 kg_status gpu_run(void *ctx, const struct batch *batch);
 double gpu_error_bound(const void *ctx);
 #define GPU_BACKEND_FUNCTIONS \
-    .close = gpu_close, .kv_reserve = gpu_kv_reserve, .kv_copy = gpu_kv_copy, .kv_block_bytes = gpu_kv_block_bytes, .kv_read = gpu_kv_read, .kv_write = gpu_kv_write, .run = gpu_run, .error_bound = gpu_error_bound,
+    .close = gpu_close, .kv_reserve = gpu_kv_reserve, .kv_copy = gpu_kv_copy, .kv_block_bytes = gpu_kv_block_bytes, .kv_read = gpu_kv_read, .kv_write = gpu_kv_write, \
+    .state_reserve = gpu_state_reserve, .state_copy = gpu_state_copy, .state_bytes = gpu_state_bytes, .state_read = gpu_state_read, .state_write = gpu_state_write, .run = gpu_run, .error_bound = gpu_error_bound,
 
 kg_status gpu_plan(struct gpu *g);            /* program -> steps */
 kg_status gpu_upload_weights(struct gpu *g);

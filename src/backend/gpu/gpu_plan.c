@@ -251,6 +251,9 @@ static kg_status plan_op(struct gpu *g, int *i)
     case OP_COMBINE: *i = plan_combine(g, *i); return KG_OK;
     case OP_TAKE:
     case OP_JOIN: s.code = STEP_PART; break;
+    case OP_CONV:
+    case OP_SCAN:
+    case OP_DELTA: s.code = STEP_STATE; break;
     case OP_LOGITS: return KG_OK;
     default: return refuse(g, op, "this operation does not run on GPUs yet");
     }

@@ -329,6 +329,7 @@ static kg_status run_step(struct gpu_run *r, const struct gpu_step *s)
     case STEP_EXPERTS: return gpu_run_experts(r, s);
     case STEP_COMBINE: return gpu_run_combine(r, s);
     case STEP_PART: return gpu_run_part(r, s);
+    case STEP_STATE: return gpu_run_state(r, s);
     }
     return KG_OK;
 }
@@ -415,7 +416,7 @@ static kg_status hold_words(struct gpu *g, size_t words)
     return KG_OK;
 }
 
-/* The block {id, pos, table, 0} per token, selected tokens, tables. Tokens of one sequence share a table; they come in order. */
+/* The block {id, pos, table, state} per token, selected tokens, tables. Tokens of one sequence share a table; they come in order. */
 static kg_status put_batch(struct gpu_run *r)
 {
     struct gpu *g = r->g;
@@ -441,7 +442,7 @@ static kg_status put_batch(struct gpu_run *r)
             w[4 * i] = (uint32_t)t->id;
             w[4 * i + 1] = (uint32_t)t->pos;
             w[4 * i + 2] = (uint32_t)at;
-            w[4 * i + 3] = 0;
+            w[4 * i + 3] = (uint32_t)b->seqs[s].state;
         }
         for (int k = 0; last >= 0 && k <= last / KV_BLOCK; k++) {
             int32_t block = b->seqs[s].blocks[k];
@@ -473,6 +474,7 @@ kg_status gpu_run(void *ctx, const struct batch *batch)
 {
     struct gpu *g = ctx;
     KG_TRY(check_batch(g, batch));
+    KG_TRY(gpu_check_states(g, batch));
     struct gpu_run r = {.g = g, .batch = batch, .n = batch->n, .sorted = -1};
     choose_splits(&r);
     g->overlap = batch->n <= GPU_MV_TOKENS;

@@ -44,6 +44,10 @@ kg_status gpu_run_experts(struct gpu_run *r, const struct gpu_step *s);
 kg_status gpu_run_combine(const struct gpu_run *r, const struct gpu_step *s);
 kg_status gpu_run_part(const struct gpu_run *r, const struct gpu_step *s);
 
+/* gpu_state.c: what is kept from token to token. */
+kg_status gpu_check_states(const struct gpu *g, const struct batch *b);
+kg_status gpu_run_state(const struct gpu_run *r, const struct gpu_step *s);
+
 /* gpu_wide.c: attention with wide heads. */
 bool gpu_is_wide(const struct gpu *g, const struct op *attention);
 bool gpu_is_wide_rope(const struct op *rope);

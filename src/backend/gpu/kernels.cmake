@@ -1,4 +1,4 @@
-# The modules of kernels: "basic", "route", "attend_*", "one_*" and "wide_*" for each type of cache, "flash_*" for sizes of heads, "pack_*", "experts_*" and "stream_*" for each row of pack.def. A module is a few #defines and a
+# The modules of kernels: "basic", "route", "state", "attend_*", "one_*" and "wide_*" for each type of cache, "flash_*" for sizes of heads, "pack_*", "experts_*" and "stream_*" for each row of pack.def. A module is a few #defines and a
 # header module_*.h; from it come host C for the emulator, text that OpenCL and NVRTC compile at run time, and, where nvcc is, machine
 # code for CUDA. Sets gpu_sources.
 set(gpu_dir ${PROJECT_SOURCE_DIR}/src/backend/gpu)
@@ -23,6 +23,7 @@ endfunction()
 
 gpu_module(basic module_basic.h)
 gpu_module(route module_route.h)
+gpu_module(state module_state.h)
 gpu_module(attend_f16 module_attend.h "KV f16" "KV_TYPE 0" "KV_N 8")
 gpu_module(one_f16 module_one.h "KV f16" "KV_TYPE 0" "KV_N 8")
 gpu_module(wide_f16 module_wide.h "KV f16" "KV_TYPE 0" "KV_N 8")

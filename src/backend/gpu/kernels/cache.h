@@ -4,7 +4,7 @@
  *   KV_N     elements in 16 bytes
  * The cache of a layer: keys [block][kv head][k_row][32 positions][16 bytes], so that a wave whose lanes are positions reads in one go;
  * values [block][kv head][32 positions][v_row][16 bytes]; scales of int8 [block][kv head][group][32 positions].
- * The batch block holds {id, pos, start of the sequence's block table, -} per token. */
+ * The batch block holds {id, pos, start of the sequence's block table, number of its state} per token. */
 #define KN_JOIN(a, b) a##_##b
 #define KN_PUT(a, b) KN_JOIN(a, b)
 #define KN(name) KN_PUT(name, KV)

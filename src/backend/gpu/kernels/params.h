@@ -82,6 +82,13 @@ typedef struct {
     uint used, n_in, stride, out_stride;
 } RowsP;
 
+/* Operations with a state. Floats: of a sequence in all, where the operation's begin; dim: taps, or elements of a head. */
+typedef struct {
+    uint n, all, at, n_heads, dim, n_groups, n_state, one, has_b;
+    uint x_stride, step_stride, z_stride, y_stride;
+    float eps;
+} StateP;
+
 /* The rows of n_experts experts in their order. Words of that buffer: n of the order, the tiles from tiles_at on, the beginnings from first_at on. */
 typedef struct {
     uint n, used, stride, n_experts, tiles_at, first_at;
