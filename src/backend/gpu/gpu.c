@@ -311,6 +311,7 @@ static kg_status make_registers(struct gpu *g)
             most = MAX(most, s->weight->row.n_units);
             if (s->norm) most_f32 = MAX(most_f32, s->weight->row.n_units);
         }
+        if (s->code == STEP_EXPERTS && s->norm) most_f32 = MAX(most_f32, s->weight->row.n_units);
         if (s->code == STEP_ATTEND) part = MAX(part, (size_t)s->op->attention.n_heads * (gpu_is_wide(g, s->op) ? (size_t)s->op->attention.v_dim + 2 : HEAD_PART));
     }
     size_t batch = (size_t)g->params.max_batch;

@@ -81,6 +81,13 @@ static kg_status float_rows(const struct gpu_run *r, const struct gpu_step *s, u
     return LAUNCH(g, g->pad_rows, n, 1, row_threads(p.out_stride, 256), p, x->buffer, g->expert_rows);
 }
 
+/* What prepares rows of x_stride floats; only rows that are the token's own have a norm. */
+static NormP acts_params(const struct gpu *g, const struct gpu_step *s, uint x_stride, uint out_stride)
+{
+    if (s->norm) return gpu_norm_params(g, s, out_stride);
+    return (NormP){.width = (uint)n_in(s), .stride = x_stride, .out_stride = out_stride, .n_units = s->weight->row.n_units};
+}
+
 /* Prompts: rows in the order of their experts, in tiles on matrix operations. */
 static kg_status run_grouped(struct gpu_run *r, const struct gpu_step *s, ExpertP p, void *x, unsigned n_rows)
 {
@@ -95,8 +102,8 @@ static kg_status run_grouped(struct gpu_run *r, const struct gpu_step *s, Expert
         KG_TRY(LAUNCH(g, g->tile_experts, 1, 1, 256, order, g->expert_order));
         r->sorted = route;
     }
-    NormP np = {.width = (uint)n_in(s), .stride = p.x_stride, .out_stride = w->row.n_units * 32, .n_units = w->row.n_units};
-    KG_TRY(LAUNCH(g, g->act_f16, n_rows, 1, row_threads(np.n_units * 8, (unsigned)g->info.matvec_waves * 32), np, x, NULL, NULL, g->expert_acts, g->expert_scale));
+    const NormP np = acts_params(g, s, p.x_stride, w->row.n_units * 32);
+    KG_TRY(LAUNCH(g, g->act_f16, n_rows, 1, row_threads(np.n_units * 8, (unsigned)g->info.matvec_waves * 32), np, x, s->norm_w, s->norm_b, g->expert_acts, g->expert_scale));
     p.x_stride = np.out_stride;
     const unsigned tiles = p.all ? p.used * ceil_div((unsigned)r->n, EXPERT_TILE) : most_tiles(p.n, order.n_experts);
     return LAUNCH(g, w->mg_f16, ceil_div(p.rows, 64), tiles, 256, p, w->buffer, g->expert_acts, g->expert_scale, g->expert_order, s->bias, g->regs[s->dst[0]].buffer);
@@ -117,10 +124,14 @@ kg_status gpu_run_experts(struct gpu_run *r, const struct gpu_step *s)
     const bool few = r->n <= GPU_MV_TOKENS || g->params.deterministic || (!p.all && n < 2 * (unsigned)s->first->w->ne[2]); /* else tiles hardly fill */
     if (!few && gpu_takes_halves(g, s)) return run_grouped(r, s, p, x, n_rows);
     if (int8) {
-        NormP np = {.width = (uint)n_in(s), .stride = p.x_stride, .out_stride = ROUND_UP(w->row.n_units * 40, 16u), .n_units = w->row.n_units};
-        KG_TRY(LAUNCH(g, g->act_i8, n_rows, 1, row_threads(np.n_units * 8, (unsigned)g->info.matvec_waves * 32), np, x, NULL, NULL, g->expert_acts));
+        const NormP np = acts_params(g, s, p.x_stride, ROUND_UP(w->row.n_units * 40, 16u));
+        KG_TRY(LAUNCH(g, g->act_i8, n_rows, 1, row_threads(np.n_units * 8, (unsigned)g->info.matvec_waves * 32), np, x, s->norm_w, s->norm_b, g->expert_acts));
         p.x_stride = np.out_stride;
         x = g->expert_acts;
+    } else if (s->norm) {
+        p.x_stride = w->row.n_units * 32;
+        KG_TRY(gpu_run_norm(r, s, g->normed, (int)p.x_stride));
+        x = g->normed;
     }
     return LAUNCH(g, int8 ? w->mx_i8 : w->mx_f32, n, ceil_div(p.rows, 2 * waves), waves * 32, p, w->buffer, x, reg_buffer(g, route), s->bias, g->regs[s->dst[0]].buffer);
 }

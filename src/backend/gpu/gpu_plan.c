@@ -26,6 +26,12 @@ static bool is_norm(const struct op *op) { return op->code == OP_RMS_NORM || op-
 /* Of heads, or without weights: a kernel of its own. */
 static bool is_head_norm(const struct program *p, const struct op *norm) { return !norm->w || norm->w->ne[0] != p->reg_width[norm->dst]; }
 
+/* Steps whose source a norm may be: matmuls, and experts that all read the token's one row. */
+static bool takes_norm(const struct program *p, const struct op *op)
+{
+    return op->code == OP_MATMUL || (op->code == OP_MATMUL_EXPERTS && op->src[1] >= 0 && p->reg_width[op->src[0]] == op->w->ne[0]);
+}
+
 /* Only matmuls read what norm i writes, and its source stays as it is until the last of them. */
 static bool norm_joins(const struct program *p, int i)
 {
@@ -34,7 +40,7 @@ static bool norm_joins(const struct program *p, int i)
     if (norm->tap || is_head_norm(p, norm)) return false;
     for (int j = i + 1; j < p->n_ops; j++) {
         const struct op *op = &p->ops[j];
-        if (reads(op, norm->dst) && (op->code != OP_MATMUL || changed || op->dst == norm->src[0])) return false;
+        if (reads(op, norm->dst) && (!takes_norm(p, op) || changed || op->dst == norm->src[0])) return false;
         if (writes(op, norm->dst)) return true;
         changed |= writes(op, norm->src[0]) || op->code == OP_SELECT;
     }
@@ -163,8 +169,9 @@ static int plan_experts(struct gpu *g, int i)
     const struct op *op = &p->ops[i];
     struct gpu_step *s = &g->steps[g->n_steps++];
     struct gpu_weight *w = &g->weights[g->n_weights++];
-    const bool glu = is_glu(p, i) && op[2].dst != op->src[1];
-    *s = (struct gpu_step){.code = STEP_EXPERTS, .op = glu ? &op[2] : op, .first = op, .weight = w, .src = op->src[0], .dst = {glu ? op[2].dst : op->dst, -1, -1}, .res = -1,
+    const struct op *norm = takes_norm(p, op) ? joined_norm(p, i) : NULL;
+    const bool glu = is_glu(p, i) && op[2].dst != op->src[1] && !(norm && op[2].dst == norm->src[0]);
+    *s = (struct gpu_step){.code = STEP_EXPERTS, .op = glu ? &op[2] : op, .first = op, .weight = w, .norm = norm, .src = norm ? norm->src[0] : op->src[0], .dst = {glu ? op[2].dst : op->dst, -1, -1}, .res = -1,
                            .act = glu, .activation = glu ? op[2].activation : ACTIVATION_SILU};
     *w = (struct gpu_weight){.parts = {op->w, glu ? op[1].w : NULL}, .n_parts = glu ? 2 : 1, .glu = glu, .experts = true, .rows = (glu ? 2 : 1) * op->w->ne[1] * op->w->ne[2]};
     finish_weight(w);

@@ -35,7 +35,7 @@ static kg_status run_embed(const struct gpu_run *r, const struct gpu_step *s)
                   p.add ? g->regs[s->src].buffer : NULL, y->buffer);
 }
 
-static kg_status run_norm(const struct gpu_run *r, const struct gpu_step *s, void *out, int out_stride)
+kg_status gpu_run_norm(const struct gpu_run *r, const struct gpu_step *s, void *out, int out_stride)
 {
     struct gpu *g = r->g;
     NormP p = gpu_norm_params(g, s, (uint)out_stride);
@@ -181,7 +181,7 @@ static kg_status run_matmul(struct gpu_run *r, const struct gpu_step *s)
         return run_tiles(r, s, &p, true, g->acts);
     }
     if (s->norm) {
-        if (!s->same_acts) KG_TRY(run_norm(r, s, g->normed, (int)units * 32));
+        if (!s->same_acts) KG_TRY(gpu_run_norm(r, s, g->normed, (int)units * 32));
         x = g->normed;
         p.x_stride = units * 32;
     }
@@ -313,7 +313,7 @@ static kg_status run_step(struct gpu_run *r, const struct gpu_step *s)
     switch (s->code) {
     case STEP_EMBED: return run_embed(r, s);
     case STEP_NORM_HEADS: return run_norm_heads(r, s);
-    case STEP_NORM: return run_norm(r, s, r->g->regs[s->dst[0]].buffer, r->g->regs[s->dst[0]].stride);
+    case STEP_NORM: return gpu_run_norm(r, s, r->g->regs[s->dst[0]].buffer, r->g->regs[s->dst[0]].stride);
     case STEP_MATMUL: return run_matmul(r, s);
     case STEP_ROPE: return run_rope(r, s);
     case STEP_ATTEND: return run_attend(r, s);

@@ -34,6 +34,8 @@ NormP gpu_norm_params(const struct gpu *g, const struct gpu_step *s, uint out_st
 bool gpu_streams_beside(const struct gpu *g);
 MatP gpu_mat_params(const struct gpu_run *r, const struct gpu_step *s);
 
+/* The norm of a step, of all tokens, to f32 rows of out_stride. */
+kg_status gpu_run_norm(const struct gpu_run *r, const struct gpu_step *s, void *out, int out_stride);
 HeadP gpu_head_params(const struct gpu_run *r, const struct gpu_step *s);
 
 /* gpu_experts.c: mixtures of experts, heads with matrices of their own. */
