@@ -344,7 +344,8 @@ static void states(void **state)
         const int x = program_reg(p, DIM), y = program_reg(p, DIM), step = program_reg(p, HEADS), bc = program_reg(p, 2 * 2 * STATE), qkv = program_reg(p, 2 * 2 * KEY + DIM),
                   gates = program_reg(p, 2 * HEADS), logits = program_reg(p, VOCAB);
         program_embed(p, x, mat(&m, DIM, VOCAB));
-        program_conv(p, x, x, mat(&m, 4, DIM), keep(&m, normal_tensor("b", DIM, 1, 0.3f, 0)));
+        program_conv(p, y, x, mat(&m, 4, DIM), keep(&m, normal_tensor("b", DIM, 1, 0.3f, 0)));
+        program_add(p, x, x, y);
         program_matmul(p, step, x, mat(&m, DIM, HEADS), NULL);
         program_matmul(p, bc, x, mat(&m, DIM, 2 * 2 * STATE), NULL);
         program_scan(p, y, x, step, bc, keep(&m, normal_tensor("a", one ? 1 : STATE, HEADS, 0.2f, -0.5f)), keep(&m, normal_tensor("d", HEADS, 1, 1, 0)), &scan);

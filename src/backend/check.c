@@ -15,8 +15,8 @@
 enum { DIM = 256, WIDE = 288, HEADS = 8, KV_HEADS = 4, HEAD = 32, VOCAB = 96, TOKENS = 21, EXPERTS = 3, USED = 2, MOST = 72 };
 
 /* What a program of the check computes beside an embedding and the logits. */
-enum part { PART_EMBED, PART_RMS_NORM, PART_EXPERTS, PART_LAYER_NORM, PART_ACT, PART_GLU, PART_ROPE, PART_ATTENTION, PART_NORM_HEADS, PART_SCALE, PART_GATE, PART_WINDOW, PART_MATMUL, PART_N };
-static const char *const part_names[PART_N] = {"embed", "rms_norm", "a mixture of experts", "layer_norm", "act", "glu", "rope", "attention", "norm of heads", "scale", "gate", "attention with a window", "matmul"};
+enum part { PART_EMBED, PART_RMS_NORM, PART_LAYER_NORM, PART_ACT, PART_GLU, PART_ROPE, PART_ATTENTION, PART_NORM_HEADS, PART_SCALE, PART_GATE, PART_WINDOW, PART_EXPERTS, PART_MATMUL, PART_N };
+static const char *const part_names[PART_N] = {"embed", "rms_norm", "layer_norm", "act", "glu", "rope", "attention", "norm of heads", "scale", "gate", "attention with a window", "a mixture of experts", "matmul"};
 
 struct net {
     struct program p;
@@ -114,7 +114,7 @@ static void add_experts(struct net *m, const struct mixture *e, int x, int y)
 static kg_status build(struct net *m, const struct what *what)
 {
     const unsigned parts = what->parts;
-    struct mixture mixture;
+    struct mixture mixture = {0};
     const struct type_info *f32 = type_by_name("F32");
     *m = (struct net){.p = {.n_layers = 1, .dim = DIM, .n_vocab = VOCAB, .n_ctx = 64}, .random = 2463534242u};
     struct program *p = &m->p;
