@@ -38,7 +38,7 @@ struct work {
 
 /* The runs of one kind; all arrays [runs]. */
 struct series {
-    double *tok_s, *share;
+    double *tok_s, *share, *rate; /* rate: operations (prompt) or bytes (generation) per second */
     int n_repeated, n_unsettled;
 };
 
@@ -183,7 +183,8 @@ static int make_tokens(struct bench *b)
     for (int i = 0; i < N_KINDS; i++) {
         b->series[i].tok_s = malloc(runs * sizeof(double));
         b->series[i].share = malloc(runs * sizeof(double));
-        good = good && b->series[i].tok_s && b->series[i].share;
+        b->series[i].rate = malloc(runs * sizeof(double));
+        good = good && b->series[i].tok_s && b->series[i].share && b->series[i].rate;
     }
     if (!good) return print_error(EXIT_RUNTIME, "out of memory");
     random_tokens(b->prompt, n_prompt, n_vocab, 1);
@@ -253,10 +254,13 @@ static int warm_up(struct bench *b)
     return status ? print_status(status) : 0;
 }
 
+/* Limits of a device, where threads only prepare weights. */
+static bool on_device(const struct bench *b) { return b->n_limits > 0 && b->limits[0].copy_gb_s > 0; }
+
 /* The same with one thread; the model is opened anew for it, and left so. */
 static int check_threads(struct bench *b)
 {
-    if (b->params.n_threads == 1) return 0;
+    if (b->params.n_threads == 1 || on_device(b)) return 0;
     kg_model_params one = b->params;
     one.n_threads = 1;
     kg_session_free(&b->generation);
@@ -268,10 +272,11 @@ static int check_threads(struct bench *b)
 
 /* ---- limits and shares ----------------------------------------------------------------------------------------- */
 
-/* What the matrix products of a prompt are made of. */
+/* What the matrix products of a prompt are made of; those of a device, of halves, whatever the weights are. */
 static const char *arithmetic(const struct bench *b)
 {
     const char *t = b->work.main_type;
+    if (on_device(b)) return "f16";
     if (b->params.activations == KG_ACT_F32 || strcmp(t, "F32") == 0 || strcmp(t, "F16") == 0 || strcmp(t, "F64") == 0) return "f32";
     return strcmp(t, "BF16") == 0 ? "bf16" : "int8";
 }
@@ -280,7 +285,8 @@ static const char *arithmetic(const struct bench *b)
 static double limit_of(const struct bench *b, enum kind kind, const kg_limits *l)
 {
     const char *how = arithmetic(b);
-    if (kind == GENERATION) return l->read_gb_s * 1e9;
+    if (kind == GENERATION) return (on_device(b) ? l->copy_gb_s : l->read_gb_s) * 1e9;
+    if (on_device(b)) return l->f16_tflops * 1e12;
     if (strcmp(how, "int8") == 0) return l->int8_tops * 1e12;
     if (strcmp(how, "f32") == 0) return l->f32_tflops * 1e12;
     return fmax(l->bf16_tflops, l->f32_tflops) * 1e12; /* bf16 may be widened where that is faster */
@@ -311,6 +317,7 @@ static kg_status measure(struct bench *b, enum kind kind, int i)
         if (!status) status = measure_limits(b);
         if (status) return status;
         x->tok_s[i] = n / time;
+        x->rate[i] = work_of(b, kind) / time;
         x->share[i] = NAN;
         if (!b->meter) return KG_OK;
         double before = limit_of(b, kind, &b->limits[b->n_limits - 2]), after = limit_of(b, kind, &b->limits[b->n_limits - 1]);
@@ -352,6 +359,7 @@ static struct spread spread_of(const void *values, size_t stride, size_t n)
 }
 
 static struct spread rates(const struct bench *b, enum kind k) { return spread_of(b->series[k].tok_s, sizeof(double), (size_t)b->s->runs); }
+static struct spread work_rates(const struct bench *b, enum kind k) { return spread_of(b->series[k].rate, sizeof(double), (size_t)b->s->runs); }
 static struct spread shares(const struct bench *b, enum kind k) { return spread_of(b->series[k].share, sizeof(double), (size_t)b->s->runs); }
 
 /* Medians of all measurements of the limits. */
@@ -363,6 +371,8 @@ static kg_limits median_limits(const struct bench *b)
         .int8_tops = spread_of(&b->limits->int8_tops, step, b->n_limits).median,
         .f32_tflops = spread_of(&b->limits->f32_tflops, step, b->n_limits).median,
         .bf16_tflops = spread_of(&b->limits->bf16_tflops, step, b->n_limits).median,
+        .copy_gb_s = spread_of(&b->limits->copy_gb_s, step, b->n_limits).median,
+        .f16_tflops = spread_of(&b->limits->f16_tflops, step, b->n_limits).median,
         .with = b->n_limits ? b->limits[0].with : "",
     };
 }
@@ -373,11 +383,14 @@ struct number {
 };
 enum { MOST_NUMBERS = 40 };
 
+static double measured(double limit) { return limit > 0 ? limit : NAN; }
+
 /* Everything that is a number, for JSON and CSV. */
 static size_t list_numbers(const struct bench *b, struct number out[MOST_NUMBERS])
 {
     const struct settings *s = b->s;
     struct spread p = rates(b, PROMPT), g = rates(b, GENERATION), ps = shares(b, PROMPT), gs = shares(b, GENERATION);
+    struct spread pr = work_rates(b, PROMPT), gr = work_rates(b, GENERATION);
     kg_limits l = median_limits(b);
     const struct number all[] = {
         {"threads", b->params.n_threads},
@@ -388,19 +401,23 @@ static size_t list_numbers(const struct bench *b, struct number out[MOST_NUMBERS
         {"prompt_tok_s", p.median},
         {"prompt_tok_s_min", p.least},
         {"prompt_tok_s_max", p.most},
+        {"prompt_tops", pr.median * 1e-12},
         {"prompt_share", ps.median},
         {"prompt_share_min", ps.least},
         {"prompt_share_max", ps.most},
         {"generation_tok_s", g.median},
         {"generation_tok_s_min", g.least},
         {"generation_tok_s_max", g.most},
+        {"generation_gb_s", gr.median * 1e-9},
         {"generation_share", gs.median},
         {"generation_share_min", gs.least},
         {"generation_share_max", gs.most},
-        {"read_gb_s", l.read_gb_s},
-        {"int8_tops", l.int8_tops},
-        {"f32_tflops", l.f32_tflops},
-        {"bf16_tflops", l.bf16_tflops},
+        {"read_gb_s", measured(l.read_gb_s)},
+        {"int8_tops", measured(l.int8_tops)},
+        {"f32_tflops", measured(l.f32_tflops)},
+        {"bf16_tflops", measured(l.bf16_tflops)},
+        {"copy_gb_s", measured(l.copy_gb_s)},
+        {"f16_tflops", measured(l.f16_tflops)},
         {"load_s", b->load_s},
         {"peak_rss_mb", b->peak_rss_mb},
         {"weight_bytes", b->work.weight_bytes},
@@ -506,7 +523,7 @@ static int write_plot(const struct bench *b)
     }
     const char *label[N_KINDS] = {labels[0], labels[1]}, *note[N_KINDS] = {notes[0], notes[1]}, *name = strrchr(b->name, '/');
     snprintf(title, sizeof title, "%.200s, %s, %s backend, %d threads", name ? name + 1 : b->name, b->type, b->params.backend, b->params.n_threads);
-    snprintf(subtitle, sizeof subtitle, "Median, lowest and highest of %lld runs; prompt: share of the %s peak, generation: of the read bandwidth", (long long)b->s->runs, arithmetic(b));
+    snprintf(subtitle, sizeof subtitle, "Median, lowest and highest of %lld runs; prompt: share of the %s peak, generation: of the %s bandwidth", (long long)b->s->runs, arithmetic(b), on_device(b) ? "copy" : "read");
     struct plot_series s = {.name = "", .y = median, .low = least, .high = most, .n = N_KINDS};
     struct plot p = {.title = title, .subtitle = subtitle, .y_label = "share of the machine's limit, measured just before and after each run", .percent = b->n_limits > 0,
                      .labels = label, .n_labels = N_KINDS, .notes = note, .series = &s, .n_series = 1};
@@ -531,19 +548,20 @@ static void print_start(const struct bench *b)
            activation_names[b->params.activations], b->params.deterministic ? ", deterministic" : "");
     printf("loaded in %.2f s, peak memory %.0f MB\n", b->load_s, b->peak_rss_mb);
     if (b->meter) printf("limits measured with %s\n", b->limits[0].with);
-    printf("\n            prompt of %-6lld            generation of %lld after %lld\n", (long long)s->prompt_tokens, (long long)s->generate_tokens,
+    printf("\n            prompt of %-6lld                        generation of %lld after %lld\n", (long long)s->prompt_tokens, (long long)s->generate_tokens,
            (long long)s->context);
-    printf("run       tokens/s  of %-4s peak      tokens/s  of read bandwidth\n", arithmetic(b));
+    printf("run       tokens/s     %s  of %-4s peak      tokens/s       GB/s  of %s bandwidth\n", strcmp(arithmetic(b), "int8") ? "Tflop/s" : "  Top/s", arithmetic(b), on_device(b) ? "copy" : "read");
 }
 
-static void print_row(const char *label, const double value[4])
+/* Of prompt, then of generation: tokens/s, operations or bytes per second, share. */
+static void print_row(const char *label, const double value[6])
 {
     printf("%-7s", label);
-    for (int i = 0; i < 4; i += 2) {
-        printf(" %10.2f  ", value[i]);
-        if (isfinite(value[i + 1])) printf("%10.1f %%", 100 * value[i + 1]);
+    for (int i = 0; i < 6; i += 3) {
+        printf(" %10.2f %10.4g ", value[i], value[i + 1] * (i ? 1e-9 : 1e-12));
+        if (isfinite(value[i + 2])) printf("%10.1f %%", 100 * value[i + 2]);
         else printf("%12s", "-");
-        if (i == 0) printf("    ");
+        if (i == 0) printf("  ");
     }
     putchar('\n');
     fflush(stdout);
@@ -554,17 +572,21 @@ static void print_run(const struct bench *b, int i)
     char label[16];
     snprintf(label, sizeof label, "%d", i + 1);
     const struct series *p = &b->series[PROMPT], *g = &b->series[GENERATION];
-    print_row(label, (double[]){p->tok_s[i], p->share[i], g->tok_s[i], g->share[i]});
+    print_row(label, (double[]){p->tok_s[i], p->rate[i], p->share[i], g->tok_s[i], g->rate[i], g->share[i]});
 }
 
 static void print_summary(const struct bench *b)
 {
     struct spread p = rates(b, PROMPT), ps = shares(b, PROMPT), g = rates(b, GENERATION), gs = shares(b, GENERATION);
-    print_row("lowest", (double[]){p.least, ps.least, g.least, gs.least});
-    print_row("median", (double[]){p.median, ps.median, g.median, gs.median});
-    print_row("highest", (double[]){p.most, ps.most, g.most, gs.most});
+    struct spread pr = work_rates(b, PROMPT), gr = work_rates(b, GENERATION);
+    print_row("lowest", (double[]){p.least, pr.least, ps.least, g.least, gr.least, gs.least});
+    print_row("median", (double[]){p.median, pr.median, ps.median, g.median, gr.median, gs.median});
+    print_row("highest", (double[]){p.most, pr.most, ps.most, g.most, gr.most, gs.most});
     putchar('\n');
-    if (b->n_limits) {
+    if (on_device(b)) {
+        kg_limits l = median_limits(b);
+        printf("limits (medians): copy %.1f GB/s, bytes read and written; f16 %.4g Tflop/s\n", l.copy_gb_s, l.f16_tflops);
+    } else if (b->n_limits) {
         kg_limits l = median_limits(b);
         printf("limits (medians): read %.2f GB/s, int8 %.3f Top/s, f32 %.3f Tflop/s, bf16 %.3f Tflop/s\n", l.read_gb_s, l.int8_tops, l.f32_tflops,
                l.bf16_tflops);
@@ -574,8 +596,8 @@ static void print_summary(const struct bench *b)
     if (repeated) printf("%d repetitions of runs during which a limit moved by more than %.0f %%\n", repeated, 100 * MOST_MOVE);
     if (unsettled) printf("%d runs stand although it still did after %d attempts\n", unsettled, (int)MOST_ATTEMPTS);
     printf("logits after the prompt, in steps of 512, of %d and 1", ODD_CHUNK);
-    if (b->params.n_threads > 1) printf(", and with one thread");
-    printf(": %s\n", b->bit_identical ? "bit-identical" : "NOT bit-identical");
+    if (b->params.n_threads > 1 && !on_device(b)) printf(", and with one thread");
+    printf(": %s\n", b->bit_identical ? "bit-identical" : on_device(b) && !b->params.deterministic ? "not bit-identical: that takes --deterministic" : "NOT bit-identical");
     if (isfinite(b->logits_error)) printf("relative error of the logits against float64: %.3e (bound %.3e)\n", b->logits_error, b->logits_bound);
 }
 
@@ -664,6 +686,7 @@ static void release(struct bench *b)
     for (int i = 0; i < N_KINDS; i++) {
         free(b->series[i].tok_s);
         free(b->series[i].share);
+        free(b->series[i].rate);
     }
 }
 

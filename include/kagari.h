@@ -369,16 +369,19 @@ KG_API kg_status kg_perplexity(kg_model *model, kg_model *base, const int32_t *t
 
 /* ---- limits ------------------------------------------------------------------------------------------ */
 
-/* What the machine does at most, measured with loops that only read or only multiply, in the instructions that the backend uses. */
+/* What the machine does at most, measured with loops that only read or only multiply, in the instructions that the backend uses; of a device, with copies
+ * and matrix products. 0: not measured for this backend. */
 typedef struct kg_limits {
     double read_gb_s;   /* 1e9 bytes per second, from memory */
     double int8_tops;   /* 1e12 operations per second, a multiply-add counts as two */
     double f32_tflops;  /* the same */
     double bf16_tflops; /* bf16 products summed up in f32 */
-    const char *with;   /* the instructions */
+    double copy_gb_s;   /* of a device: bytes read and bytes written by a copy within its memory */
+    double f16_tflops;  /* of a device: a large product of matrices of halves, summed up in f32 */
+    const char *with;   /* the instructions, or what multiplies */
 } kg_limits;
 
-/* A meter owns its threads and up to 1 GiB of memory to read, and lives apart from models: a machine that is shared changes from
+/* A meter owns its threads and up to 1 GiB of memory to read (3 GiB of a device's), and lives apart from models: a machine that is shared changes from
  * one moment to the next, so that speeds are best compared with limits measured just before and after. */
 typedef struct kg_meter kg_meter;
 KG_API kg_status kg_meter_open(kg_meter **out, const char *backend, int n_threads); /* 0: one per processor; KG_ERR_UNSUPPORTED: this backend has none */

@@ -131,7 +131,7 @@ static kg_status meter_run(void *meter, double seconds, kg_limits *out)
 {
     struct meter *m = meter;
     const struct limit_kernels *k = &m->kernels;
-    out->with = k->with;
+    *out = (kg_limits){.with = k->with};
     out->read_gb_s = rate(m, NULL, 0.4 * seconds) * STRETCH * 1e-9;
     out->int8_tops = rate(m, k->int8, 0.2 * seconds) * k->int8_ops * 1e-12;
     out->f32_tflops = rate(m, k->f32, 0.2 * seconds) * k->f32_ops * 1e-12;

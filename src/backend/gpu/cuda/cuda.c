@@ -365,11 +365,18 @@ static kg_status cuda_devices(struct backend_device *out, int most, int *n)
 }
 
 static kg_status open_cuda(void **ctx, const struct program *p, const struct backend_params *params) { return gpu_open(ctx, p, params, &device); }
+static kg_status open_meter(void **meter, int n_threads)
+{
+    (void)n_threads;
+    return gpu_meter_open(meter, &device);
+}
+static const struct backend_meter meter = {.open = open_meter, .close = gpu_meter_close, .run = gpu_meter_run};
 
 const struct backend backend_cuda = {
     .name = "cuda",
     .what = "NVIDIA GPUs of compute capability 8.0 and newer",
     .open = open_cuda,
     .devices = cuda_devices,
+    .meter = &meter,
     GPU_BACKEND_FUNCTIONS
 };

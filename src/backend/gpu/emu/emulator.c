@@ -117,10 +117,17 @@ static const struct gpu_device device = {
 };
 
 static kg_status open_emulator(void **ctx, const struct program *p, const struct backend_params *params) { return gpu_open(ctx, p, params, &device); }
+static kg_status open_meter(void **meter, int n_threads)
+{
+    (void)n_threads;
+    return gpu_meter_open(meter, &device);
+}
+static const struct backend_meter meter = {.open = open_meter, .close = gpu_meter_close, .run = gpu_meter_run};
 
 const struct backend backend_emulator = {
     .name = "emulator",
     .what = "the GPU kernels on this machine's processor, thread by thread: for tests, slow",
     .open = open_emulator,
+    .meter = &meter,
     GPU_BACKEND_FUNCTIONS
 };

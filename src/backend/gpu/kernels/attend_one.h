@@ -162,19 +162,22 @@ KERNEL(KN(attend_one), 256, HeadP, BUF(1, const uint, batch), BUF(2, const uint2
         found[2 * wave + 1] = most;
     }
     BARRIER();
-    for (uint e = tid; e < p.v_dim; e += group_size) {
-        float top = -1e30f, all = 0.0f, value = 0.0f;
+    /* every wave for itself: what each wave's sums are multiplied by, relative to the largest score of all */
+    uint w8 = lane % ONE_WAVES;
+    float top = w8 < waves ? found[2 * w8 + 1] : -1e30f, share = w8 < waves ? found[2 * w8] : 0.0f, all;
+    float largest = wave_max8(top), factor = expf(top - largest);
+    all = share * factor;
+    all += wave_xor(all, 1);
+    all += wave_xor(all, 2);
+    all += wave_xor(all, 4);
+    if (lane < ONE_WAVES) pw[lane] = factor;
+    WAVE_SYNC();
+    UNROLL_N(1) for (uint e = tid; e < p.v_dim; e += group_size)
+    {
+        float value = 0.0f;
         UNROLL for (uint s = 0; s < ONE_WAVES; s++)
         {
-            if (s < waves) top = fmaxf(top, found[2 * s + 1]);
-        }
-        UNROLL for (uint s = 0; s < ONE_WAVES; s++)
-        {
-            if (s < waves) {
-                float f = expf(found[2 * s + 1] - top);
-                all += found[2 * s] * f;
-                value += sums[s * HEAD_MOST + e] * f;
-            }
+            if (s < waves) value += sums[s * HEAD_MOST + e] * pw[s];
         }
         if (p.splits == 1) out[(size_t)h * p.v_dim + e] = value / all;
         else {
@@ -182,7 +185,7 @@ KERNEL(KN(attend_one), 256, HeadP, BUF(1, const uint, batch), BUF(2, const uint2
             to[2 + e] = value;
             if (e == 0) {
                 to[0] = all;
-                to[1] = top;
+                to[1] = largest;
             }
         }
     }

@@ -353,6 +353,12 @@ static const struct gpu_device device = {
 };
 
 static kg_status open_metal(void **ctx, const struct program *p, const struct backend_params *params) { return gpu_open(ctx, p, params, &device); }
+static kg_status open_meter(void **meter, int n_threads)
+{
+    (void)n_threads;
+    return gpu_meter_open(meter, &device);
+}
+static const struct backend_meter meter = {.open = open_meter, .close = gpu_meter_close, .run = gpu_meter_run};
 
 extern const struct backend backend_metal;
 const struct backend backend_metal = {
@@ -360,5 +366,6 @@ const struct backend backend_metal = {
     .what = "Apple's GPUs (M1, A14 and newer), on macOS",
     .open = open_metal,
     .devices = metal_devices,
+    .meter = &meter,
     GPU_BACKEND_FUNCTIONS
 };

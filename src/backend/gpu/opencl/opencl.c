@@ -372,11 +372,18 @@ static const struct gpu_device device = {
 };
 
 static kg_status open_opencl(void **ctx, const struct program *p, const struct backend_params *params) { return gpu_open(ctx, p, params, &device); }
+static kg_status open_meter(void **meter, int n_threads)
+{
+    (void)n_threads;
+    return gpu_meter_open(meter, &device);
+}
+static const struct backend_meter meter = {.open = open_meter, .close = gpu_meter_close, .run = gpu_meter_run};
 
 const struct backend backend_opencl = {
     .name = "opencl",
     .what = "GPUs and other devices with OpenCL 1.2",
     .open = open_opencl,
     .devices = cl_devices,
+    .meter = &meter,
     GPU_BACKEND_FUNCTIONS
 };
