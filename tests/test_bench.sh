@@ -75,6 +75,17 @@ out_has 'median'
 run 0 -m "$model" "${short[@]}" -b reference --json
 out_has '"prompt_share": null'
 
+# ---- a device: its own limits; threads do not count, and --deterministic makes it identical
+run 0 --shape tiny --type q8_0 "${short[@]}" -b emulator --json
+for key in prompt_tok_s prompt_tops prompt_share generation_tok_s generation_gb_s generation_share copy_gb_s f16_tflops; do
+    check "\"$key\" is a number above 0" grep -qE "^  \"$key\": ([1-9]|0\.0*[1-9]|[0-9.]+e)" "$tmp/out"
+done
+out_has '"int8_tops": null'
+run 0 --shape tiny --type q8_0 "${short[@]}" -b emulator --deterministic
+out_has ': bit-identical'
+out_has 'GB/s'
+out_has 'copy bandwidth'
+
 # ---- a model of noise in a file has a vocabulary
 "$kagari" -m "$tmp/noise.gguf" -p a --max-tokens 2 --ignore-eos >"$tmp/out" 2>"$tmp/err" </dev/null
 status=$? last='kagari -m noise.gguf'
