@@ -40,9 +40,10 @@ static void run_case(const char *name, const struct backend *b, const struct mod
     const struct backend_params params = {.n_threads = 1, .kv_type = KG_KV_F16, .activations = KG_ACT_INT8, .max_batch = MOST, .gpu_layers = 1};
     const int32_t blocks[BLOCKS] = {2, 0, 3, 1};
     const struct batch_seq seq = {.blocks = blocks, .state = m->program.n_state ? 1 : 0};
-    const size_t vocab = (size_t)m->program.n_vocab;
+    const size_t vocab = (size_t)program_n_out(&m->program);
     struct batch_token tokens[MOST];
     void *ctx;
+    if (m->program.is_encoder) step = MOST; /* which takes a text at once */
     const kg_status status = b->open(&ctx, &m->program, &params);
     if (status != KG_OK) {
         if (strcmp(b->name, "cpu") == 0 || strcmp(b->name, "reference") == 0 || status != KG_ERR_UNSUPPORTED) fail_msg("%s: %s", name, kg_error_message());

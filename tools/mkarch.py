@@ -92,6 +92,13 @@ case("lfm2", "Lfm2Config", drop=["rms_norm_eps"], num_hidden_layers=5, norm_eps=
 case("llama4", "Llama4TextConfig", num_hidden_layers=6, head_dim=10, intermediate_size=28, intermediate_size_mlp=88, num_local_experts=5, num_experts_per_tok=1,
      interleave_moe_layer_step=2, attention_chunk_size=7, floor_scale=5, attn_scale=0.125, rope_theta=500000.0,
      rope_scaling={"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 1.0, "original_max_position_embeddings": 16})
+TEXT = dict(pad_token_id=0, bos_token_id=1, eos_token_id=2)
+ENCODER = dict(vocab_size=VOCAB, hidden_size=48, intermediate_size=88, num_hidden_layers=3, num_attention_heads=6, max_position_embeddings=64, layer_norm_eps=EPS)
+case("bert", "BertConfig", drop=COMMON.keys(), type_vocab_size=2, **ENCODER, **TEXT)
+case("xlm-roberta", "XLMRobertaConfig", drop=COMMON.keys(), type_vocab_size=1, **{**ENCODER, "max_position_embeddings": 66}, **{**TEXT, "pad_token_id": 1, "bos_token_id": 0})
+case("modern-bert", "ModernBertConfig", num_hidden_layers=5, drop=["num_hidden_layers", "num_key_value_heads", "rms_norm_eps"], norm_eps=EPS, local_attention=8,
+     global_rope_theta=160000.0, local_rope_theta=10000.0, cls_token_id=1, sep_token_id=2, reference_compile=False)
+case("nomic-bert", "NomicBertConfig", drop=COMMON.keys(), type_vocab_size=2, **ENCODER, **TEXT)  # transformers 5.24
 case("falcon-40b", "FalconConfig", layer_norm_epsilon=EPS, ffn_hidden_size=88, new_decoder_architecture=True, num_kv_heads=2, multi_query=True, bias=False,
      alibi=False, tie_word_embeddings=True)
 case("falcon-11b", "FalconConfig", layer_norm_epsilon=EPS, ffn_hidden_size=88, new_decoder_architecture=True, num_kv_heads=2, multi_query=True, bias=False,
@@ -116,6 +123,11 @@ alias("minicpm", lambda c: {**{k: v for k, v in c.items() if not k.endswith("_mu
 
 INTERN = {"self_attn.o_proj": "attention.wo", "mlp.gate_proj": "feed_forward.w1", "mlp.down_proj": "feed_forward.w2", "mlp.up_proj": "feed_forward.w3",
           "input_layernorm": "attention_norm", "post_attention_layernorm": "ffn_norm", "embed_tokens": "tok_embeddings", "lm_head": "output"}
+
+
+alias("nomic-bert", lambda c: {"model_type": "nomic_bert", "architectures": ["NomicBertModel"], "activation_function": "swiglu", "n_embd": 48, "n_head": 6, "n_inner": 88,
+                               "n_layer": 3, "n_positions": 128, "max_trained_positions": 64, "rotary_emb_base": 1000, "rotary_emb_fraction": 1.0,
+                               "rotary_emb_interleaved": False, "prenorm": False, "layer_norm_epsilon": EPS, "type_vocab_size": 2, "vocab_size": VOCAB})
 
 
 def intern_name(k):
@@ -205,6 +217,8 @@ def spread(case_name, name, shape):
 
 def auto_class(config):
     import transformers
+    if "Bert" in type(config).__name__ or "Roberta" in type(config).__name__:
+        return transformers.AutoModel
     causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
     return transformers.AutoModelForCausalLM if causal else transformers.AutoModelForImageTextToText
 
@@ -233,6 +247,9 @@ def write_folder(folder, name, text, shapes, dtype=np.float32, change=lambda wei
 def compute(folder, ids):
     import torch, transformers
     model = auto_class(transformers.AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
+    if not model.can_generate():  # an encoder: its states
+        with torch.no_grad():
+            return model(torch.tensor([ids])).last_hidden_state[0].numpy(), [], np.inf
     for k, p in model.named_parameters():
         if k.endswith("A_log"):  # GGUF has -exp of it, in float32
             p.data = torch.from_numpy(np.log(np.exp(p.data.numpy()).astype(np.float32).astype(np.float64)))

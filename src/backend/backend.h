@@ -38,7 +38,7 @@ struct batch {
     int n;
     const struct batch_seq *seqs;
     int n_seqs;
-    /* Row-major [tokens that want logits][n_vocab]. f64 may be NULL; backends that compute in f32 ignore it. */
+    /* Row-major [tokens that want logits][program_n_out]. f64 may be NULL; backends that compute in f32 ignore it. */
     float *logits;
     double *logits_f64;
     /* If not NULL: called after each op with tap set (but not one that the backend joins with a later one), rows [n][width] of its dst; exactly one of f32 and f64 is not NULL. */

@@ -36,7 +36,7 @@ static bool ends_with(const char *s, const char *end)
 static enum tensor_type type_for(const struct convert *c, const struct tensor *t)
 {
     if (t->type != TYPE_F32 && t->type != TYPE_F16 && t->type != TYPE_BF16 && t->type != TYPE_F64) return t->type;
-    if (t->n_dims == 1 || ends_with(t->name, "norm.weight") || strcmp(t->name, "position_embd.weight") == 0 ||
+    if (t->n_dims == 1 || ends_with(t->name, "norm.weight") || strcmp(t->name, "position_embd.weight") == 0 || strcmp(t->name, "token_types.weight") == 0 ||
         ends_with(t->name, ".ffn_gate_inp.weight") || strstr(t->name, "conv.weight") || strstr(t->name, "conv1d.weight") || !ends_with(t->name, ".weight"))
         return TYPE_F32;
     if (!c->keep) return c->to;

@@ -228,6 +228,19 @@ static bool ends_with(const char *s, const char *end)
     return n >= m && strcmp(s + n - m, end) == 0;
 }
 
+/* A view behind the first rows. */
+static kg_status skip_positions(const struct folder *d, struct tensor *t)
+{
+    const int64_t skip = json_integer_value(json_object_get(d->config, HF_SKIPPED_POSITIONS));
+    if (skip < 1 || strcmp(t->name, "position_embd.weight") != 0) return KG_OK;
+    if (t->n_dims != 2 || t->ne[1] <= skip) return status_set(KG_ERR_FORMAT, "tensor %s has no %" PRId64 " rows to skip", t->name, skip);
+    const size_t bytes = t->n_bytes / (size_t)t->ne[1] * (size_t)skip;
+    t->data = (const uint8_t *)t->data + bytes;
+    t->n_bytes -= bytes;
+    t->ne[1] -= skip;
+    return KG_OK;
+}
+
 static kg_status adapt(const struct folder *d, struct tensor *t)
 {
     unsigned flags = d->family->flags;
@@ -243,7 +256,7 @@ static kg_status adapt(const struct folder *d, struct tensor *t)
     if (flags & HF_SSM_2 && (ends_with(t->name, ".ssm_a") || ends_with(t->name, ".ssm_d") || strstr(t->name, ".ssm_norm.")))
         return shape_as_rows(d, t);
     if (flags & HF_PER_HEAD && block && strstr(t->name, ".attn_qkv.")) return gather_heads(d, t);
-    return KG_OK;
+    return skip_positions(d, t);
 }
 
 /* ---- names */
@@ -571,6 +584,36 @@ static kg_status load_tokenizer(struct folder *d, const char *name, uint32_t n_v
     return st;
 }
 
+/* How sentence-transformers makes one embedding of the states: modules.json lists the steps, a folder for each. */
+static kg_status load_pooling(struct folder *d)
+{
+    static const struct {
+        const char *name;
+        uint32_t type; /* pooling_type */
+    } modes[] = {{"pooling_mode_mean_tokens", 1}, {"pooling_mode_cls_token", 2}, {"pooling_mode_lasttoken", 3}};
+    char path[320] = "1_Pooling/config.json", key[128];
+    json_t *modules, *pooling;
+    const char *other = NULL;
+    KG_TRY(load_json(d, "modules.json", true, &modules));
+    for (size_t i = 0; i < json_array_size(modules); i++) {
+        const char *type = json_string_value(json_object_get(json_array_get(modules, i), "type")), *at = json_string_value(json_object_get(json_array_get(modules, i), "path"));
+        const char *last = type && strrchr(type, '.') ? strrchr(type, '.') + 1 : type;
+        if (last && strcmp(last, "Pooling") == 0 && at && !strstr(at, "..") && at[0] != '/') snprintf(path, sizeof path, "%.200s/config.json", at);
+        else if (last && strcmp(last, "Transformer") != 0 && strcmp(last, "Normalize") != 0) other = last;
+    }
+    if (other) meta_out_str(&d->out, "kagari.embedding_step", other, strlen(other));
+    json_decref(modules);
+    KG_TRY(load_json(d, path, true, &pooling));
+    snprintf(key, sizeof key, "%s.pooling_type", d->family->arch);
+    for (size_t i = 0; i < COUNT_OF(modes); i++) {
+        if (!json_is_true(json_object_get(pooling, modes[i].name))) continue;
+        meta_out_u32(&d->out, key, modes[i].type);
+        break;
+    }
+    json_decref(pooling);
+    return d->out.status;
+}
+
 static const char *last_part(struct folder *d)
 {
     size_t n = strlen(d->path);
@@ -604,6 +647,7 @@ static kg_status read_all(struct folder *d, const char *only)
     for (size_t i = 0; i < f->n_tensors; i++)
         if (strcmp(f->tensors[i].name, "token_embd.weight") == 0) n_vocab = (uint32_t)MIN(f->tensors[i].ne[1], 1 << 30);
     KG_TRY(load_tokenizer(d, NULL, n_vocab));
+    KG_TRY(load_pooling(d));
     if (d->family->flags & HF_ROTATED) meta_out_bool(&d->out, "kagari.rope_halves", true);
     f->format = "Safetensors";
     return take_metas(d);

@@ -7,7 +7,7 @@
 #include <jansson.h>
 
 enum { HF_ROTATED = 1, HF_CONV1D = 2, HF_PLUS_ONE = 4, HF_PER_HEAD = 8, HF_OAI_EXPERTS = 16, HF_LATENT = 32, HF_MIXED = 64, HF_SPLIT_QKV = 128, HF_EXPERTS_BY_COLUMNS = 256,
-       HF_SSM = 512, HF_SSM_2 = 1024, HF_DELTA = 2048 };
+       HF_SSM = 512, HF_SSM_2 = 1024, HF_DELTA = 2048, HF_ENCODER = 4096 };
 
 struct hf_family {
     const char *model_type, *arch, *act;
@@ -19,6 +19,7 @@ kg_status hf_widen_fp8(struct file *f, const json_t *config);
 
 /* hf_normal.c: config.json as files have it -> as the table expects it. Of a multimodal model: that of its text part, with what it leaves out. */
 kg_status hf_normalize(json_t *config);
+#define HF_SKIPPED_POSITIONS "kagari.skipped_positions" /* rows at the beginning of the table of positions that are not used */
 /* A tensor of something else than the text part. */
 bool hf_is_other_part(const json_t *config, const char *name);
 bool hf_lists(const char *families, const char *family); /* NULL: all */

@@ -320,7 +320,7 @@ static kg_status check_musts(const struct out *w)
         const json_t *v = field(w->config, musts[i].name); /* null: not there */
         if (!v || !hf_lists(musts[i].families, w->family->model_type)) continue;
         json_t *only = json_loads(musts[i].json, JSON_DECODE_ANY, NULL);
-        bool same = json_equal(v, only);
+        bool same = json_equal(v, only) || (json_is_number(v) && json_is_number(only) && json_number_value(v) == json_number_value(only));
         json_decref(only);
         if (!same) return status_set(KG_ERR_UNSUPPORTED, "config.json: %s other than %s is not supported for %s", musts[i].name, musts[i].json, w->family->model_type);
     }
@@ -378,6 +378,16 @@ static void put_latent(const struct out *w)
     put_u32(w, "attention.key_length_mla", json_integer_value(json_object_get(w->config, "qk_nope_head_dim")) + rot);
     put_u32(w, "attention.head_count_kv", 1);
     put_u32(w, "expert_gating_func", strcmp(w->family->model_type, "deepseek_v3") == 0 ? 2 : 1);
+}
+
+static kg_status put_encoder(const struct out *w)
+{
+    char key[128];
+    const json_t *types = json_object_get(w->config, "type_vocab_size");
+    meta_out_bool(w->o, full_key(w, "attention.causal", key, sizeof key), false);
+    if (json_is_integer(types) && json_integer_value(types) > 0) meta_out_u32(w->o, "tokenizer.ggml.token_type_count", (uint32_t)json_integer_value(types));
+    if (strcmp(w->family->model_type, "nomic_bert") == 0) meta_out_bool(w->o, "kagari.ctx_is_hard", true); /* its rotation changes beyond */
+    return KG_OK;
 }
 
 static kg_status put_rows(const struct out *w)
@@ -545,7 +555,8 @@ static kg_status check_activation(const struct hf_family *family, const json_t *
         /* the same function has several names there; gemma's first files said "gelu" and meant its tanh form */
         static const char tanh_forms[] = "gelu_new gelu_fast gelu_pytorch_tanh";
         bool same = strcmp(act, family->act) == 0 || (hf_lists(tanh_forms, act) && hf_lists(tanh_forms, family->act)) ||
-                    (strcmp(act, "gelu") == 0 && strcmp(family->model_type, "gemma") == 0);
+                    (strcmp(act, "gelu") == 0 && strcmp(family->model_type, "gemma") == 0) ||
+                    (strcmp(act, "swiglu") == 0 && strcmp(family->model_type, "nomic_bert") == 0);
         if (same) return KG_OK;
         return status_set(KG_ERR_UNSUPPORTED, "config.json: %s \"%.30s\" is not supported for %s", fields[i], act, family->model_type);
     }
@@ -562,6 +573,7 @@ kg_status hf_config(struct meta_out *o, const struct hf_family *family, const js
     KG_TRY(put_rows(&w));
     if (!find(family, config, "context_length") && hf_lists("falcon bloom", family->model_type)) put_u32(&w, "context_length", 2048); /* what they were trained with */
     if (family->flags & HF_LATENT) put_latent(&w);
+    if (family->flags & HF_ENCODER) KG_TRY(put_encoder(&w));
     KG_TRY(family->flags & HF_SSM ? put_ssm(&w) : family->flags & HF_DELTA ? put_delta(&w) : family->flags & HF_MIXED ? (family->flags & HF_SSM_2 ? put_granite_hybrid : put_lfm2)(&w) : put_windows(&w));
     KG_TRY(put_unusual(&w));
     if (!find(family, config, "feed_forward_length") && hf_lists("gpt2 bloom mpt falcon gptj", family->model_type))
@@ -590,7 +602,7 @@ static bool matches(const char *pattern, const char *name, size_t n, long *layer
 
 bool hf_tensor_name(const struct hf_family *family, const char *name, char *out, size_t size, int *expert)
 {
-    static const char *const before[] = {"transformer.", "language_model."};
+    static const char *const before[] = {"transformer.", "language_model.", "bert.", "roberta."};
     char inner[NAME_BYTES];
     if (strncmp(name, "model.language_model.", 21) == 0) { /* newer files of multimodal models */
         snprintf(inner, sizeof inner, "model.%s", name + 21);
@@ -598,7 +610,15 @@ bool hf_tensor_name(const struct hf_family *family, const char *name, char *out,
     }
     for (size_t i = 0; i < COUNT_OF(before); i++)
         if (strncmp(name, before[i], strlen(before[i])) == 0) name += strlen(before[i]);
+    if (strcmp(family->model_type, "modernbert") == 0 && strncmp(name, "model.", 6) == 0) name += 6;
     size_t n = strlen(name);
+    if (n < sizeof inner && n > 6 && family->flags & HF_ENCODER && (strcmp(name + n - 6, ".gamma") == 0 || strcmp(name + n - 5, ".beta") == 0)) { /* of the first BERT files */
+        const size_t stem = n - (name[n - 1] == 'a' && name[n - 2] == 'm' ? 5 : 4);
+        memmove(inner, name, stem);
+        snprintf(inner + stem, sizeof inner - stem, "%s", n - stem == 5 ? "weight" : "bias");
+        name = inner;
+        n = strlen(name);
+    }
     const char *suffix = name + n;
     if (n > 7 && strcmp(name + n - 7, ".weight") == 0) suffix = name + n - 7;
     if (n > 5 && strcmp(name + n - 5, ".bias") == 0) suffix = name + n - 5;

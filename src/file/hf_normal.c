@@ -76,6 +76,40 @@ static kg_status check_llama4(const json_t *config)
     return KG_OK;
 }
 
+/* RoBERTa's positions begin behind that of padding: GGUF has them without the first ones. */
+static kg_status normalize_roberta(json_t *config)
+{
+    const json_t *pad = json_object_get(config, "pad_token_id"), *most = json_object_get(config, "max_position_embeddings");
+    const json_int_t skip = json_is_integer(pad) ? json_integer_value(pad) + 1 : 2;
+    if (!json_is_integer(most) || skip < 1 || json_integer_value(most) <= skip)
+        return status_set(KG_ERR_FORMAT, "config.json: max_position_embeddings and pad_token_id do not fit each other");
+    KG_TRY(set(config, HF_SKIPPED_POSITIONS, json_integer(skip)));
+    return set(config, "max_position_embeddings", json_integer(json_integer_value(most) - skip));
+}
+
+/* The first files claim the length that another rotation would allow. */
+static kg_status normalize_nomic(json_t *config)
+{
+    const json_t *trained = json_object_get(config, "max_trained_positions");
+    if (!json_object_get(config, "n_positions")) return KG_OK;
+    return set(config, "n_positions", json_integer(json_is_integer(trained) ? json_integer_value(trained) : 2048));
+}
+
+/* Newer files list the kind of each layer, too. */
+static kg_status normalize_modernbert(json_t *config)
+{
+    const json_t *types = json_object_get(config, "layer_types");
+    size_t period = 0;
+    for (size_t i = 0; i < json_array_size(types) && period == 0; i++)
+        if (i > 0 && is(json_array_get(types, i), "full_attention")) period = i;
+    for (size_t i = 0; i < json_array_size(types); i++)
+        if (is(json_array_get(types, i), "full_attention") != (i == 0 || (period && i % period == 0)))
+            return status_set(KG_ERR_UNSUPPORTED, "config.json: layer_types: layers without a window come at no fixed distance, which is not supported");
+    if (period) KG_TRY(set(config, "global_attn_every_n_layers", json_integer((json_int_t)period)));
+    json_object_del(config, "layer_types");
+    return KG_OK;
+}
+
 kg_status hf_normalize(json_t *config)
 {
     if (!json_is_object(config)) return status_set(KG_ERR_FORMAT, "config.json is not an object");
@@ -85,6 +119,9 @@ kg_status hf_normalize(json_t *config)
     if (is(type, "falcon")) return normalize_falcon(config);
     if (is(type, "deepseek_v2")) return normalize_deepseek2(config);
     if (is(type, "llama4_text")) return check_llama4(config);
+    if (is(type, "roberta") || is(type, "xlm-roberta")) return normalize_roberta(config);
+    if (is(type, "nomic_bert")) return normalize_nomic(config);
+    if (is(type, "modernbert")) return normalize_modernbert(config);
     return KG_OK;
 }
 

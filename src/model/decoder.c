@@ -73,7 +73,7 @@ static kg_status windows(struct arch_build *b, struct decoder *d)
     d->has_window = v > 0;
     KG_TRY(arch_u32(b, "attention.sliding_window_pattern", &period, &found));
     for (int i = 0; i < b->program->n_layers; i++) {
-        d->layers[i].kind = period == 0 || (i + 1) % period ? DECODER_LOCAL : DECODER_GLOBAL;
+        d->layers[i].kind = period == 0 || (d->style->period_begins ? i : i + 1) % period ? DECODER_LOCAL : DECODER_GLOBAL;
         if (v == 0 && d->style->local_base == 0) d->layers[i].kind = DECODER_GLOBAL;
         d->layers[i].rotates = d->style->positions == DECODER_ROTARY;
     }
@@ -150,6 +150,11 @@ kg_status decoder_hparams(struct arch_build *b)
     KG_TRY(windows(b, d));
     KG_TRY(rotation(b, d));
     KG_TRY(experts(b, d));
+    bool causal = !d->style->encoder;
+    KG_TRY(arch_bool(b, "attention.causal", &causal, &found));
+    if (causal == d->style->encoder)
+        return status_set(KG_ERR_UNSUPPORTED, "%s: key %s.attention.causal is %s, which is not supported for this architecture", b->file->path, b->prefix, causal ? "true" : "false");
+    p->is_encoder = d->style->encoder;
     p->ctx_is_hard |= d->style->positions == DECODER_LEARNED;
     return d->style->adjust ? d->style->adjust(b, d) : KG_OK;
 }
@@ -248,11 +253,12 @@ static kg_status ffn_tensors(const struct arch_build *b, const struct decoder *d
 static kg_status layer_tensors(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i)
 {
     const int64_t dim = b->program->dim;
-    const bool before = d->block != DECODER_POST_NORM, behind = d->block == DECODER_POST_NORM || d->block == DECODER_SANDWICH;
-    if (before) KG_TRY(decoder_affine(b, &l->attn_norm, dim, 1, i, d->attn_norm_name));
+    const bool last = d->block == DECODER_NORM_BEHIND, before = d->block != DECODER_POST_NORM && !last;
+    const bool behind = d->block == DECODER_POST_NORM || d->block == DECODER_SANDWICH || last;
+    if (before && !(d->style->first_unnormed && i == 0)) KG_TRY(decoder_affine(b, &l->attn_norm, dim, 1, i, d->attn_norm_name));
     if (before && d->block != DECODER_PARALLEL && d->block != DECODER_ONE) KG_TRY(decoder_affine(b, &l->ffn_norm, dim, 1, i, d->ffn_norm_name));
-    if (behind) KG_TRY(decoder_affine(b, &l->attn_post_norm, dim, 1, i, "post_attention_norm"));
-    if (behind) KG_TRY(decoder_affine(b, &l->ffn_post_norm, dim, 1, i, "post_ffw_norm"));
+    if (behind) KG_TRY(decoder_affine(b, &l->attn_post_norm, dim, 1, i, last ? "attn_output_norm" : "post_attention_norm"));
+    if (behind) KG_TRY(decoder_affine(b, &l->ffn_post_norm, dim, 1, i, last ? "layer_output_norm" : "post_ffw_norm"));
     KG_TRY((d->style->attention_tensors ? d->style->attention_tensors : decoder_attention_tensors)(b, d, l, i));
     return d->block == DECODER_ONE ? KG_OK : ffn_tensors(b, d, l, i);
 }
@@ -267,12 +273,20 @@ kg_status decoder_tensors(struct arch_build *b)
         KG_TRY(arch_tensor(b, &d->embd_norm.w, false, p->dim, 1, "token_embd_norm.weight"));
         KG_TRY(arch_tensor(b, &d->embd_norm.b, true, p->dim, 1, "token_embd_norm.bias"));
     }
+    if (d->style->token_types) {
+        const struct tensor *types = file_tensor(b->file, "token_types.weight");
+        KG_TRY(arch_tensor(b, &d->types, true, p->dim, types ? types->ne[1] : 1, "token_types.weight"));
+    }
     const char *out_norm = d->style->out_norm ? d->style->out_norm : "output_norm";
-    KG_TRY(arch_tensor(b, &d->norm.w, false, p->dim, 1, "%s.weight", out_norm));
-    KG_TRY(arch_tensor(b, &d->norm.b, true, p->dim, 1, "%s.bias", out_norm));
-    KG_TRY(arch_tensor(b, &d->output.w, true, p->dim, p->n_vocab, "output.weight"));
-    KG_TRY(arch_tensor(b, &d->output.b, true, p->n_vocab, 1, "output.bias"));
-    if (!d->output.w) d->output.w = d->embd.w;
+    if (d->block != DECODER_NORM_BEHIND) {
+        KG_TRY(arch_tensor(b, &d->norm.w, false, p->dim, 1, "%s.weight", out_norm));
+        KG_TRY(arch_tensor(b, &d->norm.b, true, p->dim, 1, "%s.bias", out_norm));
+    }
+    if (!d->style->encoder) {
+        KG_TRY(arch_tensor(b, &d->output.w, true, p->dim, p->n_vocab, "output.weight"));
+        KG_TRY(arch_tensor(b, &d->output.b, true, p->n_vocab, 1, "output.bias"));
+        if (!d->output.w) d->output.w = d->embd.w;
+    }
     for (int i = 0; i < p->n_layers; i++) KG_TRY(layer_tensors(b, d, &d->layers[i], i));
     return KG_OK;
 }
@@ -306,7 +320,7 @@ void decoder_attend(struct program *p, const struct decoder *d, const struct dec
     program_attention_as(p, r->att, r->q, r->k, r->v,
                          &(struct attention){.n_heads = d->n_heads, .n_kv_heads = d->n_kv_heads, .k_dim = d->k_dim, .v_dim = d->v_dim,
                                              .scale = d->attn_scale, .softcap = d->attn_softcap, .alibi = d->alibi,
-                                             .window = l->kind == DECODER_LOCAL ? d->window : 0, .chunked = d->style->chunked, .sinks = l->sinks});
+                                             .window = l->kind == DECODER_LOCAL ? d->window : 0, .chunked = d->style->chunked, .both = d->style->encoder, .sinks = l->sinks});
 }
 
 /* y -> dst; dst may be y. */
@@ -425,6 +439,15 @@ static void add_layer(const struct builder *o, const struct decoder_layer *l)
         return;
     }
     add_attention(o, l, o->y);
+    if (o->d->block == DECODER_NORM_BEHIND) {
+        add_residual(o, o->y);
+        norm(o, o->x, o->x, &l->attn_post_norm);
+        add_source(o, &l->ffn_norm);
+        add_ffn(o, l);
+        add_residual(o, o->y);
+        norm(o, o->x, o->x, &l->ffn_post_norm);
+        return;
+    }
     if (l->attn_post_norm.w) norm(o, o->y, o->y, &l->attn_post_norm);
     add_residual(o, o->y);
     if (o->d->block == DECODER_ONE) return;
@@ -473,10 +496,11 @@ kg_status decoder_program(struct arch_build *b)
     const struct decoder *d = b->h;
     struct builder o = {.p = p, .d = d, .z = -1};
     add_registers(&o);
-    int logits = program_reg(p, p->n_vocab);
+    int logits = program_reg(p, program_n_out(p));
 
     program_embed(p, o.x, d->embd.w);
     if (d->embed_scale > 0) program_scale(p, o.x, o.x, d->embed_scale);
+    if (d->types) program_add_row(p, o.x, o.x, d->types);
     if (d->pos) program_pos_embed(p, o.x, o.x, d->pos);
     if (d->embd_norm.w) norm(&o, o.x, o.x, &d->embd_norm);
     for (int i = 0; i < p->n_layers; i++) {
@@ -485,6 +509,12 @@ kg_status decoder_program(struct arch_build *b)
         program_tap(p);
     }
     program_set_layer(p, -1);
+    if (d->style->encoder) {
+        program_select(p, d->norm.w ? o.y : logits, o.x);
+        if (d->norm.w) norm(&o, logits, o.y, &d->norm);
+        program_logits(p, logits);
+        return KG_OK;
+    }
     program_select(p, o.y, o.x);
     norm(&o, o.x, o.y, &d->norm);
     linear(&o, logits, o.x, &d->output);

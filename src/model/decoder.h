@@ -9,6 +9,7 @@
 enum decoder_block {
     DECODER_PRE_NORM,     /* x += attention(norm(x)), x += ffn(norm(x)) */
     DECODER_POST_NORM,    /* x += norm(attention(x)), x += norm(ffn(x)) */
+    DECODER_NORM_BEHIND,  /* x = norm(x + attention(x)), x = norm(x + ffn(x)) (BERT) */
     DECODER_SANDWICH,     /* x += norm(attention(norm(x))), x += norm(ffn(norm(x))) */
     DECODER_PARALLEL,     /* y = norm(x), x += attention(y) + ffn(y) */
     DECODER_ONE,          /* x += attention(norm(x)), where style->add_attention is what the architecture has instead; heads and ffn are not asked for */
@@ -39,6 +40,10 @@ struct decoder_style {
     bool qk_norm;         /* q and k are normed, head by head or as a whole: as the tensors' shapes say */
     bool qk_norm_maybe;   /* only if the file has them */
     bool qk_norm_late;    /* behind the rotation */
+    bool encoder;         /* tokens see both sides, no text is made: the result is the state of each token */
+    bool token_types;     /* the first row of those is added to embeddings */
+    bool first_unnormed;  /* the first layer has no norm before its attention */
+    bool period_begins;   /* the layer that sees everything is the first of its period */
     bool embed_norm;      /* a norm behind the embedding */
     bool embed_sqrt;      /* embeddings times sqrt(dim) */
     bool logits_divided;  /* key logit_scale divides */
@@ -92,7 +97,7 @@ struct decoder {
     int n_experts, n_first_dense, expert_ffn, shared_ffn;       /* 0: none */
     struct route route;
     struct decoder_affine embd, embd_norm, norm, output;
-    const struct tensor *pos;
+    const struct tensor *pos, *types;
     struct decoder_layer *layers; /* [n_layers] */
     void *own; /* of the style's functions */
 };

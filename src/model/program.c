@@ -102,7 +102,7 @@ static struct op *add(struct program *p, enum op_code code, int dst, int src0, i
 {
     if (p->status != KG_OK) return NULL;
     struct op op = {.code = code, .layer = p->layer_plus_1 - 1, .dst = dst, .src = {src0, src1, src2}};
-    static const int n_srcs[OP_N_CODES] = {[OP_POS_EMBED] = 1, [OP_RMS_NORM] = 1, [OP_LAYER_NORM] = 1, [OP_MATMUL] = 1, [OP_ATTENTION] = 3,
+    static const int n_srcs[OP_N_CODES] = {[OP_POS_EMBED] = 1, [OP_ADD_ROW] = 1, [OP_RMS_NORM] = 1, [OP_LAYER_NORM] = 1, [OP_MATMUL] = 1, [OP_ATTENTION] = 3,
                                            [OP_ACT] = 1,       [OP_GLU] = 2,      [OP_ADD] = 2,        [OP_SELECT] = 1, [OP_LOGITS] = 1,
                                            [OP_GATE] = 2,      [OP_SCALE] = 1, [OP_POS_SCALE] = 1,    [OP_SOFTCAP] = 1,    [OP_CLAMP] = 1,  [OP_ROUTE] = 1,
                                            [OP_MATMUL_EXPERTS] = 2, [OP_COMBINE] = 2, [OP_TAKE] = 1, [OP_JOIN] = 2, [OP_MUL] = 2,
@@ -173,6 +173,15 @@ void program_pos_embed(struct program *p, int dst, int src, const struct tensor 
     op->w = w;
     check_width(p, op, "the source", src, width(p, dst));
     check_tensor(p, op, w, width(p, dst), p->n_ctx);
+}
+
+void program_add_row(struct program *p, int dst, int src, const struct tensor *w)
+{
+    struct op *op = add(p, OP_ADD_ROW, dst, src, -1, -1);
+    if (!op) return;
+    op->w = w;
+    check_width(p, op, "the source", src, width(p, dst));
+    check_tensor(p, op, w, width(p, dst), w ? w->ne[1] : 1);
 }
 
 static void add_norm(struct program *p, enum op_code code, int dst, int src, const struct tensor *w, const struct tensor *b, double eps)
@@ -556,7 +565,7 @@ void program_select(struct program *p, int dst, int src)
 void program_logits(struct program *p, int src)
 {
     struct op *op = add(p, OP_LOGITS, -1, src, -1, -1);
-    if (op) check_width(p, op, "the source", src, p->n_vocab);
+    if (op) check_width(p, op, "the source", src, program_n_out(p));
 }
 
 /* Replays which registers hold a value, and which a choice of how many experts: reading one before it is written, or after SELECT one that still has the rows

@@ -4,6 +4,7 @@
  * Operations, one row each. t counts tokens of the batch, x is src[0] unless said; all sums over the last dimension.
  *   EMBED       dst[t] = row token[t] of w                                          w {width, n_vocab}
  *   POS_EMBED   dst[t] = x[t] + row pos[t] of w                                     w {width, n_ctx}
+ *   ADD_ROW     dst[t] = x[t] + row 0 of w                                         w {width, any}
  *   RMS_NORM    dst[t] = x[t] / sqrt(mean(x[t]^2) + eps) * w [+ b]
  *   LAYER_NORM  dst[t] = (x[t] - mean) / sqrt(var + eps) * w [+ b]                  w, b {width}
  *               Norms of heads: with w, b {g} or {g, width / g} every g elements are a row of their own, of one w for all or one w each.
@@ -46,7 +47,7 @@
  *   SELECT      keeps the tokens that want logits: from here on the batch is only those, in order   dst[s] = x[t_s]
  *               An architecture has one, after the last layer; program_finish moves it up to where other tokens stop to matter, one
  *               for each register that is alive there, side by side.
- *   LOGITS      src[0] is what the caller gets                                      the last operation
+ *   LOGITS      src[0] is what the caller gets, of the width of the vocabulary; of an encoder the state   the last operation
  */
 #ifndef MODEL_PROGRAM_H
 #define MODEL_PROGRAM_H
@@ -55,7 +56,7 @@
 
 /* X(ENUM, "name") */
 #define PROGRAM_OPS(X)                                                                                                             \
-    X(EMBED, "embed") X(POS_EMBED, "pos_embed") X(RMS_NORM, "rms_norm") X(LAYER_NORM, "layer_norm") X(MATMUL, "matmul") X(ROPE, "rope") \
+    X(EMBED, "embed") X(POS_EMBED, "pos_embed") X(ADD_ROW, "add_row") X(RMS_NORM, "rms_norm") X(LAYER_NORM, "layer_norm") X(MATMUL, "matmul") X(ROPE, "rope") \
     X(ATTENTION, "attention") X(ACT, "act") X(GLU, "glu") X(ADD, "add") X(GATE, "gate") X(SCALE, "scale") X(POS_SCALE, "pos_scale") X(SOFTCAP, "softcap")      \
     X(CLAMP, "clamp") X(ROUTE, "route") X(MATMUL_EXPERTS, "matmul_experts") X(COMBINE, "combine") X(TAKE, "take")    \
     X(JOIN, "join") X(MUL, "mul")                            \
@@ -200,6 +201,7 @@ struct program {
     int *lora_regs[2]; /* [n_lora_regs]: their registers, for a x and for b (a x); used again where the width is the same */
     int n_lora_regs[2];
     int n_layers, dim, n_vocab;
+    bool is_encoder; /* tokens see both sides: a text comes in one batch, and no text is made */
     int64_t n_ctx; /* trained positions; also the bound of POS_EMBED */
     bool ctx_is_hard; /* positions >= n_ctx cannot be computed (learned positions) */
     struct arena arena;
@@ -215,6 +217,7 @@ int program_reg(struct program *p, int width);
 void program_set_layer(struct program *p, int layer); /* of the ops that follow; -1: none */
 void program_embed(struct program *p, int dst, const struct tensor *w);
 void program_pos_embed(struct program *p, int dst, int src, const struct tensor *w);
+void program_add_row(struct program *p, int dst, int src, const struct tensor *w);
 void program_rms_norm(struct program *p, int dst, int src, const struct tensor *w, const struct tensor *b, double eps);
 void program_layer_norm(struct program *p, int dst, int src, const struct tensor *w, const struct tensor *b, double eps);
 void program_matmul(struct program *p, int dst, int src, const struct tensor *w, const struct tensor *b);
@@ -243,5 +246,7 @@ void program_select(struct program *p, int dst, int src);
 void program_logits(struct program *p, int src);
 kg_status program_finish(struct program *p);
 void program_free(struct program *p);
+/* Numbers that LOGITS gives for a token. */
+static inline int program_n_out(const struct program *p) { return p->is_encoder ? p->dim : p->n_vocab; }
 
 #endif

@@ -143,6 +143,7 @@ kg_status kg_imatrix(const char *path, const kg_model_params *params, const int3
     size_t chunk = p->chunk > 0 ? (size_t)p->chunk : 512;
     kg_status status = open_watched(&im.model, path, params);
     if (status == KG_OK && (int64_t)chunk > im.model->model.program.n_ctx) chunk = (size_t)im.model->model.program.n_ctx;
+    if (status == KG_OK) status = session_check_generates(im.model);
     if (status == KG_OK) status = session_check_tokens(im.model, tokens, n);
     if (status == KG_OK) status = find_columns(&im);
     if (status == KG_OK && !(im.logits = malloc((size_t)STEP * (size_t)im.model->model.program.n_vocab * sizeof *im.logits)))
@@ -161,7 +162,7 @@ kg_status kg_imatrix(const char *path, const kg_model_params *params, const int3
 /* ---- embeddings ------------------------------------------------------------------------------------------------- */
 
 struct pool_state {
-    const struct op *last; /* the matmul whose result is the logits */
+    const struct op *last; /* the matmul whose result is the logits; NULL: the logits are the state */
     double *sum;           /* [dim] */
     int dim;
     kg_pooling pooling;
@@ -208,27 +209,59 @@ static const struct op *last_matmul(const struct program *p)
 
 int32_t kg_model_dim(const kg_model *model) { return model->model.program.dim; }
 
+static kg_status check_embed(const kg_model *m, const struct pool_state *s, const int32_t *tokens, size_t n)
+{
+    const struct program *p = &m->model.program;
+    struct str step;
+    bool found;
+    if (!p->is_encoder && !m->backend->shows_inputs)
+        return status_set(KG_ERR_UNSUPPORTED, "backend %s does not show the state before the logits; cpu and reference do", m->backend->name);
+    if (!p->is_encoder && (!s->last || s->last->w->ne[0] != p->dim))
+        return status_set(KG_ERR_UNSUPPORTED, "architecture %s ends in something else than a matrix over its state", m->model.arch->name);
+    KG_TRY(file_get_str(m->model.file, "kagari.embedding_step", &step, &found));
+    if (found) return status_set(KG_ERR_UNSUPPORTED, "the folder's modules.json has a step behind pooling that is not supported: %.*s", (int)MIN(step.len, (size_t)60), step.ptr);
+    if (n > INT32_MAX - STEP || (p->ctx_is_hard && n > (size_t)p->n_ctx))
+        return status_set(KG_ERR_CONTEXT, "%zu tokens: this model has %lld positions", n, (long long)p->n_ctx);
+    if (p->is_encoder && n > (size_t)MIN(p->n_ctx, (int64_t)MAX_ENCODED))
+        return status_set(KG_ERR_CONTEXT, "%zu tokens: this encoder takes %lld at most", n, (long long)MIN(p->n_ctx, (int64_t)MAX_ENCODED));
+    return session_check_tokens(m, tokens, n);
+}
+
+/* The whole text at once: every token's state comes as if it were logits. */
+static kg_status encode(kg_model *m, struct kv_table *t, const int32_t *tokens, size_t n, struct pool_state *s)
+{
+    struct batch_token *list = malloc(n * sizeof *list);
+    float *rows = malloc(n * (size_t)s->dim * sizeof *rows);
+    double *exact = m->backend->has_f64 ? malloc(n * (size_t)s->dim * sizeof *exact) : NULL;
+    kg_status status = list && rows && (exact || !m->backend->has_f64) ? kv_table_prepare(&m->kv, t, 0, (int64_t)n) : status_set(KG_ERR_MEMORY, "out of memory");
+    for (size_t i = 0; status == KG_OK && i < n; i++) list[i] = (struct batch_token){tokens[i], (int32_t)i, 0, true};
+    if (status == KG_OK) {
+        struct batch_seq seq = {t->blocks, t->state};
+        const struct batch batch = {.tokens = list, .n = (int)n, .seqs = &seq, .n_seqs = 1, .logits = rows, .logits_f64 = exact};
+        status = backend_run(m->backend, m->ctx, &batch);
+    }
+    if (status == KG_OK) pool_rows(s, NULL, (int)n, s->dim, exact ? NULL : rows, exact);
+    free(list);
+    free(rows);
+    free(exact);
+    return status;
+}
+
 kg_status kg_embed(kg_model *m, const int32_t *tokens, size_t n, kg_pooling pooling, float *out)
 {
     if (!m || !tokens || n < 1 || !out) return status_set(KG_ERR_ARGUMENT, "an embedding needs a model, tokens and a place for it");
-    if (!m->backend->shows_inputs)
-        return status_set(KG_ERR_UNSUPPORTED, "backend %s does not show the state before the logits; cpu and reference do", m->backend->name);
     const struct program *p = &m->model.program;
-    struct pool_state s = {.last = last_matmul(p), .dim = p->dim, .pooling = pooling};
-    if (!s.last || s.last->w->ne[0] != p->dim)
-        return status_set(KG_ERR_UNSUPPORTED, "architecture %s ends in something else than a matrix over its state", m->model.arch->name);
-    if (n > INT32_MAX - STEP || (p->ctx_is_hard && n > (size_t)p->n_ctx))
-        return status_set(KG_ERR_CONTEXT, "%zu tokens: this model has %lld positions", n, (long long)p->n_ctx);
-    KG_TRY(session_check_tokens(m, tokens, n));
+    struct pool_state s = {.last = p->is_encoder ? NULL : last_matmul(p), .dim = p->dim, .pooling = pooling};
+    KG_TRY(check_embed(m, &s, tokens, n));
     KG_TRY(find_pooling(m, &s.pooling));
     struct kv_table table = {0};
-    float *logits = malloc((size_t)STEP * (size_t)p->n_vocab * sizeof *logits);
+    float *logits = p->is_encoder ? NULL : malloc((size_t)STEP * (size_t)p->n_vocab * sizeof *logits);
     s.sum = calloc((size_t)p->dim, sizeof *s.sum);
-    kg_status status = logits && s.sum ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory");
+    kg_status status = (logits || p->is_encoder) && s.sum ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory");
     pthread_mutex_lock(&m->lock);
     if (status == KG_OK) status = kv_table_open(&m->kv, &table, (int64_t)n);
     if (status == KG_OK) {
-        status = run_tokens(m, &table, tokens, n, logits, pool_rows, &s);
+        status = p->is_encoder ? encode(m, &table, tokens, n, &s) : run_tokens(m, &table, tokens, n, logits, pool_rows, &s);
         kv_table_close(&m->kv, &table);
     }
     pthread_mutex_unlock(&m->lock);

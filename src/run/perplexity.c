@@ -100,6 +100,7 @@ static kg_status check(const struct window *w, const int32_t *tokens, size_t n)
 {
     for (int which = 0; which < 2 && w->models[which]; which++) {
         const struct program *p = &w->models[which]->model.program;
+        KG_TRY(session_check_generates(w->models[which]));
         KG_TRY(session_check_tokens(w->models[which], tokens, n));
         if (p->ctx_is_hard && w->n_ctx > (size_t)p->n_ctx)
             return status_set(KG_ERR_CONTEXT, "windows of %zu tokens: this model has %lld positions", w->n_ctx, (long long)p->n_ctx);

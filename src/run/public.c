@@ -64,7 +64,7 @@ static kg_status open_backend(kg_model *m, const kg_model_params *params)
         .kv_type = params->kv_type,
         .activations = params->activations,
         .deterministic = params->deterministic,
-        .max_batch = MAX_BATCH,
+        .max_batch = m->model.program.is_encoder ? (int)MIN(MAX(m->model.program.n_ctx, (int64_t)1), (int64_t)MAX_ENCODED) : MAX_BATCH,
         .gpu_layers = params->gpu_layers,
         .progress = params->progress,
         .progress_ctx = params->progress_ctx,

@@ -10,6 +10,8 @@
 
 /* Tokens per run at most: backends size their scratch memory by it. */
 #define MAX_BATCH 512
+/* Of an encoder, which needs a text in one piece. */
+#define MAX_ENCODED 8192
 
 struct kg_model {
     struct model model;
@@ -47,6 +49,8 @@ struct kg_session {
 /* kg_model_open, with a look at the program before the backend prepares it; fn may be NULL, and may set taps. */
 kg_status model_open_with(kg_model **out, const char *path, const kg_model_params *params, void (*fn)(void *ctx, struct program *p), void *ctx);
 
+/* KG_ERR_UNSUPPORTED if the model is an encoder. */
+kg_status session_check_generates(const kg_model *model);
 /* KG_ERR_ARGUMENT unless 0 <= tokens[i] < n_vocab for all i. */
 kg_status session_check_tokens(const kg_model *model, const int32_t *tokens, size_t n);
 

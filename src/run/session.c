@@ -6,9 +6,16 @@
 
 kg_session_params kg_session_default_params(void) { return (kg_session_params){0}; }
 
+kg_status session_check_generates(const kg_model *model)
+{
+    if (!model->model.program.is_encoder) return KG_OK;
+    return status_set(KG_ERR_UNSUPPORTED, "architecture %s is an encoder: it makes embeddings (kagari embed), no text", model->model.arch->name);
+}
+
 static kg_status check_params(const kg_model *model, const kg_session_params *p)
 {
     const struct program *program = &model->model.program;
+    KG_TRY(session_check_generates(model));
     if (p->n_ctx < 0 || p->n_ctx > INT32_MAX - MAX_BATCH)
         return status_set(KG_ERR_ARGUMENT, "a context of %lld tokens is out of range", (long long)p->n_ctx);
     if (program->ctx_is_hard && p->n_ctx > program->n_ctx)

@@ -206,6 +206,7 @@ static kg_status open_both(struct verify *v, const char *path, const char *base,
     KG_TRY(model_open_with(&v->models[1], base ? base : path, &p, ops ? watch_more : NULL, v));
     if (!v->models[1]->backend->has_f64) return status_set(KG_ERR_UNSUPPORTED, "the reference backend has no float64 logits");
     const struct program *program = &v->models[0]->model.program;
+    KG_TRY(session_check_generates(v->models[0]));
     if (program->ctx_is_hard && n > (size_t)program->n_ctx)
         return status_set(KG_ERR_CONTEXT, "%zu tokens: this model has %lld positions", n, (long long)program->n_ctx);
     v->n_layers = program->n_layers;

@@ -80,6 +80,10 @@ static void token_op(const struct worker *w, const struct step *s, int t)
         decode_f32(op->w->type)(tensor_row(op->w, tok->pos), w->scratch, width);
         k->add(dst, x, w->scratch, width);
         break;
+    case OP_ADD_ROW:
+        decode_f32(op->w->type)(tensor_row(op->w, 0), w->scratch, width);
+        k->add(dst, x, w->scratch, width);
+        break;
     case OP_RMS_NORM:
     case OP_LAYER_NORM: norm(k, s, dst, x, width); break;
     case OP_ROPE: k->rope(dst, c->rope_tables[s->rope_table].cos_sin + (size_t)t * (size_t)op->rope.n_rot, &op->rope); break;

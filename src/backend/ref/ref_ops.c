@@ -38,6 +38,14 @@ static void run_pos_embed(struct ref *r, const struct ref_run *run, const struct
     }
 }
 
+static void run_add_row(struct ref *r, const struct ref_run *run, const struct op *op)
+{
+    int n = width(r, op->dst);
+    ref_decode_row(op->w, 0, r->row_w);
+    for (int t = 0; t < run->n; t++)
+        for (int i = 0; i < n; i++) row(r, op->dst, t)[i] = row(r, op->src[0], t)[i] + r->row_w[i];
+}
+
 /* One row of n numbers. w, b NULL: as if all 1, all 0. */
 static void norm_row(const struct op *op, const double *x, double *y, int n, const double *w, const double *b)
 {
@@ -384,6 +392,7 @@ void ref_run_op(struct ref *r, const struct ref_run *run, int i_op)
     switch (op->code) {
     case OP_EMBED: run_embed(r, run, op); return;
     case OP_POS_EMBED: run_pos_embed(r, run, op); return;
+    case OP_ADD_ROW: run_add_row(r, run, op); return;
     case OP_RMS_NORM:
     case OP_LAYER_NORM: run_norm(r, run, op); return;
     case OP_MATMUL: run_matmul(r, run, op); return;
