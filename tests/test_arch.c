@@ -107,6 +107,93 @@ static void check_file(const char *name, const char *file, const struct cases *c
     model_close(&m);
 }
 
+/* ---- encoders: embeddings ---- */
+
+static void put_file(const char *sub, const char *file, const char *text)
+{
+    snprintf(path, sizeof path, "%s/%s", folder, sub);
+    if (sub[0]) mkdir(path, 0777);
+    snprintf(path, sizeof path, "%s/%s%s%s", folder, sub, sub[0] ? "/" : "", file);
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+}
+
+/* The golden states of c, pooled and of length 1. */
+static void pooled(const struct cases *c, int dim, kg_pooling pooling, double *out)
+{
+    double size = 0;
+    for (int i = 0; i < dim; i++) {
+        out[i] = c->logits[pooling == KG_POOLING_LAST ? (c->n - 1) * dim + i : i];
+        for (int t = 1; t < c->n && pooling == KG_POOLING_MEAN; t++) out[i] += c->logits[t * dim + i];
+        size += out[i] * out[i];
+    }
+    for (int i = 0; i < dim; i++) out[i] /= sqrt(size);
+}
+
+static void check_embedding(const char *name, const char *file, const struct cases *c, kg_pooling of_file)
+{
+    static const char *const backends[] = {"reference", "cpu"};
+    for (size_t k = 0; k < COUNT_OF(backends); k++) {
+        kg_model_params params = kg_model_default_params();
+        kg_model *m;
+        kg_session *s;
+        params.backend = backends[k];
+        OK(kg_model_open(&m, file, &params));
+        const int dim = kg_model_dim(m);
+        float out[256];
+        double want[256];
+        assert_true(dim <= 256 && c->n_logits == (size_t)(c->n * dim));
+        for (int pooling = KG_POOLING_FILE; pooling <= KG_POOLING_LAST; pooling++) {
+            OK(kg_embed(m, c->ids, (size_t)c->n, (kg_pooling)pooling, out));
+            pooled(c, dim, pooling == KG_POOLING_FILE ? of_file : (kg_pooling)pooling, want);
+            for (int i = 0; i < dim; i++)
+                if (!(fabs((double)out[i] - want[i]) <= (k ? 1e-3 : 1e-7))) fail_msg("%s: %s, pooling %d: %g instead of %g", name, backends[k], pooling, (double)out[i], want[i]);
+        }
+        int32_t many[MOST] = {0};
+        assert_int_equal(kg_embed(m, many, MOST, KG_POOLING_MEAN, out), KG_ERR_CONTEXT); /* they have 64 positions */
+        assert_int_equal(kg_session_new(&s, m, NULL), KG_ERR_UNSUPPORTED);
+        assert_non_null(strstr(kg_error_message(), "encoder"));
+        kg_model_close(&m);
+    }
+}
+
+static bool is_encoder(const char *name, const char *file)
+{
+    struct model m;
+    OK(model_open(&m, file));
+    const bool is = m.program.is_encoder;
+    model_close(&m);
+    return is;
+}
+
+/* As sentence-transformers says what comes behind the states. */
+static void check_poolings(const char *name, const char *gguf, const struct cases *c)
+{
+    kg_model *m;
+    float out[256];
+    check_embedding(name, folder, c, KG_POOLING_MEAN);
+    put_file("1_Pooling", "config.json", "{\"pooling_mode_cls_token\": false, \"pooling_mode_mean_tokens\": false, \"pooling_mode_lasttoken\": true}");
+    check_embedding(name, folder, c, KG_POOLING_LAST);
+    put_file("other", "config.json", "{\"pooling_mode_cls_token\": true}");
+    put_file("", "modules.json", "[{\"path\": \"\", \"type\": \"sentence_transformers.models.Transformer\"}, {\"path\": \"other\", \"type\": \"sentence_transformers.models.Pooling\"},"
+                                 "{\"path\": \"2\", \"type\": \"sentence_transformers.models.Normalize\"}]");
+    OK(kg_convert(folder, gguf, NULL));
+    check_embedding(name, gguf, c, KG_POOLING_CLS);
+    put_file("", "modules.json", "[{\"path\": \"2_Dense\", \"type\": \"sentence_transformers.models.Dense\"}]");
+    OK(kg_model_open(&m, folder, NULL));
+    assert_int_equal(kg_embed(m, c->ids, (size_t)c->n, KG_POOLING_FILE, out), KG_ERR_UNSUPPORTED);
+    assert_non_null(strstr(kg_error_message(), "Dense"));
+    kg_model_close(&m);
+    assert_int_equal(kg_convert(folder, gguf, NULL), KG_ERR_UNSUPPORTED);
+    static const char *const files[] = {"1_Pooling/config.json", "1_Pooling", "other/config.json", "other", "modules.json"};
+    for (size_t i = 0; i < COUNT_OF(files); i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        remove(path);
+    }
+}
+
 static void all_architectures(void **state)
 {
     (void)state;
@@ -126,6 +213,7 @@ static void all_architectures(void **state)
             write_model(folder, name, &c);
             check_file(name, folder, &c, NULL);
             OK(kg_convert(folder, gguf, NULL));
+            if (is_encoder(name, gguf)) check_poolings(name, gguf, &c);
             check_file(name, gguf, &c, getenv("KAGARI_TEST_GPU") ? getenv("KAGARI_TEST_GPU") : "emulator");
             free(c.logits);
             unlink(gguf);

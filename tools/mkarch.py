@@ -98,7 +98,7 @@ case("bert", "BertConfig", drop=COMMON.keys(), type_vocab_size=2, **ENCODER, **T
 case("xlm-roberta", "XLMRobertaConfig", drop=COMMON.keys(), type_vocab_size=1, **{**ENCODER, "max_position_embeddings": 66}, **{**TEXT, "pad_token_id": 1, "bos_token_id": 0})
 case("modern-bert", "ModernBertConfig", num_hidden_layers=5, drop=["num_hidden_layers", "num_key_value_heads", "rms_norm_eps"], norm_eps=EPS, local_attention=8,
      global_rope_theta=160000.0, local_rope_theta=10000.0, cls_token_id=1, sep_token_id=2, reference_compile=False)
-case("nomic-bert", "NomicBertConfig", drop=COMMON.keys(), type_vocab_size=2, **ENCODER, **TEXT)  # transformers 5.24
+case("nomic-bert", "NomicBertConfig", drop=COMMON.keys(), type_vocab_size=2, **ENCODER, **TEXT)  # needs transformers 5.24 and torch 2.6
 case("falcon-40b", "FalconConfig", layer_norm_epsilon=EPS, ffn_hidden_size=88, new_decoder_architecture=True, num_kv_heads=2, multi_query=True, bias=False,
      alibi=False, tie_word_embeddings=True)
 case("falcon-11b", "FalconConfig", layer_norm_epsilon=EPS, ffn_hidden_size=88, new_decoder_architecture=True, num_kv_heads=2, multi_query=True, bias=False,

@@ -151,6 +151,7 @@ static kg_status run(struct convert *c)
     const struct file *f = c->in;
     int64_t widest = 1;
     if (f->n_metas == 0) return status_set(KG_ERR_UNSUPPORTED, "%s: is a file of tensors alone: a model is a folder with config.json", f->path);
+    if (file_meta(f, "kagari.embedding_step")) return status_set(KG_ERR_UNSUPPORTED, "%s: a step behind pooling (modules.json) has no place in the GGUF that is written", f->path);
     KG_TRY(read_heads(c));
     KG_TRY(write_keys(c, main_type(c)));
     for (size_t i = 0; i < f->n_tensors; i++) {
