@@ -209,7 +209,7 @@ static kg_status gather_heads(const struct folder *d, struct tensor *t)
     const int64_t rows = t->n_dims == 1 ? t->ne[0] : t->ne[1];
     const uint8_t *from = t->data;
     uint8_t *to;
-    if (heads == 0 || heads % groups || (size_t)rows % (heads + 2 * groups))
+    if (heads == 0 || heads % groups || (size_t)rows % (heads + 2 * groups) || t->n_dims > 2)
         return status_set(KG_ERR_FORMAT, "tensor %s: %" PRId64 " rows do not fit %zu heads", t->name, rows, heads);
     if (groups == 1) return KG_OK;
     const size_t part = t->n_bytes / (heads + 2 * groups);
