@@ -11,6 +11,7 @@ enum { MOST = 128 };
 struct tiny {
     char name[200];
     double middle, spread;
+    bool bytes; /* U8: whole numbers, rounded down */
     uint64_t dims[4], n;
     int n_dims;
 };
@@ -58,6 +59,7 @@ static void read_case(const char *name, struct cases *c)
         int exponent, at = 0;
         assert_int_equal(sscanf(line, "tensor %199s %lf %d %n", t->name, &t->middle, &exponent, &at), 3);
         t->spread = ldexp(1, exponent);
+        t->bytes = strstr(t->name, "_blocks") || strstr(t->name, "_scales");
         int32_t dims[MOST];
         t->n_dims = read_numbers(line + at, dims);
         assert_in_range(t->n_dims, 1, 4);
@@ -95,10 +97,11 @@ static void write_model(const char *folder, const char *name, const struct cases
     uint64_t offset = 0;
     for (int i = 0; i < c->n_tensors; i++) {
         const struct tiny *t = &c->tensors[i];
-        len += (size_t)snprintf(header + len, size - len, "%s\"%s\":{\"dtype\":\"F32\",\"shape\":[", i ? "," : "{", t->name);
+        len += (size_t)snprintf(header + len, size - len, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", i ? "," : "{", t->name, t->bytes ? "U8" : "F32");
         for (int k = 0; k < t->n_dims; k++) len += (size_t)snprintf(header + len, size - len, "%s%llu", k ? "," : "", (unsigned long long)t->dims[k]);
-        len += (size_t)snprintf(header + len, size - len, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)offset, (unsigned long long)(offset + 4 * t->n));
-        offset += 4 * t->n;
+        len += (size_t)snprintf(header + len, size - len, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)offset,
+                                (unsigned long long)(offset + (t->bytes ? 1 : 4) * t->n));
+        offset += (t->bytes ? 1 : 4) * t->n;
     }
     len += (size_t)snprintf(header + len, size - len, "}");
     while (len % 8) header[len++] = ' ';
@@ -114,7 +117,8 @@ static void write_model(const char *folder, const char *name, const struct cases
         for (const char *s = t->name; *s; s++) seed = (seed ^ (uint8_t)*s) * 0x100000001b3u;
         for (uint64_t k = 0; k < t->n; k++) {
             const float v = weight(seed, k, t);
-            fwrite(&v, sizeof v, 1, f);
+            if (t->bytes) fputc((int)v, f);
+            else fwrite(&v, sizeof v, 1, f);
         }
     }
     fclose(f);

@@ -37,7 +37,7 @@ static int best_of(const float *x, int n)
 /* The prompt, `step` tokens at a time, then greedy ids one by one; what differs from the golden ones fails. */
 static void run_case(const char *name, const struct backend *b, const struct model *m, const struct cases *c, int step, double most)
 {
-    const struct backend_params params = {.n_threads = 1, .kv_type = KG_KV_F16, .activations = KG_ACT_INT8, .max_batch = MOST, .gpu_layers = 1};
+    const struct backend_params params = {.n_threads = 1, .kv_type = KG_KV_F16, .activations = KG_ACT_F32, .max_batch = MOST, .gpu_layers = 1};
     const int32_t blocks[BLOCKS] = {2, 0, 3, 1};
     const struct batch_seq seq = {.blocks = blocks, .state = m->program.n_state ? 1 : 0};
     const size_t vocab = (size_t)program_n_out(&m->program);

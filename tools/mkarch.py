@@ -181,6 +181,41 @@ HYBRID = dict(num_hidden_layers=5, layer_types=["mamba", "mamba", "attention", "
               attention_multiplier=0.25, logits_scaling=2.0, tie_word_embeddings=True)
 case("granitehybrid", "GraniteMoeHybridConfig", num_local_experts=5, num_experts_per_tok=2, position_embedding_type="nope", **HYBRID)
 case("granitehybrid-dense", "GraniteMoeHybridConfig", num_local_experts=0, num_experts_per_tok=0, position_embedding_type="rope", **HYBRID)
+# The experts' matrices as 4-bit numbers and scales, widened by transformers' own function
+PACKED = dict(hidden_size=64, num_hidden_layers=2, head_dim=10, num_local_experts=5, num_experts_per_tok=3, intermediate_size=96, sliding_window=7,
+              rope_theta=150000.0, layer_types=["sliding_attention", "full_attention"])
+case("gpt-oss-mxfp4", "GptOssConfig", **PACKED, rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 8.0,
+                                                              "beta_slow": 1.0, "truncate": False})
+
+
+def packed_names(shapes):
+    out = {}
+    for k, s in shapes.items():
+        if k.endswith(("gate_up_proj", "down_proj")):
+            experts, ins, outs = s
+            out[k + "_blocks"], out[k + "_scales"] = [experts, outs, ins // 32, 16], [experts, outs, ins // 32]
+        else:
+            out[k] = s
+    return out
+
+
+def unpacked_weights(weights, config):
+    import torch
+    from transformers.integrations.mxfp4 import convert_moe_packed_tensors
+    out = {}
+    for k, w in weights.items():
+        if k.endswith("_blocks"):
+            scales = torch.from_numpy(np.floor(weights[k[:-6] + "scales"]).astype(np.uint8))
+            w = convert_moe_packed_tensors(torch.from_numpy(np.floor(w).astype(np.uint8)), scales, dtype=torch.bfloat16)
+            out[k[:-7]] = np.ascontiguousarray(w.to(torch.float64).numpy())
+        elif not k.endswith("_scales"):
+            out[k] = w
+    return out
+
+
+alias("gpt-oss-mxfp4", lambda c: {**c, "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["model.layers.*.self_attn", "lm_head"]}},
+      packed_names, unpacked_weights)
+
 LATENT = dict(rms_norm_eps=1e-6, kv_lora_rank=20, qk_nope_head_dim=10, qk_rope_head_dim=6, v_head_dim=14, num_key_value_heads=6)
 case("deepseek2-v3", "DeepseekV3Config", q_lora_rank=26, n_group=3, topk_group=2, norm_topk_prob=True, **LATENT, **MOE,
      rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "mscale": 1.25, "mscale_all_dim": 1.25})
@@ -209,6 +244,10 @@ def weights(name, shape, middle, exponent):
 
 
 def spread(case_name, name, shape):
+    if name.endswith("_blocks"):
+        return 128, 7
+    if name.endswith("_scales"):
+        return 120, 2
     if len(shape) == 1:
         less_one = case_name.startswith(("gemma", "nemotron", "qwen3next")) and not name.endswith("linear_attn.norm.weight")  # these store norms as w - 1
         return (0 if less_one else 1, -1) if name.endswith("weight") else (0, -2)

@@ -33,6 +33,15 @@ struct batch_seq {
     int32_t state;         /* if the program has a state: number of the one after all positions before those in the batch; run brings it behind these */
 };
 
+/* What an operation is about to multiply: rows [n][width] of its src[0] and, for experts that are chosen, [n][route_width] of src[1], of which
+ * the first n_used are the numbers of experts. Exactly one of f32 and f64 is not NULL. */
+struct batch_input {
+    const struct op *op;
+    int n, width, route_width; /* route_width 0: no choice */
+    const float *f32, *route_f32;
+    const double *f64, *route_f64;
+};
+
 struct batch {
     const struct batch_token *tokens; /* [n] */
     int n;
@@ -44,8 +53,8 @@ struct batch {
     /* If not NULL: called after each op with tap set (but not one that the backend joins with a later one), rows [n][width] of its dst; exactly one of f32 and f64 is not NULL. */
     void (*tap)(void *ctx, const struct op *op, int n, int width, const float *f32, const double *f64);
     void *tap_ctx;
-    /* If not NULL (only for backends that show inputs): called before each MATMUL, rows [n][width] of its src[0]; as for tap. */
-    void (*input)(void *ctx, const struct op *op, int n, int width, const float *f32, const double *f64);
+    /* If not NULL (only for backends that show inputs): called before each MATMUL and MATMUL_EXPERTS. */
+    void (*input)(void *ctx, const struct batch_input *in);
     void *input_ctx;
     /* If not NULL (only for backends with has_f64): called after each op with tap set; what it leaves in the rows is what later operations see. */
     void (*patch)(void *ctx, const struct op *op, int n, int width, double *f64);

@@ -125,7 +125,10 @@ kg_status gguf_out_meta(struct gguf_out *o, const struct meta *m)
 {
     if (m->type == META_STR) return gguf_out_str(o, m->key, m->strings[0].ptr, m->strings[0].len);
     if (m->type != META_ARR) return put_value(o, m->key, m->type, m->data, meta_type_bytes(m->type));
-    if (m->item == META_ARR) return status_set(KG_ERR_UNSUPPORTED, "key %s is an array of arrays: it cannot be copied", m->key);
+    if (m->item == META_ARR) {
+        KG_TRY(put_array(o, m->key, META_ARR, m->n));
+        return buf_append(&o->metas, m->data, m->n_bytes);
+    }
     if (m->item == META_STR) return gguf_out_strings(o, m->key, m->strings, m->n);
     return gguf_out_array(o, m->key, m->item, m->data, m->n);
 }

@@ -19,7 +19,7 @@ kg_status gguf_out_str(struct gguf_out *o, const char *key, const char *s, size_
 /* n items of a number type, in file order. */
 kg_status gguf_out_array(struct gguf_out *o, const char *key, enum meta_type item, const void *items, uint64_t n);
 kg_status gguf_out_strings(struct gguf_out *o, const char *key, const struct str *items, uint64_t n);
-/* A key of another file, as it is; arrays of arrays are refused. */
+/* A key of another file, as it is. */
 kg_status gguf_out_meta(struct gguf_out *o, const struct meta *m);
 
 /* Declares a tensor; ne[n_dims], data is not looked at. All keys and tensors come before the first data. */

@@ -318,6 +318,18 @@ static kg_status every_second(const struct folder *d, struct tensor *t, const st
     return KG_OK;
 }
 
+/* See hf_join_mxfp4. */
+static kg_status half_of(struct tensor *t, const struct tensor *from, int second)
+{
+    const char *name = t->name;
+    *t = *from;
+    t->name = name;
+    t->ne[1] /= 2;
+    t->n_bytes /= 2;
+    t->data = (const uint8_t *)from->data + (second ? t->n_bytes : 0);
+    return KG_OK;
+}
+
 /* blk.N.ffn_gate_up_exps.* -> ffn_gate_exps and ffn_up_exps, which alternate in it (gpt-oss) or are its halves. */
 static kg_status split_gate_up(const struct folder *d, struct tensor *list, size_t *n, const struct tensor *t, const char *name)
 {
@@ -328,7 +340,8 @@ static kg_status split_gate_up(const struct folder *d, struct tensor *list, size
         struct tensor *to = &list[(*n)++];
         to->name = arena_strndup(&d->f->arena, text, strlen(text));
         if (!to->name) return KG_ERR_MEMORY;
-        if (strcmp(end, ".bias") == 0) KG_TRY(every_second(d, to, t, up));
+        if (t->type == TYPE_MXFP4) KG_TRY(half_of(to, t, up));
+        else if (strcmp(end, ".bias") == 0) KG_TRY(every_second(d, to, t, up));
         else if (d->family->flags & HF_OAI_EXPERTS) KG_TRY(columns_to_rows(d, to, t, up, 2, (t->ne[0] - up + 1) / 2));
         else KG_TRY(columns_to_rows(d, to, t, up * (t->ne[0] / 2), 1, t->ne[0] / 2));
     }
@@ -492,7 +505,7 @@ static kg_status rename_one(const struct folder *d, struct merged *m, struct ten
         if (!to->name || json_object_set_new(m->by_name, name, json_integer((json_int_t)*n)) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
         ++*n;
     }
-    if (by_columns && strstr(name, ".ffn_down_exps.weight")) return columns_to_rows(d, to, t, 0, 1, t->ne[0]);
+    if (by_columns && strstr(name, ".ffn_down_exps.weight") && t->type != TYPE_MXFP4) return columns_to_rows(d, to, t, 0, 1, t->ne[0]);
     if (expert < 0) return adapt(d, to);
     char mark[NAME_BYTES + 16];
     snprintf(mark, sizeof mark, "%s %d", name, expert);
@@ -642,6 +655,7 @@ static kg_status read_all(struct folder *d, const char *only)
     KG_TRY(hf_config(&d->out, d->family, d->config, last_part(d)));
     KG_TRY(load_weights(d, only));
     KG_TRY(hf_widen_fp8(d->f, d->config));
+    KG_TRY(hf_join_mxfp4(d->f));
     KG_TRY(rename_all(d));
     uint32_t n_vocab = 0;
     for (size_t i = 0; i < f->n_tensors; i++)

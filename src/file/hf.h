@@ -16,6 +16,9 @@ struct hf_family {
 
 /* hf_fp8.c: 8-bit floating-point weights become F32, their scales leave the list. */
 kg_status hf_widen_fp8(struct file *f, const json_t *config);
+/* hf_mxfp4.c: NAME_blocks and NAME_scales of gpt-oss become NAME, of type MXFP4. Of gate_up, whose rows alternate, all gates come first: the
+ * matrices {in, out / 2} of all experts, then all up. */
+kg_status hf_join_mxfp4(struct file *f);
 
 /* hf_normal.c: config.json as files have it -> as the table expects it. Of a multimodal model: that of its text part, with what it leaves out. */
 kg_status hf_normalize(json_t *config);

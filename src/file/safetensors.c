@@ -23,6 +23,7 @@ static const struct {
     {"F32", TYPE_F32}, {"F16", TYPE_F16}, {"BF16", TYPE_BF16}, {"F64", TYPE_F64},
     {"I8", TYPE_I8},   {"I16", TYPE_I16}, {"I32", TYPE_I32},   {"I64", TYPE_I64},
     {"F8_E4M3", TYPE_I8}, {"F8_E5M2", TYPE_I8}, /* see struct file_index */
+    {"U8", TYPE_I8}, /* bytes of packed weights: see hf_mxfp4.c */
 };
 
 bool safetensors_recognise(const struct os_map *m)

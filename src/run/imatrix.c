@@ -18,7 +18,7 @@ static kg_status open_watched(kg_model **m, const char *path, const kg_model_par
 
 /* tokens[n] as a sequence of their own, from position 0 on. logits: [STEP][n_vocab], since the last operations are done only for tokens that want them. */
 static kg_status run_tokens(kg_model *m, struct kv_table *t, const int32_t *tokens, size_t n, float *logits,
-                            void (*input)(void *, const struct op *, int, int, const float *, const double *), void *ctx)
+                            void (*input)(void *, const struct batch_input *), void *ctx)
 {
     struct batch_token batch_tokens[STEP];
     KG_TRY(kv_table_truncate(&m->kv, t, 0));
@@ -37,8 +37,8 @@ static kg_status run_tokens(kg_model *m, struct kv_table *t, const int32_t *toke
 
 struct column_sums {
     const struct tensor *t; /* of the file; NULL: a part of a tensor whose beginning counts for all of it, or seen already */
-    double *sums;           /* [ne0] */
-    double count;
+    double *sums;           /* [ne2][ne0] */
+    double *counts;         /* [ne2]: of rows that an expert has seen */
 };
 
 struct imatrix {
@@ -47,18 +47,30 @@ struct imatrix {
     float *logits;
 };
 
-static void add_squares(void *ctx, const struct op *op, int n, int width, const float *f32, const double *f64)
+/* The matrix that use k of token t goes to. */
+static size_t matrix_of(const struct batch_input *in, int t, int k)
+{
+    const size_t at = (size_t)t * (size_t)in->route_width + (size_t)k;
+    if (in->route_width == 0) return (size_t)k;
+    return (size_t)(in->route_f64 ? in->route_f64[at] : (double)in->route_f32[at]);
+}
+
+static void add_squares(void *ctx, const struct batch_input *in)
 {
     const struct imatrix *im = ctx;
-    struct column_sums *c = &im->ops[op - im->model->model.program.ops];
+    struct column_sums *c = &im->ops[in->op - im->model->model.program.ops];
     if (!c->sums) return;
-    for (int t = 0; t < n; t++)
-        for (int i = 0; i < width; i++) {
-            size_t at = (size_t)t * (size_t)width + (size_t)i;
-            double v = f64 ? f64[at] : (double)f32[at];
-            c->sums[i] += v * v;
+    const size_t dim = (size_t)in->op->w->ne[0], width = (size_t)in->width;
+    const int uses = in->op->code == OP_MATMUL_EXPERTS ? in->op->n_used : 1;
+    for (int t = 0; t < in->n; t++)
+        for (int k = 0; k < uses; k++) {
+            const size_t m = matrix_of(in, t, k), from = (size_t)t * width + (width == dim ? 0 : (size_t)k * dim);
+            for (size_t i = 0; i < dim; i++) {
+                double v = in->f64 ? in->f64[from + i] : (double)in->f32[from + i];
+                c->sums[m * dim + i] += v * v;
+            }
+            c->counts[m] += 1;
         }
-    c->count += n;
 }
 
 /* A part's name is "tensor[part]": all parts have the same input, so the first speaks for the tensor. */
@@ -76,14 +88,15 @@ static kg_status find_columns(struct imatrix *im)
     im->ops = calloc((size_t)p->n_ops, sizeof *im->ops);
     if (!im->ops) return status_set(KG_ERR_MEMORY, "out of memory");
     for (int i = 0; i < p->n_ops; i++) {
-        if (p->ops[i].code != OP_MATMUL) continue;
+        if (p->ops[i].code != OP_MATMUL && p->ops[i].code != OP_MATMUL_EXPERTS) continue;
         const struct tensor *t = whole_tensor(im->model->model.file, p->ops[i].w);
         for (int k = 0; t && k < i; k++)
             if (im->ops[k].t == t) t = NULL;
         if (!t) continue;
         im->ops[i].t = t;
-        im->ops[i].sums = calloc((size_t)t->ne[0], sizeof *im->ops[i].sums);
-        if (!im->ops[i].sums) return status_set(KG_ERR_MEMORY, "out of memory");
+        im->ops[i].sums = calloc((size_t)(t->ne[0] * t->ne[2]), sizeof *im->ops[i].sums);
+        im->ops[i].counts = calloc((size_t)t->ne[2], sizeof *im->ops[i].counts);
+        if (!im->ops[i].sums || !im->ops[i].counts) return status_set(KG_ERR_MEMORY, "out of memory");
     }
     return KG_OK;
 }
@@ -102,14 +115,14 @@ static kg_status write_imatrix(const struct imatrix *im, struct gguf_out *o, con
         const struct column_sums *c = &im->ops[i];
         if (!c->sums) continue;
         snprintf(text, sizeof text, "%.400s.in_sum2", c->t->name);
-        KG_TRY(gguf_out_tensor(o, text, TYPE_F32, 2, (int64_t[]){c->t->ne[0], 1}));
+        KG_TRY(gguf_out_tensor(o, text, TYPE_F32, 2, (int64_t[]){c->t->ne[0], c->t->ne[2]}));
         snprintf(text, sizeof text, "%.400s.counts", c->t->name);
-        KG_TRY(gguf_out_tensor(o, text, TYPE_F32, 2, (int64_t[]){1, 1}));
+        KG_TRY(gguf_out_tensor(o, text, TYPE_F32, 2, (int64_t[]){1, c->t->ne[2]}));
     }
     for (int i = 0; i < n_ops; i++) {
         const struct column_sums *c = &im->ops[i];
-        for (int64_t k = 0; c->sums && k < c->t->ne[0]; k++) KG_TRY(gguf_out_data(o, &(float){(float)c->sums[k]}, sizeof(float)));
-        if (c->sums) KG_TRY(gguf_out_data(o, &(float){(float)c->count}, sizeof(float)));
+        for (int64_t k = 0; c->sums && k < c->t->ne[0] * c->t->ne[2]; k++) KG_TRY(gguf_out_data(o, &(float){(float)c->sums[k]}, sizeof(float)));
+        for (int64_t k = 0; c->sums && k < c->t->ne[2]; k++) KG_TRY(gguf_out_data(o, &(float){(float)c->counts[k]}, sizeof(float)));
     }
     return gguf_out_finish(o);
 }
@@ -152,7 +165,7 @@ kg_status kg_imatrix(const char *path, const kg_model_params *params, const int3
     if (status == KG_OK) status = collect(&im, p, tokens, n, chunk, &n_chunks);
     if (status == KG_OK) status = write_imatrix(&im, o, p->dataset ? p->dataset : "", n_chunks, (uint32_t)chunk);
     gguf_out_close(&o);
-    for (int i = 0; im.ops && i < im.model->model.program.n_ops; i++) free(im.ops[i].sums);
+    for (int i = 0; im.ops && i < im.model->model.program.n_ops; i++) free(im.ops[i].sums), free(im.ops[i].counts);
     free(im.ops);
     free(im.logits);
     kg_model_close(&im.model);
@@ -169,15 +182,15 @@ struct pool_state {
     size_t n_seen;
 };
 
-static void pool_rows(void *ctx, const struct op *op, int n, int width, const float *f32, const double *f64)
+static void pool_rows(void *ctx, const struct batch_input *in)
 {
     struct pool_state *s = ctx;
-    if (op != s->last || width != s->dim) return;
-    for (int t = 0; t < n; t++, s->n_seen++) {
+    if (in->op != s->last || in->width != s->dim) return;
+    for (int t = 0; t < in->n; t++, s->n_seen++) {
         if (s->pooling == KG_POOLING_CLS && s->n_seen > 0) continue;
         for (int i = 0; i < width; i++) {
-            size_t at = (size_t)t * (size_t)width + (size_t)i;
-            double v = f64 ? f64[at] : (double)f32[at];
+            size_t at = (size_t)t * (size_t)in->width + (size_t)i;
+            double v = in->f64 ? in->f64[at] : (double)in->f32[at];
             s->sum[i] = s->pooling == KG_POOLING_MEAN ? s->sum[i] + v : v; /* CLS: the first; LAST: what remains at the end */
         }
     }

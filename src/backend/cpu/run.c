@@ -261,9 +261,14 @@ static void show_tap(const struct worker *w, const struct step *s)
 static void show_input(const struct worker *w, const struct step *s)
 {
     const struct cpu *c = w->c;
-    int src = s->op->src[0];
+    const int src = s->op->src[0], route = s->code == STEP_EXPERT_ROWS ? s->op->src[1] : -1;
+    struct batch_input in = {.op = s->op, .n = cpu_n_tokens(c, s), .width = c->program->reg_width[src], .f32 = c->reg[src]};
+    if (route >= 0) {
+        in.route_width = c->program->reg_width[route];
+        in.route_f32 = c->reg[route];
+    }
     pool_barrier(c->pool);
-    if (w->i == 0) c->batch->input(c->batch->input_ctx, s->op, cpu_n_tokens(c, s), c->program->reg_width[src], c->reg[src], NULL);
+    if (w->i == 0) c->batch->input(c->batch->input_ctx, &in);
     pool_barrier(c->pool);
 }
 
@@ -275,7 +280,7 @@ static void run_thread(void *ctx, int i, int n)
         const struct step *s = &c->steps[at];
         if (s->selected && c->n_selected == 0) break;
         if (s->barrier) pool_barrier(c->pool);
-        if (c->batch->input && s->code == STEP_OP && s->op->code == OP_MATMUL) show_input(&w, s);
+        if (c->batch->input && ((s->code == STEP_OP && s->op->code == OP_MATMUL) || s->code == STEP_EXPERT_ROWS)) show_input(&w, s);
         if (s->split == SPLIT_TOKENS) {
             at += run_token_steps(&w, at);
         } else {

@@ -220,6 +220,16 @@ static kg_status check_batch(const struct ref *r, const struct batch *batch)
     return KG_OK;
 }
 
+static void show_input(const struct ref *r, const struct batch *batch, const struct op *op, int n)
+{
+    struct batch_input in = {.op = op, .n = n, .width = r->program->reg_width[op->src[0]], .f64 = r->reg[op->src[0]]};
+    if (op->code == OP_MATMUL_EXPERTS && op->src[1] >= 0) {
+        in.route_width = r->program->reg_width[op->src[1]];
+        in.route_f64 = r->reg[op->src[1]];
+    }
+    batch->input(batch->input_ctx, &in);
+}
+
 static kg_status ref_run(void *ctx, const struct batch *batch)
 {
     struct ref *r = ctx;
@@ -239,8 +249,7 @@ static kg_status ref_run(void *ctx, const struct batch *batch)
                 }
             run.n = n;
         } else {
-            if (op->code == OP_MATMUL && batch->input)
-                batch->input(batch->input_ctx, op, run.n, p->reg_width[op->src[0]], NULL, r->reg[op->src[0]]);
+            if ((op->code == OP_MATMUL || op->code == OP_MATMUL_EXPERTS) && batch->input) show_input(r, batch, op, run.n);
             ref_run_op(r, &run, i);
         }
         if (op->tap && batch->tap) batch->tap(batch->tap_ctx, op, run.n, p->reg_width[op->dst], NULL, r->reg[op->dst]);
