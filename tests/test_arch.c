@@ -4,6 +4,7 @@
  * 1e-10 of the largest one and every tier of the cpu backend and a GPU (the emulator, or the backend KAGARI_TEST_GPU), alone and in a hybrid, to 2e-3 (Euclidean, cache
  * in f16), unless that refuses an operation; greedy continuations are the same. Weights come from a formula. */
 #include "backend/cpu/cpu.h"
+#include "base/half.h"
 #include "run/run.h"
 
 #include <dirent.h>
@@ -229,8 +230,56 @@ static void all_architectures(void **state)
     rmdir(folder);
 }
 
+/* Sum of all numbers of an importance file's tensor for blk.0.NAME.weight. */
+static double sum_of(const struct file *f, const char *name, const char *what)
+{
+    char text[100];
+    snprintf(text, sizeof text, "blk.0.%s.weight.%s", name, what);
+    const struct tensor *t = file_tensor(f, text);
+    double sum = 0;
+    if (!t) fail_msg("no %s", text);
+    for (size_t i = 0; i < t->n_bytes / 4; i++) sum += (double)f32_from_bits(load_u32((const uint8_t *)t->data + 4 * i));
+    return sum;
+}
+
+/* The router sees each token once, n_used experts see the same rows, and their sums are kept apart. */
+static void importances_of_experts(void **state)
+{
+    (void)state;
+    static struct cases c;
+    const char *name = "mixtral";
+    const double n_used = 2;
+    char out[420];
+    strcpy(folder, "/tmp/kagari-arch-XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    snprintf(out, sizeof out, "%s/importances.gguf", folder);
+    read_case(name, &c);
+    write_model(folder, name, &c);
+    for (int b = 0; b < 2; b++) {
+        struct file *f = NULL;
+        const kg_model_params params = {.backend = b ? "cpu" : "reference", .n_threads = 1};
+        const kg_imatrix_params p = {.first = -1};
+        OK(kg_imatrix(folder, &params, c.ids, (size_t)c.n, &p, out));
+        OK(file_open(&f, out));
+        const struct tensor *down = file_tensor(f, "blk.0.ffn_down_exps.weight.in_sum2");
+        assert_true(down && down->ne[0] == 88 && down->ne[1] == 5);
+        assert_true(sum_of(f, "ffn_gate_inp", "counts") == c.n && sum_of(f, "ffn_gate_exps", "counts") == n_used * c.n);
+        assert_true(sum_of(f, "ffn_up_exps", "counts") == n_used * c.n && sum_of(f, "ffn_down_exps", "counts") == n_used * c.n);
+        const double router = sum_of(f, "ffn_gate_inp", "in_sum2"), experts = sum_of(f, "ffn_gate_exps", "in_sum2");
+        assert_true(router > 0 && fabs(experts - n_used * router) <= 1e-5 * experts && sum_of(f, "ffn_down_exps", "in_sum2") > 0);
+        file_close(&f);
+    }
+    static const char *const files[] = {"model.safetensors", "config.json", "importances.gguf"};
+    for (size_t i = 0; i < COUNT_OF(files); i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        unlink(path);
+    }
+    rmdir(folder);
+    free(c.logits);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(all_architectures)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(all_architectures), cmocka_unit_test(importances_of_experts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

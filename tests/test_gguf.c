@@ -8,6 +8,7 @@
 
 #include <cmocka.h>
 
+#include "file/gguf_write.h"
 #include "file_walk.h"
 #include "gguf_writer.h"
 
@@ -70,6 +71,34 @@ static void build_all(struct gw *w)
     static const float values[24] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24};
     gw_tensor(w, "m.weight", TYPE_F32, NE(3, 4, 2), values, sizeof values);
     gw_tensor(w, "q.weight", TYPE_Q4_K, NE(256, 2), NULL, 288);
+}
+
+/* The writer takes every kind of key over, arrays of arrays too. */
+static void copied_keys(void **state)
+{
+    (void)state;
+    struct gw w = {0};
+    struct file *f = NULL, *again = NULL;
+    struct gguf_out *o = NULL;
+    build_all(&w);
+    assert_true(gw_save(&w, TEMP_FILE));
+    assert_int_equal(file_open(&f, TEMP_FILE), KG_OK);
+    assert_int_equal(gguf_out_open(&o, TEMP_FILE ".copy"), KG_OK);
+    for (size_t i = 0; i < f->n_metas; i++) assert_int_equal(gguf_out_meta(o, &f->metas[i]), KG_OK);
+    assert_int_equal(gguf_out_finish(o), KG_OK);
+    gguf_out_close(&o);
+    assert_int_equal(file_open(&again, TEMP_FILE ".copy"), KG_OK);
+    assert_int_equal(again->n_metas, f->n_metas);
+    for (size_t i = 0; i < f->n_metas; i++) {
+        const struct meta *a = &f->metas[i], *b = &again->metas[i];
+        assert_string_equal(a->key, b->key);
+        assert_true(a->type == b->type && a->item == b->item && a->n == b->n && a->n_bytes == b->n_bytes);
+        assert_memory_equal(a->data, b->data, a->n_bytes);
+    }
+    file_close(&again);
+    file_close(&f);
+    unlink(TEMP_FILE);
+    unlink(TEMP_FILE ".copy");
 }
 
 static void getters(void **state)
@@ -860,7 +889,7 @@ static void real_files(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(getters),       cmocka_unit_test(public_view),   cmocka_unit_test(floats_round_trip),
+        cmocka_unit_test(copied_keys), cmocka_unit_test(getters),       cmocka_unit_test(public_view),   cmocka_unit_test(floats_round_trip),
         cmocka_unit_test(broken_files),  cmocka_unit_test(long_names),    cmocka_unit_test(accepted),
         cmocka_unit_test(all_types),     cmocka_unit_test(many_names),    cmocka_unit_test(cut_at_every_byte),
         cmocka_unit_test(flipped_bytes), cmocka_unit_test(foreign_files), cmocka_unit_test(hostile_files),

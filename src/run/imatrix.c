@@ -188,7 +188,7 @@ static void pool_rows(void *ctx, const struct batch_input *in)
     if (in->op != s->last || in->width != s->dim) return;
     for (int t = 0; t < in->n; t++, s->n_seen++) {
         if (s->pooling == KG_POOLING_CLS && s->n_seen > 0) continue;
-        for (int i = 0; i < width; i++) {
+        for (int i = 0; i < in->width; i++) {
             size_t at = (size_t)t * (size_t)in->width + (size_t)i;
             double v = in->f64 ? in->f64[at] : (double)in->f32[at];
             s->sum[i] = s->pooling == KG_POOLING_MEAN ? s->sum[i] + v : v; /* CLS: the first; LAST: what remains at the end */
