@@ -1,5 +1,5 @@
 /* From a word to ids: pairs of neighbouring symbols are merged, best rank first, leftmost on ties, until none can be.
- * Both kinds of tokenizer run here; they differ in how a pair finds its rank. Short words are merged by scanning all
+ * Both kinds of BPE run here; they differ in how a pair finds its rank. Short words are merged by scanning all
  * pairs, long ones with a heap, so that time stays O(n log n). Ids of short words are kept in a cache that lives
  * as long as one call. */
 #include "text/tokenizer.h"
@@ -32,7 +32,7 @@ struct word_cache {
     } slots[CACHE_SLOTS];
 };
 
-static kg_status grow(void **items, size_t *cap, size_t need, size_t item_bytes)
+kg_status encoder_grow(void **items, size_t *cap, size_t need, size_t item_bytes)
 {
     if (need <= *cap) return KG_OK;
     size_t n = MAX(need, *cap + *cap / 2 + 64);
@@ -45,7 +45,7 @@ static kg_status grow(void **items, size_t *cap, size_t need, size_t item_bytes)
 
 kg_status encoder_push(struct encoder *e, int32_t id)
 {
-    if (e->n == e->cap) KG_TRY(grow((void **)&e->ids, &e->cap, e->n + 1, sizeof *e->ids));
+    if (e->n == e->cap) KG_TRY(encoder_grow((void **)&e->ids, &e->cap, e->n + 1, sizeof *e->ids));
     e->ids[e->n++] = id;
     e->after_unknown = false;
     return KG_OK;
@@ -62,6 +62,7 @@ void encoder_free(struct encoder *e)
     free(e->cache);
     free(e->symbols);
     free(e->heap);
+    free(e->paths);
 }
 
 static kg_status push_unknown(struct encoder *e, uint8_t byte)
@@ -78,20 +79,19 @@ static kg_status push_unknown(struct encoder *e, uint8_t byte)
     return KG_OK;
 }
 
+kg_status encoder_byte(struct encoder *e, uint8_t byte)
+{
+    uint32_t b = e->tok->byte_symbol[byte];
+    return b < (uint32_t)e->tok->n_vocab ? encoder_push(e, (int32_t)b) : push_unknown(e, byte);
+}
+
 static kg_status push_symbol(struct encoder *e, const char *word, const struct symbol *s)
 {
     const struct kg_tokenizer *tok = e->tok;
     uint32_t id = s->id;
     if (id == SYMBOL_NONE) id = strmap_find(&tok->by_bytes, word + s->start, s->len);
     if (id < (uint32_t)tok->n_vocab) return encoder_push(e, (int32_t)id);
-    for (uint32_t i = 0; i < s->len; i++) {
-        uint8_t byte = (uint8_t)word[s->start + i];
-        uint32_t b = tok->byte_symbol[byte];
-        if (b < (uint32_t)tok->n_vocab)
-            KG_TRY(encoder_push(e, (int32_t)b));
-        else
-            KG_TRY(push_unknown(e, byte));
-    }
+    for (uint32_t i = 0; i < s->len; i++) KG_TRY(encoder_byte(e, (uint8_t)word[s->start + i]));
     return KG_OK;
 }
 
@@ -165,7 +165,7 @@ static kg_status heap_push(struct encoder *e, const char *word, uint32_t left, u
     if (left == UINT32_MAX || right == UINT32_MAX) return KG_OK;
     struct bond bond = find_bond(e->tok, word, &s[left], &s[right]);
     if (bond.rank == RANK_NONE) return KG_OK;
-    KG_TRY(grow((void **)&e->heap, &e->heap_cap, e->heap_n + 1, sizeof *e->heap));
+    KG_TRY(encoder_grow((void **)&e->heap, &e->heap_cap, e->heap_n + 1, sizeof *e->heap));
     struct heap_item item = {bond.rank, left, right, s[left].len + s[right].len, bond.result};
     size_t i = e->heap_n++;
     for (; i > 0 && heap_before(&item, &e->heap[(i - 1) / 2]); i = (i - 1) / 2) e->heap[i] = e->heap[(i - 1) / 2];
@@ -211,6 +211,8 @@ static kg_status merge_long(struct encoder *e, const char *word, size_t n)
 static kg_status encode_word(struct encoder *e, const char *word, size_t n)
 {
     const struct kg_tokenizer *tok = e->tok;
+    if (tok->kind == TOKENIZER_UNIGRAM) return unigram_word(e, word, n);
+    if (tok->kind == TOKENIZER_WORDPIECE) return wordpiece_word(e, word, n);
     if (tok->ignore_merges || n == 1) {
         uint32_t id = strmap_find(&tok->by_bytes, word, n);
         if (id != SYMBOL_NONE) return encoder_push(e, (int32_t)id);
@@ -219,7 +221,7 @@ static kg_status encode_word(struct encoder *e, const char *word, size_t n)
         struct symbol s[SHORT_WORD];
         return merge_short(e, word, s, first_symbols(tok, word, n, s));
     }
-    KG_TRY(grow((void **)&e->symbols, &e->symbols_cap, n, sizeof *e->symbols));
+    KG_TRY(encoder_grow((void **)&e->symbols, &e->symbols_cap, n, sizeof *e->symbols));
     return merge_long(e, word, first_symbols(tok, word, n, e->symbols));
 }
 
@@ -247,7 +249,7 @@ kg_status encoder_word(struct encoder *e, const char *word, size_t n)
     uint64_t hash = (key[0] ^ (key[1] << 29 | key[1] >> 35) ^ n) * 0x9e3779b97f4a7c15u;
     struct cached_word *c = &e->cache->slots[(hash ^ hash >> 27) >> 20 & (CACHE_SLOTS - 1)];
     if (c->key[0] == key[0] && c->key[1] == key[1] && c->len == n) {
-        if (e->n + CACHE_IDS > e->cap) KG_TRY(grow((void **)&e->ids, &e->cap, e->n + CACHE_IDS, sizeof *e->ids));
+        if (e->n + CACHE_IDS > e->cap) KG_TRY(encoder_grow((void **)&e->ids, &e->cap, e->n + CACHE_IDS, sizeof *e->ids));
         memcpy(e->ids + e->n, c->ids, sizeof c->ids);
         e->n += c->n;
         e->after_unknown = false;

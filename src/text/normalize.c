@@ -1,4 +1,4 @@
-/* Unicode normalization form C (Unicode Standard Annex 15), by utf8proc. */
+/* Unicode normalization forms (Unicode Standard Annex 15), by utf8proc. */
 #include "text/normalize.h"
 
 #include <stdlib.h>
@@ -29,13 +29,15 @@ bool normalize_needed(const char *text, size_t n)
     return false;
 }
 
-kg_status normalize_nfc(struct buf *out, const char *text, size_t n)
+kg_status normalize_form(struct buf *out, const char *text, size_t n, unsigned flags)
 {
+    const unsigned how = UTF8PROC_STABLE | (flags & NORMALIZE_COMPOSE ? UTF8PROC_COMPOSE : UTF8PROC_DECOMPOSE) |
+                         (flags & NORMALIZE_COMPATIBLE ? UTF8PROC_COMPAT : 0);
     const uint8_t *s = (const uint8_t *)text;
     for (size_t i = 0; i < n;) {
         const size_t k = piece(s + i, n - i);
         utf8proc_uint8_t *form = NULL;
-        utf8proc_ssize_t len = k > 0 ? utf8proc_map(s + i, (utf8proc_ssize_t)k, &form, UTF8PROC_STABLE | UTF8PROC_COMPOSE) : UTF8PROC_ERROR_INVALIDUTF8;
+        utf8proc_ssize_t len = k > 0 ? utf8proc_map(s + i, (utf8proc_ssize_t)k, &form, (utf8proc_option_t)how) : UTF8PROC_ERROR_INVALIDUTF8;
         if (len < 0)
             return status_set(len == UTF8PROC_ERROR_NOMEM ? KG_ERR_MEMORY : KG_ERR_ARGUMENT, "normalizing a text: %s", utf8proc_errmsg(len));
         kg_status st = buf_append(out, (const char *)form, (size_t)len);

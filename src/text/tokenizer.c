@@ -67,7 +67,7 @@ static kg_status encode_valid(struct encoder *e, const char *text, size_t n)
 {
     if (!e->tok->nfc || !normalize_needed(text, n)) return pretokenizer_split(e->tok->pre, text, n, word_of_split, e);
     struct buf form = {0};
-    kg_status status = normalize_nfc(&form, text, n);
+    kg_status status = normalize_form(&form, text, n, NORMALIZE_COMPOSE);
     if (status == KG_OK) status = pretokenizer_split(e->tok->pre, form.data, form.len, word_of_split, e);
     buf_free(&form);
     return status;
@@ -135,6 +135,25 @@ static kg_status encode_spm(struct encoder *e, const char *text, size_t n, bool 
     return status;
 }
 
+/* WordPiece, Unigram. at_start: nothing comes before. */
+static kg_status encode_pieces(struct encoder *e, const char *text, size_t n, bool at_start)
+{
+    struct utf8_stream stream = {0};
+    struct buf valid = {0}, words = {0};
+    kg_status st = utf8_valid_prefix((const uint8_t *)text, n) == n ? KG_OK : utf8_stream_push(&stream, text, n, true, &valid);
+    if (valid.len > 0) text = valid.data, n = valid.len;
+    if (st == KG_OK) st = steps_run(e->tok->steps, text, n, at_start, &words);
+    for (size_t i = 0, k; i < words.len && st == KG_OK; i += k + 1) {
+        const char *cut = memchr(words.data + i, STEPS_CUT, words.len - i);
+        k = cut ? (size_t)(cut - words.data) - i : words.len - i;
+        e->after_unknown = false; /* each word has its own unknown */
+        st = encoder_word(e, words.data + i, k);
+    }
+    buf_free(&valid);
+    buf_free(&words);
+    return st;
+}
+
 static bool is_space(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 
 static bool strips_after(const struct kg_tokenizer *tok, int32_t id)
@@ -150,15 +169,20 @@ static kg_status encode(struct encoder *e, const char *text, size_t n, bool spec
     bool after_special = true; /* a text's start counts as well: SentencePiece puts its space there */
     for (size_t done = 0, i = 0; done < n;) {
         int32_t id = -1;
+        const size_t start = done;
         if (set->n == 0) i = n;
         for (; i < n; i++)
             if (set->first[(uint8_t)text[i]] != set->first[(uint8_t)text[i] + 1] && (id = special_at(tok, set, text + i, n - i)) >= 0)
                 break;
-        if (i > done) {
+        size_t end = i;
+        if (id >= 0 && tok->tokens[id].strips_left) end -= steps_space_suffix(text + done, i - done);
+        if (end > done) {
             if (tok->kind == TOKENIZER_SPM)
-                KG_TRY(encode_spm(e, text + done, i - done, after_special && tok->add_space_prefix));
+                KG_TRY(encode_spm(e, text + done, end - done, after_special && tok->add_space_prefix));
+            else if (tok->kind == TOKENIZER_BPE)
+                KG_TRY(encode_bpe(e, text + done, end - done));
             else
-                KG_TRY(encode_bpe(e, text + done, i - done));
+                KG_TRY(encode_pieces(e, text + done, end - done, start == 0));
             after_special = false;
         }
         done = i;
@@ -167,6 +191,7 @@ static kg_status encode(struct encoder *e, const char *text, size_t n, bool spec
         after_special = true;
         done += tok->tokens[id].text_len;
         while (done < n && strips_after(tok, id) && is_space(text[done])) done++;
+        if (tok->tokens[id].strips_right) done += steps_space_prefix(text + done, n - done);
         i = done;
     }
     return KG_OK;

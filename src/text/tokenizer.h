@@ -3,6 +3,7 @@
 #define TEXT_TOKENIZER_H
 
 #include "text/pretokenizer.h"
+#include "text/steps.h"
 
 /* Values are those of tokenizer.ggml.token_type. */
 enum token_type {
@@ -19,6 +20,8 @@ enum token_type {
 enum tokenizer_kind {
     TOKENIZER_SPM, /* SentencePiece BPE: merges the pair whose text has the best score */
     TOKENIZER_BPE, /* byte-level BPE: a pre-tokenizer cuts words, a list ranks the merges */
+    TOKENIZER_WORDPIECE, /* the longest piece, again and again; pieces that begin a word have a mark before them */
+    TOKENIZER_UNIGRAM,   /* the pieces whose scores have the largest sum */
 };
 
 struct token {
@@ -28,6 +31,8 @@ struct token {
     uint32_t rank; /* SPM: falls as the score rises; equal scores have equal ranks */
     uint8_t type;  /* enum token_type */
     bool ends;     /* the end of a generation */
+    bool strips_left, strips_right; /* white space beside it belongs to it */
+    float score;   /* Unigram */
 };
 
 /* Open addressing from strings to ids. The strings belong to others. */
@@ -82,7 +87,15 @@ struct kg_tokenizer {
     bool nfc; /* texts are brought to Unicode's form C first */
     struct merge_slot *merges; /* [merge_mask + 1] */
     size_t merge_mask;
+    /* WordPiece, Unigram */
+    struct steps *steps;
+    struct trie pieces;      /* by text */
+    uint32_t max_word_chars; /* WordPiece: longer words are unknown */
+    bool sentencepiece;      /* a tokenizer.model: sums are floats, user-defined pieces are found like others */
+    float min_score, max_score;
 };
+
+static inline bool tokenizer_has_pieces(const struct kg_tokenizer *tok) { return tok->kind == TOKENIZER_WORDPIECE || tok->kind == TOKENIZER_UNIGRAM; }
 
 uint64_t text_hash(const char *s, size_t n, uint64_t seed);
 kg_status strmap_init(struct strmap *map, size_t n_expected, uint64_t seed);
@@ -115,6 +128,12 @@ size_t bytelevel_decode(const char *text, size_t n, char *out, bool *exact);
 /* U+2581 -> space. *spaces: the text has real ones, which no text to tokenize has at that stage. */
 size_t spm_decode(const char *text, size_t n, char *out, bool *spaces);
 
+/* vocab.c: an id by its key, else the fallback, or -1. */
+kg_status tokenizer_load_id(const struct kg_tokenizer *tok, const struct file *f, const char *key, int32_t fallback, int32_t *out);
+
+/* pieces.c: what WordPiece and Unigram have besides the tokens. */
+kg_status pieces_load(struct kg_tokenizer *tok, const struct file *f);
+
 /* Gathers the ids of one text; zero-initialised but for tok. encoder_free leaves ids to the caller. */
 struct encoder {
     const struct kg_tokenizer *tok;
@@ -127,10 +146,17 @@ struct encoder {
     size_t symbols_cap;
     struct heap_item *heap;
     size_t heap_n, heap_cap;
+    struct path *paths; /* [paths_cap]: unigram.c's */
+    size_t paths_cap;
 };
 kg_status encoder_push(struct encoder *e, int32_t id);
 kg_status encoder_use_cache(struct encoder *e);
 kg_status encoder_word(struct encoder *e, const char *word, size_t n);
+kg_status encoder_byte(struct encoder *e, uint8_t byte); /* its token, or what stands for the unknown */
+kg_status encoder_grow(void **items, size_t *cap, size_t need, size_t item_bytes);
 void encoder_free(struct encoder *e);
+/* unigram.c, wordpiece.c: the ways that have no merges. */
+kg_status unigram_word(struct encoder *e, const char *word, size_t n);
+kg_status wordpiece_word(struct encoder *e, const char *word, size_t n);
 
 #endif

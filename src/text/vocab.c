@@ -92,7 +92,7 @@ static kg_status load_types(struct kg_tokenizer *tok, const struct file *f)
                 return status_set(KG_ERR_FORMAT, "tokenizer.ggml.token_type: item %d is %lld, which is no token type", i, (long long)type);
             t->type = (uint8_t)type;
             if (type == TOKEN_BYTE && byte < 0) t->type = TOKEN_NORMAL;
-        } else if (tok->kind == TOKENIZER_SPM && byte >= 0) {
+        } else if (tok->kind != TOKENIZER_BPE && byte >= 0) {
             t->type = TOKEN_BYTE;
         }
     }
@@ -103,11 +103,12 @@ static kg_status load_scores(struct kg_tokenizer *tok, const struct file *f)
 {
     const struct meta *m;
     KG_TRY(token_array(f, "tokenizer.ggml.scores", tok->n_vocab, &m));
-    if (tok->kind != TOKENIZER_SPM) return KG_OK;
+    if (tok->kind != TOKENIZER_SPM && tok->kind != TOKENIZER_UNIGRAM) return KG_OK;
     if (!m) return status_set(KG_ERR_FORMAT, "missing key tokenizer.ggml.scores");
     for (int32_t i = 0; i < tok->n_vocab; i++) {
         double score = m->item == META_F32 || m->item == META_F64 ? file_arr_f64(m, (uint64_t)i) : (double)file_arr_i64(m, (uint64_t)i);
         if (isnan(score)) return status_set(KG_ERR_FORMAT, "tokenizer.ggml.scores: item %d is not a number", i);
+        tok->tokens[i].score = (float)score;
         uint32_t bits = f32_bits((float)score + 0.0f);                           /* + 0: the two zeros are equal */
         tok->tokens[i].rank = bits & 0x80000000u ? bits : ~(bits | 0x80000000u); /* order of floats as integers, reversed */
     }
@@ -153,7 +154,7 @@ static kg_status load_bytes(struct kg_tokenizer *tok)
         }
         if (t->type == TOKEN_CONTROL || t->type == TOKEN_UNKNOWN) continue;
         bool spaces = false, exact = true;
-        size_t len = tok->kind == TOKENIZER_SPM ? spm_decode(t->text, t->text_len, room, &spaces)
+        size_t len = tok->kind != TOKENIZER_BPE ? spm_decode(t->text, t->text_len, room, &spaces)
                                                 : bytelevel_decode(t->text, t->text_len, room, &exact);
         const char *bytes = room;
         if (len == t->text_len && memcmp(room, t->text, len) == 0)
@@ -164,7 +165,7 @@ static kg_status load_bytes(struct kg_tokenizer *tok)
             t->bytes = bytes;
             t->bytes_len = (uint32_t)len;
         }
-        if (len == 0 || spaces || !exact || (tok->kind == TOKENIZER_SPM && t->type == TOKEN_UNUSED)) continue;
+        if (tokenizer_has_pieces(tok) || len == 0 || spaces || !exact || (tok->kind == TOKENIZER_SPM && t->type == TOKEN_UNUSED)) continue;
         KG_TRY(strmap_add(&tok->by_bytes, bytes, len, (uint32_t)i));
         tok->max_bytes = MAX(tok->max_bytes, (uint32_t)len);
         for (size_t k = 1; k < len; k++)
@@ -173,7 +174,7 @@ static kg_status load_bytes(struct kg_tokenizer *tok)
     return KG_OK;
 }
 
-static kg_status load_id(const struct kg_tokenizer *tok, const struct file *f, const char *key, int32_t fallback, int32_t *out)
+kg_status tokenizer_load_id(const struct kg_tokenizer *tok, const struct file *f, const char *key, int32_t fallback, int32_t *out)
 {
     uint32_t id = 0;
     bool found = false;
@@ -202,11 +203,12 @@ static kg_status load_normalizer(struct kg_tokenizer *tok, const struct file *f)
 static kg_status load_flags(struct kg_tokenizer *tok, const struct file *f)
 {
     bool spm = tok->kind == TOKENIZER_SPM, found;
-    KG_TRY(load_id(tok, f, "tokenizer.ggml.bos_token_id", spm ? 1 : -1, &tok->bos));
-    KG_TRY(load_id(tok, f, "tokenizer.ggml.eos_token_id", spm ? 2 : -1, &tok->eos));
-    KG_TRY(load_id(tok, f, "tokenizer.ggml.eot_token_id", -1, &tok->eot));
-    KG_TRY(load_id(tok, f, "tokenizer.ggml.eom_token_id", -1, &tok->eom));
-    KG_TRY(load_id(tok, f, "tokenizer.ggml.unknown_token_id", spm ? 0 : -1, &tok->unk));
+    if (tokenizer_has_pieces(tok)) return pieces_load(tok, f);
+    KG_TRY(tokenizer_load_id(tok, f, "tokenizer.ggml.bos_token_id", spm ? 1 : -1, &tok->bos));
+    KG_TRY(tokenizer_load_id(tok, f, "tokenizer.ggml.eos_token_id", spm ? 2 : -1, &tok->eos));
+    KG_TRY(tokenizer_load_id(tok, f, "tokenizer.ggml.eot_token_id", -1, &tok->eot));
+    KG_TRY(tokenizer_load_id(tok, f, "tokenizer.ggml.eom_token_id", -1, &tok->eom));
+    KG_TRY(tokenizer_load_id(tok, f, "tokenizer.ggml.unknown_token_id", spm ? 0 : -1, &tok->unk));
     tok->add_space_prefix = spm;
     tok->add_bos = spm || pretokenizer_adds_bos(tok->pre);
     KG_TRY(file_get_bool(f, "tokenizer.ggml.add_bos_token", &tok->add_bos, &found));
@@ -215,6 +217,22 @@ static kg_status load_flags(struct kg_tokenizer *tok, const struct file *f)
     KG_TRY(file_get_bool(f, "kagari.prefix_unless_space", &tok->prefix_unless_space, &found));
     KG_TRY(file_get_bool(f, "tokenizer.ggml.add_space_prefix", &tok->add_space_prefix, &found));
     return file_get_bool(f, "tokenizer.ggml.remove_extra_whitespaces", &tok->remove_extra_whitespaces, &found);
+}
+
+/* kagari.strip_left and _right: tokens to which the white space beside them belongs. */
+static kg_status load_strips(struct kg_tokenizer *tok, const struct file *f)
+{
+    for (int right = 0; right < 2; right++) {
+        const struct meta *m;
+        bool found;
+        KG_TRY(file_get_arr(f, right ? "kagari.strip_right" : "kagari.strip_left", META_I32, &m, &found));
+        for (uint64_t i = 0; found && i < m->n; i++) {
+            int64_t id = file_arr_i64(m, i);
+            if (id < 0 || id >= tok->n_vocab) return status_set(KG_ERR_FORMAT, "kagari.strip_left or _right: %lld is no token", (long long)id);
+            *(right ? &tok->tokens[id].strips_right : &tok->tokens[id].strips_left) = true;
+        }
+    }
+    return KG_OK;
 }
 
 static bool text_is(const struct token *t, const char *s) { return t->text_len == strlen(s) && memcmp(t->text, s, t->text_len) == 0; }
@@ -289,7 +307,7 @@ static kg_status load_specials(struct kg_tokenizer *tok, struct specials *out, b
         n = 0;
         for (int32_t i = 0; i < tok->n_vocab; i++) {
             const struct token *t = &tok->tokens[i];
-            bool special = t->type == TOKEN_USER_DEFINED || (!user_only && (t->type == TOKEN_CONTROL || t->type == TOKEN_UNKNOWN));
+            bool special = (t->type == TOKEN_USER_DEFINED && !tok->sentencepiece) || (!user_only && (t->type == TOKEN_CONTROL || t->type == TOKEN_UNKNOWN));
             if (!special || t->text_len == 0) continue;
             if (pass) keys[n] = (struct special_key){t, i};
             n++;
@@ -317,13 +335,17 @@ static kg_status load_model(struct kg_tokenizer *tok, const struct file *f, stru
         tok->kind = TOKENIZER_SPM;
     else if (model.len == 4 && memcmp(model.ptr, "gpt2", 4) == 0)
         tok->kind = TOKENIZER_BPE;
+    else if (model.len == 4 && memcmp(model.ptr, "bert", 4) == 0)
+        tok->kind = TOKENIZER_WORDPIECE;
+    else if (model.len == 2 && memcmp(model.ptr, "t5", 2) == 0)
+        tok->kind = TOKENIZER_UNIGRAM;
     else {
         char name[32] = "";
         for (size_t i = 0; i < model.len && i < sizeof name - 1; i++) name[i] = isprint((uint8_t)model.ptr[i]) ? model.ptr[i] : '?';
-        return status_set(KG_ERR_UNSUPPORTED, "tokenizer.ggml.model: tokenizer model '%s' is not supported; those known are llama, gpt2",
+        return status_set(KG_ERR_UNSUPPORTED, "tokenizer.ggml.model: tokenizer model '%s' is not supported; those known are llama, gpt2, bert, t5",
                           name);
     }
-    if (tok->kind == TOKENIZER_SPM) return KG_OK;
+    if (tok->kind != TOKENIZER_BPE) return KG_OK;
     struct str pre = {"default", 7};
     bool found;
     KG_TRY(file_get_str(f, "tokenizer.ggml.pre", &pre, &found));
@@ -346,6 +368,7 @@ static kg_status load(struct kg_tokenizer *tok, const struct file *f, struct str
     if (tok->kind == TOKENIZER_BPE || file_meta(f, "kagari.bpe_merges")) KG_TRY(merges_load(tok, f));
     KG_TRY(load_flags(tok, f));
     KG_TRY(load_strip(tok, f));
+    KG_TRY(load_strips(tok, f));
     mark_ends(tok);
     load_replacement(tok);
     KG_TRY(chat_load(tok, f));
