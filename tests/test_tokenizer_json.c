@@ -1,5 +1,6 @@
 /* layers: text */
-/* tokenizer.json of Hugging Face folders: the ids of the `tokenizers` package (tools/mktokenizers.py made the files). */
+/* tokenizer.json and tokenizer.model of Hugging Face folders: the ids of the `tokenizers` and `sentencepiece` packages (tools/mktokenizers.py
+ * made the files). */
 #include "file/safetensors.h"
 #include "text/text.h"
 
@@ -24,9 +25,9 @@ static void write_file(const char *dir, const char *name, const void *bytes, siz
 }
 
 /* A folder with this tokenizer and an embedding of n rows, as a tokenizer; the folder goes away. */
-static kg_status open_json(kg_tokenizer **out, const char *json, size_t n_json, int n_vocab)
+static kg_status open_as(kg_tokenizer **out, const char *name, const char *json, size_t n_json, int n_vocab)
 {
-    static const char *const names[] = {"config.json", "model.safetensors", "tokenizer.json"};
+    const char *const names[] = {"config.json", "model.safetensors", name};
     char dir[] = "/tmp/kagari-tokenizer-XXXXXX", header[200], path[256];
     uint8_t file[8 + 200 + 4096] = {0};
     assert_non_null(mkdtemp(dir));
@@ -36,7 +37,7 @@ static kg_status open_json(kg_tokenizer **out, const char *json, size_t n_json, 
     memcpy(file, &(uint64_t){(uint64_t)n}, 8);
     memcpy(file + 8, header, (size_t)n);
     write_file(dir, "model.safetensors", file, (size_t)(8 + n + 2 * n_vocab));
-    write_file(dir, "tokenizer.json", json, n_json);
+    write_file(dir, name, json, n_json);
     kg_status st = kg_tokenizer_open(out, dir);
     for (size_t i = 0; i < COUNT_OF(names); i++) {
         snprintf(path, sizeof path, "%s/%s", dir, names[i]);
@@ -46,10 +47,12 @@ static kg_status open_json(kg_tokenizer **out, const char *json, size_t n_json, 
     return st;
 }
 
+static kg_status open_json(kg_tokenizer **out, const char *json, size_t n_json, int n_vocab) { return open_as(out, "tokenizer.json", json, n_json, n_vocab); }
+
 static void check_ids(const kg_tokenizer *tok, const char *name)
 {
     char path[512], text[512];
-    snprintf(path, sizeof path, "%.*s.ids", (int)strlen(name) - 5, name);
+    snprintf(path, sizeof path, "%.*s.ids", (int)(strrchr(name, '.') - name), name);
     char full[1024];
     snprintf(full, sizeof full, GOLDEN "%s", path);
     FILE *f = fopen(full, "rb");
@@ -83,14 +86,16 @@ static void test_golden(void **state)
     DIR *dir = opendir(GOLDEN);
     assert_non_null(dir);
     for (struct dirent *e; (e = readdir(dir));) {
-        size_t len = strlen(e->d_name);
-        if (len < 6 || len > 60 || strcmp(e->d_name + len - 5, ".json") != 0) continue;
+        const char *end = strrchr(e->d_name, '.');
+        if (strlen(e->d_name) > 60 || !end || (strcmp(end, ".json") != 0 && strcmp(end, ".model") != 0)) continue;
         char path[1024];
         struct os_map map;
         kg_tokenizer *tok = NULL;
         snprintf(path, sizeof path, GOLDEN "%s", e->d_name);
         assert_int_equal(os_map_file(&map, path), KG_OK);
-        if (open_json(&tok, (const char *)map.data, map.n_bytes, 512) != KG_OK) fail_msg("%s: %s", e->d_name, kg_error_message());
+        char name[32];
+        snprintf(name, sizeof name, "tokenizer%s", end);
+        if (open_as(&tok, name, (const char *)map.data, map.n_bytes, 512) != KG_OK) fail_msg("%s: %s", e->d_name, kg_error_message());
         os_unmap(&map);
         check_ids(tok, e->d_name);
         kg_tokenizer_close(&tok);
@@ -100,15 +105,21 @@ static void test_golden(void **state)
         n_files++;
     }
     closedir(dir);
-    assert_true(n_files >= 6);
+    assert_true(n_files >= 17);
 }
 
 static void test_refused(void **state)
 {
     (void)state;
     static const char *const cases[][2] = {
-        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "Unigram"},
-        {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "WordPiece"},
+        {"{\"model\":{\"type\":\"WordLevel\",\"vocab\":{}}}", "WordLevel"},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":{}}}", "not an array"},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\"]]}}", "not a text and a score"},
+        {"{\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a+\"},\"content\":\"\"},\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "Replace"},
+        {"{\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"AAAA!\"},\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "base64"},
+        {"{\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"AAAA\"},\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "do not hold a trie"},
+        {"{\"pre_tokenizer\":{\"type\":\"Whitespace\"},\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "Whitespace"},
+        {"{\"added_tokens\":[{\"content\":\"x\",\"id\":0,\"single_word\":true}],\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "single_word"},
         {"{\"normalizer\":{\"type\":\"Lowercase\"},\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}}", "Lowercase"},
         {"{\"pre_tokenizer\":{\"type\":\"Whitespace\"},\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}}", "Whitespace"},
         {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":600},\"merges\":[]}}", "no id below 512"},

@@ -574,19 +574,20 @@ static kg_status load_template(struct folder *d, const json_t *tokenizer_config)
 static kg_status load_tokenizer(struct folder *d, const char *name, uint32_t n_vocab)
 {
     json_t *config, *tokenizer = NULL;
-    bool pieces = name ? ends_with(name, ".model") : has(d, "tokenizer.model");
+    const char *pieces = has(d, "tokenizer.model") ? "tokenizer.model" : !has(d, "tokenizer.json") && has(d, "spiece.model") ? "spiece.model" : NULL;
+    if (name) pieces = ends_with(name, ".model") ? name : NULL;
     KG_TRY(load_json(d, "tokenizer_config.json", true, &config));
     kg_status st = KG_OK;
     if (pieces) {
         char *path;
         struct os_map map;
-        st = join(d, name ? name : "tokenizer.model", &path);
+        st = join(d, pieces, &path);
         if (st == KG_OK) st = os_map_file(&map, path);
         if (st == KG_OK) {
             st = sentencepiece_read(&d->out, map.data, map.n_bytes, n_vocab);
             os_unmap(&map);
         }
-        if (st != KG_OK) status_prefix(st, "tokenizer.model");
+        if (st != KG_OK) status_prefix(st, "%s", pieces);
     } else if ((st = load_json(d, name ? name : "tokenizer.json", !name, &tokenizer)) == KG_OK && tokenizer) {
         st = hf_tokenizer_json(&d->out, tokenizer, d->config, n_vocab);
         if (st != KG_OK) status_prefix(st, "tokenizer.json");

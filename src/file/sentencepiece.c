@@ -64,6 +64,7 @@ struct spm {
     uint64_t model;
     int64_t unk, bos, eos;
     bool add_space_prefix, remove_spaces;
+    struct cursor charsmap;
 };
 
 static kg_status read_piece(struct spm *m, struct cursor c)
@@ -102,6 +103,7 @@ static kg_status read_trainer(struct spm *m, struct cursor c)
         if (f.number == 40) m->unk = (int32_t)f.value; /* negative ones come as 64 bits */
         if (f.number == 41) m->bos = (int32_t)f.value;
         if (f.number == 42) m->eos = (int32_t)f.value;
+        if (f.number == 24 && f.value) return status_set(KG_ERR_UNSUPPORTED, "spaces at the end of words are not supported");
     }
 }
 
@@ -112,8 +114,7 @@ static kg_status read_normalizer(struct spm *m, struct cursor c)
     for (;;) {
         KG_TRY(next(&c, &f, &more));
         if (!more) return KG_OK;
-        if (f.number == 2 && f.wire == BYTES && cursor_left(&f.bytes) > 0)
-            return status_set(KG_ERR_UNSUPPORTED, "its normalizer changes characters (precompiled_charsmap), which is not supported");
+        if (f.number == 2 && f.wire == BYTES) m->charsmap = f.bytes;
         if (f.number == 3 && f.wire == VARINT) m->add_space_prefix = f.value != 0;
         if (f.number == 4 && f.wire == VARINT) m->remove_spaces = f.value != 0;
         if (f.number == 5 && f.wire == VARINT && !f.value)
@@ -134,8 +135,8 @@ static kg_status read_model(struct spm *m, struct cursor c)
         if (f.number == 3) KG_TRY(read_normalizer(m, f.bytes));
     }
     if (m->n == 0) return status_set(KG_ERR_FORMAT, "has no pieces");
-    if (m->model == MODEL_BPE) return KG_OK;
-    return status_set(KG_ERR_UNSUPPORTED, m->model == MODEL_UNIGRAM ? "Unigram models are not supported, BPE is" : "only BPE models are supported");
+    if (m->model == MODEL_BPE || m->model == MODEL_UNIGRAM) return KG_OK;
+    return status_set(KG_ERR_UNSUPPORTED, "only BPE and Unigram models are supported");
 }
 
 static void put_id(struct meta_out *o, const char *key, int64_t id, size_t n)
@@ -145,7 +146,9 @@ static void put_id(struct meta_out *o, const char *key, int64_t id, size_t n)
 
 static void put(struct meta_out *o, const struct spm *m, size_t n)
 {
-    meta_out_str(o, "tokenizer.ggml.model", "llama", 5);
+    const bool unigram = m->model == MODEL_UNIGRAM;
+    meta_out_str(o, "tokenizer.ggml.model", unigram ? "t5" : "llama", unigram ? 2 : 5);
+    if (unigram) meta_out_bool(o, "kagari.sentencepiece", true);
     meta_out_str(o, "tokenizer.ggml.pre", "default", 7);
     meta_out_array(o, "tokenizer.ggml.tokens", META_STR, n);
     for (size_t i = 0; i < n; i++) {
@@ -161,9 +164,12 @@ static void put(struct meta_out *o, const struct spm *m, size_t n)
     put_id(o, "tokenizer.ggml.eos_token_id", m->eos, n);
     put_id(o, "tokenizer.ggml.unknown_token_id", m->unk, n);
     meta_out_bool(o, "tokenizer.ggml.add_bos_token", m->bos >= 0);
-    meta_out_bool(o, "tokenizer.ggml.add_eos_token", false);
+    meta_out_bool(o, "tokenizer.ggml.add_eos_token", unigram && m->bos < 0); /* T5 */
     meta_out_bool(o, "tokenizer.ggml.add_space_prefix", m->add_space_prefix);
-    if (m->remove_spaces) meta_out_bool(o, "tokenizer.ggml.remove_extra_whitespaces", true);
+    if (m->remove_spaces || unigram) meta_out_bool(o, "tokenizer.ggml.remove_extra_whitespaces", m->remove_spaces);
+    if (cursor_left(&m->charsmap) == 0) return;
+    meta_out_array(o, "tokenizer.ggml.precompiled_charsmap", META_U8, cursor_left(&m->charsmap));
+    meta_out_bytes(o, m->charsmap.p, cursor_left(&m->charsmap));
 }
 
 kg_status sentencepiece_read(struct meta_out *o, const uint8_t *p, size_t n_bytes, uint32_t n_vocab)

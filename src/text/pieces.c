@@ -73,15 +73,26 @@ static kg_status default_steps(struct kg_tokenizer *tok, bool trims)
     return steps_load(s, &tok->arena, marks, COUNT_OF(marks));
 }
 
-static kg_status load_steps(struct kg_tokenizer *tok, const struct file *f)
+kg_status pieces_load_charsmap(struct kg_tokenizer *tok, const struct file *f)
 {
+    static const struct str charsmap = S("charsmap");
     const struct meta *m = file_meta(f, "tokenizer.ggml.precompiled_charsmap");
+    const bool alone = tok->kind == TOKENIZER_SPM;
+    size_t used;
+    if (alone && (!m || m->n == 0)) return KG_OK;
     tok->steps = arena_alloc(&tok->arena, sizeof *tok->steps);
     if (!tok->steps) return KG_ERR_MEMORY;
     if (m && m->type == META_ARR && (m->item == META_U8 || m->item == META_I8) && m->n > 0)
         KG_TRY(charsmap_load(&tok->steps->map, &tok->arena, m->data, m->n));
     else if (m && !(m->type == META_ARR && m->n == 0))
         return status_set(KG_ERR_FORMAT, "tokenizer.ggml.precompiled_charsmap is not an array of bytes");
+    return alone ? steps_add(tok->steps, &tok->arena, &charsmap, 1, &used) : KG_OK;
+}
+
+static kg_status load_steps(struct kg_tokenizer *tok, const struct file *f)
+{
+    const struct meta *m;
+    KG_TRY(pieces_load_charsmap(tok, f));
     if (tok->sentencepiece) KG_TRY(build_trie(tok, &tok->steps->kept, true));
     bool trims = tok->kind == TOKENIZER_UNIGRAM, found;
     KG_TRY(file_get_bool(f, "tokenizer.ggml.remove_extra_whitespaces", &trims, &found));

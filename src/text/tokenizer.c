@@ -112,7 +112,7 @@ static size_t normalize_spm(const struct kg_tokenizer *tok, const char *text, si
     return len;
 }
 
-static kg_status encode_spm(struct encoder *e, const char *text, size_t n, bool prefix)
+static kg_status encode_spaced(struct encoder *e, const char *text, size_t n, bool prefix)
 {
     bool spaced = n > 0 && (text[0] == ' ' || (n >= 3 && memcmp(text, "\xe2\x96\x81", 3) == 0));
     if (e->tok->prefix_unless_space && spaced) prefix = false;
@@ -133,6 +133,16 @@ static kg_status encode_spm(struct encoder *e, const char *text, size_t n, bool 
     }
     free(s);
     return status;
+}
+
+static kg_status encode_spm(struct encoder *e, const char *text, size_t n, bool prefix)
+{
+    struct buf form = {0};
+    if (!e->tok->steps) return encode_spaced(e, text, n, prefix);
+    kg_status st = steps_run(e->tok->steps, text, n, false, &form);
+    if (st == KG_OK) st = encode_spaced(e, form.data, form.len, prefix);
+    buf_free(&form);
+    return st;
 }
 
 /* WordPiece, Unigram. at_start: nothing comes before. */

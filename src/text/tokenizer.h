@@ -88,7 +88,7 @@ struct kg_tokenizer {
     struct merge_slot *merges; /* [merge_mask + 1] */
     size_t merge_mask;
     /* WordPiece, Unigram */
-    struct steps *steps;
+    struct steps *steps;     /* of BPE only SentencePiece's charsmap, or NULL */
     struct trie pieces;      /* by text */
     uint32_t max_word_chars; /* WordPiece: longer words are unknown */
     bool sentencepiece;      /* a tokenizer.model: sums are floats, user-defined pieces are found like others */
@@ -133,6 +133,8 @@ kg_status tokenizer_load_id(const struct kg_tokenizer *tok, const struct file *f
 
 /* pieces.c: what WordPiece and Unigram have besides the tokens. */
 kg_status pieces_load(struct kg_tokenizer *tok, const struct file *f);
+/* SentencePiece BPE: only its replacements of characters, if the file has any. */
+kg_status pieces_load_charsmap(struct kg_tokenizer *tok, const struct file *f);
 
 /* Gathers the ids of one text; zero-initialised but for tok. encoder_free leaves ids to the caller. */
 struct encoder {

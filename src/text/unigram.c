@@ -17,8 +17,9 @@ struct path {
 
 static inline void offer(const struct kg_tokenizer *tok, struct path *to, double score, size_t start, uint32_t id)
 {
+    if (tok->sentencepiece) score = (double)(float)score;
     if (to->start != UINT32_MAX && !(score > to->score)) return;
-    *to = (struct path){tok->sentencepiece ? (double)(float)score : score, (uint32_t)start, id};
+    *to = (struct path){score, (uint32_t)start, id};
 }
 
 static double score_of(const struct kg_tokenizer *tok, uint32_t id, size_t len)

@@ -214,6 +214,7 @@ static kg_status load_flags(struct kg_tokenizer *tok, const struct file *f)
     KG_TRY(file_get_bool(f, "tokenizer.ggml.add_bos_token", &tok->add_bos, &found));
     KG_TRY(file_get_bool(f, "tokenizer.ggml.add_eos_token", &tok->add_eos, &found));
     if (!spm) return load_normalizer(tok, f); /* byte-level BPE knows nothing of what follows */
+    KG_TRY(pieces_load_charsmap(tok, f));
     KG_TRY(file_get_bool(f, "kagari.prefix_unless_space", &tok->prefix_unless_space, &found));
     KG_TRY(file_get_bool(f, "tokenizer.ggml.add_space_prefix", &tok->add_space_prefix, &found));
     return file_get_bool(f, "tokenizer.ggml.remove_extra_whitespaces", &tok->remove_extra_whitespaces, &found);

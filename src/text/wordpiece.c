@@ -31,9 +31,9 @@ kg_status wordpiece_word(struct encoder *e, const char *word, size_t n)
     const size_t before = e->n;
     bool known = n_characters(word, n) <= tok->max_word_chars;
     for (size_t i = 0, len = 0; i < n && known; i += len) {
-        /* within a word the mark would lead to pieces that begin one */
+        /* within a word a mark leads to pieces that begin one, except for the mark itself */
         bool mark = i > 0 && n - i >= 3 && memcmp(word + i, MARK, 3) == 0;
-        uint32_t id = i == 0 ? first_piece(&tok->pieces, word, n, &len) : mark ? TRIE_NONE : trie_longest(&tok->pieces, word + i, n - i, &len);
+        uint32_t id = i == 0 ? first_piece(&tok->pieces, word, n, &len) : trie_longest(&tok->pieces, word + i, mark ? 3 : n - i, &len);
         known = id != TRIE_NONE;
         if (known) KG_TRY(encoder_push(e, (int32_t)id));
     }
