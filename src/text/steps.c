@@ -185,12 +185,12 @@ static kg_status prepend(const struct job *j)
     return put(j, j->text, j->n);
 }
 
-/* SentencePiece's extra spaces: those around the text, and more than one in a row. */
+/* SentencePiece's extra spaces: those around the text (at its end marks too), and more than one in a row. */
 static kg_status trim(const struct job *j)
 {
     size_t i = 0, n = j->n;
     while (i < n && j->text[i] == ' ') i++;
-    while (n > i && j->text[n - 1] == ' ') n--;
+    for (size_t k = 1; n > i && k > 0; n -= k) k = j->text[n - 1] == ' ' ? 1 : n - i >= 3 && memcmp(j->text + n - 3, MARK, 3) == 0 ? 3 : 0;
     for (; i < n; i++)
         if (j->text[i] != ' ' || j->text[i - 1] != ' ') KG_TRY(put(j, j->text + i, 1));
     return KG_OK;
