@@ -227,6 +227,17 @@ static inline void settle(struct terminal *t)
     while (receive(t, 150) && (n != t->n) && now_ms() < end);
 }
 static inline int shows(struct terminal *t, const char *what) { return wait_screen(t, what, true); }
+/* Waits until that row has the text. */
+static inline void shows_at(struct terminal *t, int row, const char *what)
+{
+    long end = now_ms() + WAIT_MS;
+    while (!strstr(row_text(t, row), what)) {
+        if (now_ms() > end || !receive(t, 50)) {
+            print_screen(t);
+            fail_msg("row %d does not show '%s'", row, what);
+        }
+    }
+}
 /* Waits until that row is this text. */
 static inline void shows_row(struct terminal *t, int row, const char *text)
 {
