@@ -56,31 +56,6 @@ static void try_file(const uint8_t *data, size_t n_bytes, const char *text, size
 
 static const char *const pre_names[] = {"default", "gpt-2", "llama-bpe", "qwen2", "gpt-4o", "falcon", "deepseek-llm", "jais-2"};
 
-/* What WordPiece and Unigram have besides: a table of replacements from the input's bytes, steps from its lines. */
-static void put_pieces(struct gw *w, unsigned kind, const uint8_t *data, size_t n_bytes, const char *const *line, const size_t *len, size_t n)
-{
-    gw_u32(w, "tokenizer.ggml.unknown_token_id", 0);
-    if (kind >= 2 && n_bytes > 8) {
-        gw_arr_head(w, "tokenizer.ggml.precompiled_charsmap", GW_U8, n_bytes);
-        gw_put_u32(&w->metas, (uint32_t)(n_bytes / 2 & ~(size_t)3));
-        gw_put(&w->metas, data + 4, n_bytes - 4);
-    }
-    if (kind == 2) gw_bool(w, "kagari.sentencepiece", true);
-    if (kind != 3) return;
-    static const char *const names[] = {"clean", "ideographs", "nfd", "no_accents", "no_marks", "lower", "nmt", "nfkc", "strip_left", "strip_right", "trim", "graphemes", "charsmap", "marks"};
-    static const char *const cuts[] = {"spaces", "punctuation", "digits"};
-    gw_arr_head(w, "kagari.steps", GW_STR, 14);
-    for (size_t i = 0; i < 4; i++) gw_put_str(&w->metas, names[data[i] % COUNT_OF(names)], strlen(names[data[i] % COUNT_OF(names)]));
-    gw_put_str(&w->metas, "replace", 7);
-    for (size_t i = 0; i < 2; i++) gw_put_str(&w->metas, line[i % n], len[i % n]);
-    gw_put_str(&w->metas, "squeeze", 7);
-    gw_put_str(&w->metas, line[n - 1], len[n - 1]);
-    for (size_t i = 0; i < 2; i++) gw_put_str(&w->metas, cuts[data[i] % 3], strlen(cuts[data[i] % 3]));
-    gw_put_str(&w->metas, "metaspace", 9);
-    gw_put_str(&w->metas, data[1] & 1 ? "always" : "first", data[1] & 1 ? 6 : 5);
-    gw_put_str(&w->metas, data[1] & 2 ? "split" : "whole", 5);
-}
-
 /* Lines of the input become tokens, scores, types and merges. */
 static void build_vocabulary(const uint8_t *data, size_t n_bytes)
 {
@@ -88,7 +63,6 @@ static void build_vocabulary(const uint8_t *data, size_t n_bytes)
     const char *line[MAX_LINES];
     size_t len[MAX_LINES], n = 0;
     bool spm = data[0] & 1;
-    const unsigned kind = spm ? data[0] >> 4 & 3 : 0; /* 0: SentencePiece BPE, 1: WordPiece, 2, 3: Unigram */
     for (size_t i = 1; i < n_bytes && n < MAX_LINES; n++) {
         const uint8_t *end = memchr(data + i, '\n', n_bytes - i);
         line[n] = (const char *)data + i;
@@ -96,9 +70,18 @@ static void build_vocabulary(const uint8_t *data, size_t n_bytes)
         i += len[n] + 1;
     }
     if (n == 0) return;
+    static const char *const models[] = {"llama", "bert", "t5", "t5"};
+    static const char steps[] = "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Precompiled\"},{\"type\":\"BertNormalizer\"},{\"type\":\"NFKC\"}]},"
+                                "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Whitespace\"},{\"type\":\"Digits\"},"
+                                "{\"type\":\"Metaspace\",\"replacement\":\"\xe2\x96\x81\"},{\"type\":\"FixedLength\",\"length\":9}]}}";
     struct gw w = {0};
-    gw_str(&w, "tokenizer.ggml.model", kind == 1 ? "bert" : kind > 1 ? "t5" : spm ? "llama" : "gpt2");
-    if (kind > 0) put_pieces(&w, kind, data, n_bytes, line, len, n);
+    gw_str(&w, "tokenizer.ggml.model", spm ? models[data[0] >> 4 & 3] : "gpt2");
+    if (data[0] & 0x40) { /* the map of characters comes from the input as well */
+        gw_arr_head(&w, "tokenizer.ggml.precompiled_charsmap", GW_U8, n_bytes - 1);
+        gw_put(&w.metas, data + 1, n_bytes - 1);
+    }
+    if (spm && (data[0] & 0x30) == 0x30) gw_str(&w, "kagari.tokenizer_steps", steps);
+    if (spm && (data[0] & 0x30) == 0x20) gw_bool(&w, "kagari.symbols_inside", true);
     if (!spm) gw_str(&w, "tokenizer.ggml.pre", pre_names[data[0] >> 4 & 7]);
     if (data[0] & 2) gw_bool(&w, "tokenizer.ggml.add_space_prefix", false);
     if (data[0] & 4) gw_bool(&w, "tokenizer.ggml.remove_extra_whitespaces", true);

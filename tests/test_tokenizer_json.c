@@ -1,6 +1,5 @@
 /* layers: text */
-/* tokenizer.json and tokenizer.model of Hugging Face folders: the ids of the `tokenizers` and `sentencepiece` packages (tools/mktokenizers.py
- * made the files). */
+/* tokenizer.json of Hugging Face folders: the ids of the `tokenizers` package (tools/mktokenizers.py made the files). */
 #include "file/safetensors.h"
 #include "text/text.h"
 
@@ -25,9 +24,9 @@ static void write_file(const char *dir, const char *name, const void *bytes, siz
 }
 
 /* A folder with this tokenizer and an embedding of n rows, as a tokenizer; the folder goes away. */
-static kg_status open_as(kg_tokenizer **out, const char *name, const char *json, size_t n_json, int n_vocab)
+static kg_status open_named(kg_tokenizer **out, const char *file_name, const char *json, size_t n_json, int n_vocab)
 {
-    const char *const names[] = {"config.json", "model.safetensors", name};
+    static const char *const names[] = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer.model"};
     char dir[] = "/tmp/kagari-tokenizer-XXXXXX", header[200], path[256];
     uint8_t file[8 + 200 + 4096] = {0};
     assert_non_null(mkdtemp(dir));
@@ -37,7 +36,7 @@ static kg_status open_as(kg_tokenizer **out, const char *name, const char *json,
     memcpy(file, &(uint64_t){(uint64_t)n}, 8);
     memcpy(file + 8, header, (size_t)n);
     write_file(dir, "model.safetensors", file, (size_t)(8 + n + 2 * n_vocab));
-    write_file(dir, name, json, n_json);
+    write_file(dir, file_name, json, n_json);
     kg_status st = kg_tokenizer_open(out, dir);
     for (size_t i = 0; i < COUNT_OF(names); i++) {
         snprintf(path, sizeof path, "%s/%s", dir, names[i]);
@@ -47,16 +46,15 @@ static kg_status open_as(kg_tokenizer **out, const char *name, const char *json,
     return st;
 }
 
-static kg_status open_json(kg_tokenizer **out, const char *json, size_t n_json, int n_vocab) { return open_as(out, "tokenizer.json", json, n_json, n_vocab); }
+static kg_status open_json(kg_tokenizer **out, const char *json, size_t n_json, int n_vocab) { return open_named(out, "tokenizer.json", json, n_json, n_vocab); }
 
-static void check_ids(const kg_tokenizer *tok, const char *name)
+/* name: of the file of the tokenizer. Whether there are ids of that kind. */
+static bool check_ids(const kg_tokenizer *tok, const char *name, const char *kind, unsigned flags)
 {
-    char path[512], text[512];
-    snprintf(path, sizeof path, "%.*s.ids", (int)(strrchr(name, '.') - name), name);
-    char full[1024];
-    snprintf(full, sizeof full, GOLDEN "%s", path);
+    char full[1024], text[512];
+    snprintf(full, sizeof full, GOLDEN "%.*s.%s", (int)(strrchr(name, '.') - name), name, kind);
     FILE *f = fopen(full, "rb");
-    assert_non_null(f);
+    if (!f) return false;
     unsigned n_text, n_ids;
     int n_texts = 0;
     while (fscanf(f, "%u %u", &n_text, &n_ids) == 2) {
@@ -65,7 +63,7 @@ static void check_ids(const kg_tokenizer *tok, const char *name)
         assert_int_equal(fread(text, 1, n_text, f), n_text);
         int32_t *ids;
         size_t n;
-        assert_int_equal(kg_tokenize(tok, text, n_text, 0, &ids, &n), KG_OK);
+        assert_int_equal(kg_tokenize(tok, text, n_text, flags, &ids, &n), KG_OK);
         if (n != n_ids) fail_msg("%s, text %d: %zu ids, wanted %u", name, n_texts, n, n_ids);
         for (size_t i = 0; i < n; i++) {
             int want;
@@ -77,6 +75,7 @@ static void check_ids(const kg_tokenizer *tok, const char *name)
     }
     fclose(f);
     assert_true(n_texts > 5);
+    return true;
 }
 
 static void test_golden(void **state)
@@ -86,42 +85,47 @@ static void test_golden(void **state)
     DIR *dir = opendir(GOLDEN);
     assert_non_null(dir);
     for (struct dirent *e; (e = readdir(dir));) {
-        const char *end = strrchr(e->d_name, '.');
-        if (strlen(e->d_name) > 60 || !end || (strcmp(end, ".json") != 0 && strcmp(end, ".model") != 0)) continue;
+        size_t len = strlen(e->d_name);
+        const bool json = len > 5 && strcmp(e->d_name + len - 5, ".json") == 0;
+        if (len > 60 || (!json && (len < 6 || strcmp(e->d_name + len - 6, ".model") != 0))) continue;
         char path[1024];
         struct os_map map;
         kg_tokenizer *tok = NULL;
         snprintf(path, sizeof path, GOLDEN "%s", e->d_name);
         assert_int_equal(os_map_file(&map, path), KG_OK);
-        char name[32];
-        snprintf(name, sizeof name, "tokenizer%s", end);
-        if (open_as(&tok, name, (const char *)map.data, map.n_bytes, 512) != KG_OK) fail_msg("%s: %s", e->d_name, kg_error_message());
+        if (open_named(&tok, json ? "tokenizer.json" : "tokenizer.model", (const char *)map.data, map.n_bytes, 512) != KG_OK) fail_msg("%s: %s", e->d_name, kg_error_message());
         os_unmap(&map);
-        check_ids(tok, e->d_name);
+        assert_true(check_ids(tok, e->d_name, "ids", 0));
+        check_ids(tok, e->d_name, "around", KG_TOKENIZE_BOS | KG_TOKENIZE_SPECIAL);
         kg_tokenizer_close(&tok);
         if (kg_tokenizer_open(&tok, path) != KG_OK) fail_msg("%s alone: %s", e->d_name, kg_error_message()); /* without its folder */
-        check_ids(tok, e->d_name);
+        assert_true(check_ids(tok, e->d_name, "ids", 0));
         kg_tokenizer_close(&tok);
         n_files++;
     }
     closedir(dir);
-    assert_true(n_files >= 17);
+    assert_true(n_files >= 20);
 }
+
+#define STEPS(normalizer, pre) "{\"normalizer\":" normalizer ",\"pre_tokenizer\":" pre ",\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"[UNK]\":0}}}"
 
 static void test_refused(void **state)
 {
     (void)state;
     static const char *const cases[][2] = {
         {"{\"model\":{\"type\":\"WordLevel\",\"vocab\":{}}}", "WordLevel"},
-        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":{}}}", "not an array"},
-        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\"]]}}", "not a text and a score"},
-        {"{\"normalizer\":{\"type\":\"Replace\",\"pattern\":{\"Regex\":\"a+\"},\"content\":\"\"},\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "Replace"},
-        {"{\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"AAAA!\"},\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "base64"},
-        {"{\"normalizer\":{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"AAAA\"},\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "do not hold a trie"},
-        {"{\"pre_tokenizer\":{\"type\":\"Whitespace\"},\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "Whitespace"},
-        {"{\"added_tokens\":[{\"content\":\"x\",\"id\":0,\"single_word\":true}],\"model\":{\"type\":\"WordPiece\",\"vocab\":{}}}", "single_word"},
-        {"{\"normalizer\":{\"type\":\"Lowercase\"},\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}}", "Lowercase"},
-        {"{\"pre_tokenizer\":{\"type\":\"Whitespace\"},\"model\":{\"type\":\"BPE\",\"vocab\":{},\"merges\":[]}}", "Whitespace"},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":{}}}", "model.vocab is not an array of at most 512 pieces"},
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[[\"a\",\"b\"]]}}", "piece 0 is not a text and a score"},
+        {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":[]}}", "model.vocab is not an object"},
+        {"{\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"a\":1},\"max_input_chars_per_word\":-1}}", "max_input_chars_per_word"},
+        {STEPS("{\"type\":\"Magic\"}", "null"), "the step \"Magic\""},
+        {STEPS("{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"?\"}", "null"), "not base64"},
+        {STEPS("{\"type\":\"Precompiled\",\"precompiled_charsmap\":\"AAAAAAAA\"}", "null"), "map of characters is damaged"},
+        {STEPS("{\"type\":\"Replace\",\"content\":\"\"}", "null"), "neither String nor Regex"},
+        {STEPS("null", "{\"type\":\"UnicodeScripts\"}"), "the step \"UnicodeScripts\""},
+        {STEPS("null", "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[a&&b]\"},\"behavior\":\"Isolated\"}"), "intersections of classes"},
+        {STEPS("null", "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"(\"},\"behavior\":\"Isolated\"}"), "cannot be compiled"},
+        {STEPS("null", "{\"type\":\"Split\",\"pattern\":{\"String\":\"a\"},\"behavior\":\"Never\"}"), "splits in an unknown way"},
         {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":600},\"merges\":[]}}", "no id below 512"},
         {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":1,\"b\":1},\"merges\":[]}}", "two tokens"},
         {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":1},\"merges\":[1]}}", "not two strings"},

@@ -589,7 +589,7 @@ static kg_status load_tokenizer(struct folder *d, const char *name, uint32_t n_v
         }
         if (st != KG_OK) status_prefix(st, "%s", pieces);
     } else if ((st = load_json(d, name ? name : "tokenizer.json", !name, &tokenizer)) == KG_OK && tokenizer) {
-        st = hf_tokenizer_json(&d->out, tokenizer, d->config, n_vocab);
+        st = hf_tokenizer_json(&d->out, tokenizer, d->config, config, n_vocab);
         if (st != KG_OK) status_prefix(st, "tokenizer.json");
     }
     if (st == KG_OK) st = load_template(d, config);

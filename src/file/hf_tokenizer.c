@@ -1,9 +1,14 @@
-/* tokenizer.json -> tokenizer.ggml.* keys. GGUF has only a name for what cuts a text into words, so the steps of the file are compared with
- * those that a name stands for: a tokenizer with other steps is refused, since its ids would be slightly wrong. */
+/* tokenizer.json of BPE -> tokenizer.ggml.* keys. GGUF has only a name for what cuts a text into words, so the steps of the file are compared with
+ * those that a name stands for. Others go beside it as they stand (kagari.tokenizer_steps), and the name says that it is none. */
 #include "file/hf_vocab.h"
 
 #include <inttypes.h>
+#include <stdio.h>
 #include <stdlib.h>
+
+#define SPACE_MARK "\xe2\x96\x81"
+
+enum { MAX_VOCAB = 1 << 24 };
 
 #define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 #define CL100K(digits) CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
@@ -26,6 +31,9 @@ static const struct {
     {"split " O200K("", "\\p{N}") "|bytes", NULL, "tekken"},
     {"split " GPT2 "|bytes", "gpt-2", NULL},
 };
+
+#define is hf_is
+#define get hf_get
 
 static kg_status describe_step(struct buf *b, const json_t *p)
 {
@@ -62,6 +70,29 @@ static kg_status pre_name(const json_t *pre, bool ignore_merges, const char **na
     return st;
 }
 
+/* ---- the vocabulary */
+
+static kg_status load_vocab(struct hf_tokenizer *t)
+{
+    json_t *vocab = json_object_get(t->model, "vocab"), *id;
+    const char *text;
+    if (!json_is_object(vocab)) return status_set(KG_ERR_FORMAT, "model.vocab is not an object");
+    json_object_foreach(vocab, text, id) KG_TRY(hf_put_word(&t->vocab, id, text, strlen(text), HF_NORMAL));
+    return hf_load_added(&t->vocab, get(t->root, "added_tokens"));
+}
+
+/* Embeddings may have more rows than there are tokens. */
+static void put_tokens(struct meta_out *o, const struct hf_vocab *v)
+{
+    meta_out_array(o, "tokenizer.ggml.tokens", META_STR, v->n);
+    for (size_t i = 0; i < v->n; i++) {
+        char pad[32];
+        const struct hf_word *w = &v->words[i];
+        if (w->text) meta_out_item(o, w->text, w->len);
+        else meta_out_item(o, pad, (size_t)snprintf(pad, sizeof pad, "[PAD%zu]", i));
+    }
+}
+
 /* "a b", or since 2024 ["a", "b"]. */
 static kg_status put_merges(struct meta_out *o, const char *key, const json_t *merges)
 {
@@ -80,12 +111,9 @@ static kg_status put_merges(struct meta_out *o, const char *key, const json_t *m
     return st;
 }
 
-static kg_status check_bpe(const json_t *tokenizer, const json_t *model)
+static kg_status check_bpe(const json_t *model)
 {
-    const json_t *normalizer = get(tokenizer, "normalizer");
     static const char *const unset[] = {"continuing_subword_prefix", "end_of_word_suffix", "dropout"};
-    bool characters = json_is_true(get(model, "byte_fallback"));
-    if (!characters && normalizer && !json_is_null(normalizer) && !is(get(normalizer, "type"), "NFC")) return hf_refuse("normalizer", normalizer);
     for (size_t i = 0; i < COUNT_OF(unset); i++) {
         const json_t *v = get(model, unset[i]);
         if (v && !json_is_null(v) && !is(v, "")) return status_set(KG_ERR_UNSUPPORTED, "model.%s is not supported", unset[i]);
@@ -146,68 +174,90 @@ static kg_status put_scores(struct meta_out *o, const struct hf_vocab *v, const 
     return st;
 }
 
-static kg_status put_characters(struct meta_out *o, struct hf_vocab *v, const json_t *tokenizer, const json_t *model)
+static kg_status put_characters(struct meta_out *o, struct hf_tokenizer *t)
 {
     bool prefix = false, marks = false, unless = false;
-    KG_TRY(read_spaces(get(tokenizer, "normalizer"), &prefix, &marks, &unless));
-    KG_TRY(read_spaces(get(tokenizer, "pre_tokenizer"), &prefix, &marks, &unless));
-    if (!marks || json_is_true(get(model, "ignore_merges")))
-        return status_set(KG_ERR_UNSUPPORTED, "BPE over characters needs marks for spaces, and no ignore_merges");
-    const char *unk = json_string_value(get(model, "unk_token"));
-    for (size_t i = 0; i < v->n; i++) {
-        struct hf_word *w = &v->words[i];
-        if (!w->text) continue;
-        if (unk && strlen(unk) == w->len && memcmp(unk, w->text, w->len) == 0) {
-            w->type = UNKNOWN;
-            meta_out_u32(o, "tokenizer.ggml.unknown_token_id", (uint32_t)i);
-        } else if (hf_is_byte(w)) {
-            w->type = BYTE;
-        }
-    }
+    const char *unk = json_string_value(get(t->model, "unk_token"));
+    kg_status st = read_spaces(get(t->root, "normalizer"), &prefix, &marks, &unless);
+    if (st == KG_OK) st = read_spaces(get(t->root, "pre_tokenizer"), &prefix, &marks, &unless);
+    if (st != KG_OK && st != KG_ERR_UNSUPPORTED) return st;
+    const bool fallback = json_is_true(get(t->model, "byte_fallback")), plain = st == KG_OK && marks && fallback;
+    if (json_is_true(get(t->model, "ignore_merges"))) return status_set(KG_ERR_UNSUPPORTED, "BPE over characters with ignore_merges is not supported");
+    if (fallback) hf_mark_bytes(&t->vocab);
+    if (unk) hf_mark_unknown(&t->vocab, o, hf_find_word(&t->vocab, unk));
     meta_out_str(o, "tokenizer.ggml.model", "llama", 5);
     meta_out_str(o, "tokenizer.ggml.pre", "default", 7);
-    hf_put_tokens(o, v);
-    KG_TRY(put_scores(o, v, model));
-    hf_put_types(o, v);
+    put_tokens(o, &t->vocab);
+    KG_TRY(put_scores(o, &t->vocab, t->model));
+    hf_put_types(o, &t->vocab);
     meta_out_bool(o, "tokenizer.ggml.add_space_prefix", prefix);
-    if (prefix && unless) meta_out_bool(o, "kagari.prefix_unless_space", true);
-    return put_merges(o, "kagari.bpe_merges", get(model, "merges")); /* scores do not say which pairs merge */
+    if (!plain) KG_TRY(hf_put_steps(o, t));
+    if (!plain && !json_is_true(get(t->model, "fuse_unk"))) meta_out_bool(o, "kagari.split_unknown", true);
+    if (plain && prefix && unless) meta_out_bool(o, "kagari.prefix_unless_space", true);
+    return put_merges(o, "kagari.bpe_merges", get(t->model, "merges")); /* scores do not say which pairs merge */
 }
 
-static kg_status put_bytes(struct meta_out *o, const struct hf_vocab *v, const json_t *tokenizer, const json_t *model)
+static kg_status put_bytes(struct meta_out *o, struct hf_tokenizer *t)
 {
-    const char *pre;
-    KG_TRY(pre_name(get(tokenizer, "pre_tokenizer"), json_is_true(get(model, "ignore_merges")), &pre));
+    const json_t *normalizer = get(t->root, "normalizer");
+    const bool ignore = json_is_true(get(t->model, "ignore_merges")), nfc = is(get(normalizer, "type"), "NFC");
+    const char *pre = NULL;
+    kg_status st = pre_name(get(t->root, "pre_tokenizer"), ignore, &pre);
+    if (st != KG_OK && st != KG_ERR_UNSUPPORTED) return st;
+    if (normalizer && !json_is_null(normalizer) && !nfc) pre = NULL;
+    const char *name = pre ? pre : "kagari"; /* a name that nobody takes for another */
     meta_out_str(o, "tokenizer.ggml.model", "gpt2", 4);
-    meta_out_str(o, "tokenizer.ggml.pre", pre, strlen(pre));
-    const bool nfc = is(get(get(tokenizer, "normalizer"), "type"), "NFC"); /* check_bpe lets no other pass */
-    if (nfc != (strcmp(pre, "qwen2") == 0)) meta_out_str(o, "kagari.normalizer", nfc ? "nfc" : "none", nfc ? 3 : 4); /* else the name says it */
-    hf_put_tokens(o, v);
-    hf_put_types(o, v);
-    return put_merges(o, "tokenizer.ggml.merges", get(model, "merges"));
+    meta_out_str(o, "tokenizer.ggml.pre", name, strlen(name));
+    if (!pre) KG_TRY(hf_put_steps(o, t));
+    if (!pre && ignore) meta_out_bool(o, "kagari.ignore_merges", true);
+    if (pre && nfc != (strcmp(pre, "qwen2") == 0)) meta_out_str(o, "kagari.normalizer", nfc ? "nfc" : "none", nfc ? 3 : 4); /* else the name says it */
+    put_tokens(o, &t->vocab);
+    hf_put_types(o, &t->vocab);
+    return put_merges(o, "tokenizer.ggml.merges", get(t->model, "merges"));
 }
 
-static kg_status put_bpe(struct meta_out *o, struct hf_vocab *v, const json_t *tokenizer)
+/* Whether texts become the byte alphabet. */
+static bool has_bytes(const json_t *step)
 {
-    const json_t *model = get(tokenizer, "model");
-    KG_TRY(check_bpe(tokenizer, model));
-    return json_is_true(get(model, "byte_fallback")) ? put_characters(o, v, tokenizer, model) : put_bytes(o, v, tokenizer, model);
+    const json_t *list = get(step, "pretokenizers");
+    bool found = is(get(step, "type"), "ByteLevel");
+    for (size_t i = 0; i < json_array_size(list) && !found; i++) found = is(get(json_array_get(list, i), "type"), "ByteLevel");
+    return found;
 }
 
-kg_status hf_tokenizer_json(struct meta_out *o, const json_t *tokenizer, const json_t *config, uint32_t n_vocab)
+static kg_status put_bpe(struct meta_out *o, struct hf_tokenizer *t)
 {
-    static const struct {
-        const char *type;
-        kg_status (*put)(struct meta_out *o, struct hf_vocab *v, const json_t *tokenizer);
-    } models[] = {{"BPE", put_bpe}, {"WordPiece", hf_put_wordpiece}, {"Unigram", hf_put_unigram}};
-    const json_t *model = get(tokenizer, "model");
-    struct hf_vocab v = {0};
-    size_t k = 0;
-    while (k < COUNT_OF(models) && !is(get(model, "type"), models[k].type)) k++;
-    if (k == COUNT_OF(models)) return hf_refuse("a model of type", model);
-    kg_status st = hf_vocab_load(&v, tokenizer, n_vocab);
-    if (st == KG_OK) st = models[k].put(o, &v, tokenizer);
-    if (st == KG_OK) st = hf_put_special(o, &v, tokenizer, config);
-    free(v.words);
+    KG_TRY(check_bpe(t->model));
+    KG_TRY(load_vocab(t));
+    KG_TRY(has_bytes(get(t->root, "pre_tokenizer")) ? put_bytes(o, t) : put_characters(o, t));
+    return hf_put_specials(o, t, false);
+}
+
+/* One more than the highest id; 0: there is none. */
+static uint32_t count(const json_t *tokenizer)
+{
+    json_t *vocab = json_object_get(get(tokenizer, "model"), "vocab"), *id;
+    const json_t *added = get(tokenizer, "added_tokens");
+    const char *text;
+    json_int_t most = (json_int_t)json_array_size(vocab) - 1; /* of Unigram */
+    json_object_foreach(vocab, text, id) most = MAX(most, json_integer_value(id));
+    for (size_t i = 0; i < json_array_size(added); i++) most = MAX(most, json_integer_value(get(json_array_get(added, i), "id")));
+    return most < 0 || most >= MAX_VOCAB ? 0 : (uint32_t)most + 1;
+}
+
+kg_status hf_tokenizer_json(struct meta_out *o, const json_t *tokenizer, const json_t *config, const json_t *tokenizer_config, uint32_t n_vocab)
+{
+    const bool counted = n_vocab == 0;
+    if (counted) n_vocab = count(tokenizer);
+    struct hf_tokenizer t = {tokenizer, get(tokenizer, "model"), config, tokenizer_config, {NULL, n_vocab}};
+    const json_t *type = get(t.model, "type");
+    const bool pieces = is(type, "WordPiece") || is(type, "Unigram");
+    if (!pieces && !is(type, "BPE")) return hf_refuse("a model of type", t.model);
+    if (counted && n_vocab == 0) return status_set(KG_ERR_FORMAT, "model.vocab has no tokens, or too many");
+    if (n_vocab == 0 || n_vocab > MAX_VOCAB) return status_set(KG_ERR_FORMAT, "the model has %" PRIu32 " tokens", n_vocab);
+    t.vocab.words = calloc(n_vocab, sizeof *t.vocab.words);
+    if (!t.vocab.words) return status_set(KG_ERR_MEMORY, "out of memory for a vocabulary");
+    kg_status st = is(type, "WordPiece") ? hf_put_wordpiece(o, &t) : pieces ? hf_put_unigram(o, &t) : put_bpe(o, &t);
+    free(t.vocab.words);
     return st;
 }

@@ -1,40 +1,44 @@
-/* What the readers of tokenizer.json share: its vocabulary, and the keys that all kinds have. */
+/* What the readers of tokenizer.json hand to each other: hf_tokenizer.c (BPE), hf_pieces.c (WordPiece, Unigram), hf_special.c (what all share). */
 #ifndef FILE_HF_VOCAB_H
 #define FILE_HF_VOCAB_H
 
 #include "file/hf.h"
 
-#define SPACE_MARK "\xe2\x96\x81" /* U+2581 */
-
-/* tokenizer.ggml.token_type */
-enum { NORMAL = 1, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE };
+enum hf_token_type { HF_NORMAL = 1, HF_UNKNOWN = 2, HF_CONTROL = 3, HF_USER_DEFINED = 4, HF_UNUSED = 5, HF_BYTE = 6 };
 
 struct hf_vocab {
     struct hf_word {
-        const char *text; /* NULL: no token has this id */
+        const char *text; /* [len]; NULL: there is none */
         size_t len;
         int32_t type;
-        float score;              /* Unigram */
-        bool strip_left, strip_right;
+        uint32_t around; /* as text/tokenizer.h's AROUND_* */
     } * words; /* [n] */
     size_t n;
 };
 
-static inline bool is(const json_t *v, const char *text) { return json_is_string(v) && strcmp(json_string_value(v), text) == 0; }
-static inline const json_t *get(const json_t *v, const char *key) { return json_object_get(v, key); }
-static inline bool is_set(const json_t *v) { return v && !json_is_null(v); }
-kg_status hf_refuse(const char *what, const json_t *v);
+struct hf_tokenizer {
+    const json_t *root, *model;
+    const json_t *config, *tokenizer_config; /* config.json, tokenizer_config.json; NULL: there is none */
+    struct hf_vocab vocab;
+};
 
-/* n_vocab: rows of the embeddings; 0: as many as there are tokens. The caller frees words. */
-kg_status hf_vocab_load(struct hf_vocab *v, const json_t *tokenizer, uint32_t n_vocab);
-bool hf_is_byte(const struct hf_word *w); /* <0x0A> */
-void hf_put_tokens(struct meta_out *o, const struct hf_vocab *v);
+static inline bool hf_is(const json_t *v, const char *text) { return json_is_string(v) && strcmp(json_string_value(v), text) == 0; }
+static inline const json_t *hf_get(const json_t *v, const char *key) { return json_object_get(v, key); }
+
+kg_status hf_refuse(const char *what, const json_t *v);
+kg_status hf_put_word(struct hf_vocab *v, const json_t *id, const char *text, size_t len, int32_t type);
+kg_status hf_load_added(struct hf_vocab *v, const json_t *added);
+void hf_mark_unknown(struct hf_vocab *v, struct meta_out *o, int64_t id);
+void hf_mark_bytes(struct hf_vocab *v);
+int64_t hf_find_word(const struct hf_vocab *v, const char *text); /* -1: not there */
 void hf_put_types(struct meta_out *o, const struct hf_vocab *v);
-/* Ids of special tokens, and which the post-processor adds. */
-kg_status hf_put_special(struct meta_out *o, const struct hf_vocab *v, const json_t *tokenizer, const json_t *config);
+/* The ids of special tokens and what the post-processor puts around a text. all: the six that GGUF has keys for; else begin and end. */
+kg_status hf_put_specials(struct meta_out *o, const struct hf_tokenizer *t, bool all);
+/* The steps before the model as they stand, the map of characters under GGUF's key. */
+kg_status hf_put_steps(struct meta_out *o, const struct hf_tokenizer *t);
 
 /* hf_pieces.c */
-kg_status hf_put_wordpiece(struct meta_out *o, struct hf_vocab *v, const json_t *tokenizer);
-kg_status hf_put_unigram(struct meta_out *o, struct hf_vocab *v, const json_t *tokenizer);
+kg_status hf_put_wordpiece(struct meta_out *o, struct hf_tokenizer *t);
+kg_status hf_put_unigram(struct meta_out *o, struct hf_tokenizer *t);
 
 #endif

@@ -17,9 +17,9 @@ kg_status hf_read(struct file *f, const char *folder, const char *only);
 /* Only the tokenizer and the chat template. name: tokenizer.json or tokenizer.model, whatever its file is called; NULL: what the folder has. */
 kg_status hf_read_tokenizer(struct file *f, const char *folder, const char *name);
 
-/* tokenizer.json -> tokenizer.ggml.* keys. config: config.json.
+/* tokenizer.json -> tokenizer.ggml.* keys. config: config.json; tokenizer_config: tokenizer_config.json or NULL.
  * n_vocab: rows of the embedding; the list of tokens is filled up to it; 0: not known. */
-kg_status hf_tokenizer_json(struct meta_out *o, const json_t *tokenizer, const json_t *config, uint32_t n_vocab);
+kg_status hf_tokenizer_json(struct meta_out *o, const json_t *tokenizer, const json_t *config, const json_t *tokenizer_config, uint32_t n_vocab);
 /* The same from tokenizer.model, SentencePiece's own format. */
 kg_status sentencepiece_read(struct meta_out *o, const uint8_t *p, size_t n_bytes, uint32_t n_vocab);
 

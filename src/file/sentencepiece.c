@@ -63,8 +63,8 @@ struct spm {
     size_t n, cap;
     uint64_t model;
     int64_t unk, bos, eos;
+    struct str charsmap;
     bool add_space_prefix, remove_spaces;
-    struct cursor charsmap;
 };
 
 static kg_status read_piece(struct spm *m, struct cursor c)
@@ -100,10 +100,10 @@ static kg_status read_trainer(struct spm *m, struct cursor c)
         if (!more) return KG_OK;
         if (f.wire != VARINT) continue;
         if (f.number == 3) m->model = f.value;
+        if (f.number == 24 && f.value) return status_set(KG_ERR_UNSUPPORTED, "spaces behind words (treat_whitespace_as_suffix) are not supported");
         if (f.number == 40) m->unk = (int32_t)f.value; /* negative ones come as 64 bits */
         if (f.number == 41) m->bos = (int32_t)f.value;
         if (f.number == 42) m->eos = (int32_t)f.value;
-        if (f.number == 24 && f.value) return status_set(KG_ERR_UNSUPPORTED, "spaces at the end of words are not supported");
     }
 }
 
@@ -114,7 +114,7 @@ static kg_status read_normalizer(struct spm *m, struct cursor c)
     for (;;) {
         KG_TRY(next(&c, &f, &more));
         if (!more) return KG_OK;
-        if (f.number == 2 && f.wire == BYTES) m->charsmap = f.bytes;
+        if (f.number == 2 && f.wire == BYTES) m->charsmap = (struct str){(const char *)f.bytes.p, cursor_left(&f.bytes)};
         if (f.number == 3 && f.wire == VARINT) m->add_space_prefix = f.value != 0;
         if (f.number == 4 && f.wire == VARINT) m->remove_spaces = f.value != 0;
         if (f.number == 5 && f.wire == VARINT && !f.value)
@@ -136,7 +136,7 @@ static kg_status read_model(struct spm *m, struct cursor c)
     }
     if (m->n == 0) return status_set(KG_ERR_FORMAT, "has no pieces");
     if (m->model == MODEL_BPE || m->model == MODEL_UNIGRAM) return KG_OK;
-    return status_set(KG_ERR_UNSUPPORTED, "only BPE and Unigram models are supported");
+    return status_set(KG_ERR_UNSUPPORTED, "models of words or characters are not supported, BPE and Unigram are");
 }
 
 static void put_id(struct meta_out *o, const char *key, int64_t id, size_t n)
@@ -148,7 +148,6 @@ static void put(struct meta_out *o, const struct spm *m, size_t n)
 {
     const bool unigram = m->model == MODEL_UNIGRAM;
     meta_out_str(o, "tokenizer.ggml.model", unigram ? "t5" : "llama", unigram ? 2 : 5);
-    if (unigram) meta_out_bool(o, "kagari.sentencepiece", true);
     meta_out_str(o, "tokenizer.ggml.pre", "default", 7);
     meta_out_array(o, "tokenizer.ggml.tokens", META_STR, n);
     for (size_t i = 0; i < n; i++) {
@@ -164,12 +163,13 @@ static void put(struct meta_out *o, const struct spm *m, size_t n)
     put_id(o, "tokenizer.ggml.eos_token_id", m->eos, n);
     put_id(o, "tokenizer.ggml.unknown_token_id", m->unk, n);
     meta_out_bool(o, "tokenizer.ggml.add_bos_token", m->bos >= 0);
-    meta_out_bool(o, "tokenizer.ggml.add_eos_token", unigram && m->bos < 0); /* T5 */
+    meta_out_bool(o, "tokenizer.ggml.add_eos_token", false);
     meta_out_bool(o, "tokenizer.ggml.add_space_prefix", m->add_space_prefix);
     if (m->remove_spaces || unigram) meta_out_bool(o, "tokenizer.ggml.remove_extra_whitespaces", m->remove_spaces);
-    if (cursor_left(&m->charsmap) == 0) return;
-    meta_out_array(o, "tokenizer.ggml.precompiled_charsmap", META_U8, cursor_left(&m->charsmap));
-    meta_out_bytes(o, m->charsmap.p, cursor_left(&m->charsmap));
+    if (unigram) meta_out_bool(o, "kagari.symbols_inside", true);
+    if (m->charsmap.len == 0) return;
+    meta_out_array(o, "tokenizer.ggml.precompiled_charsmap", META_U8, m->charsmap.len);
+    meta_out_bytes(o, m->charsmap.ptr, m->charsmap.len);
 }
 
 kg_status sentencepiece_read(struct meta_out *o, const uint8_t *p, size_t n_bytes, uint32_t n_vocab)

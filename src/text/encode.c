@@ -1,5 +1,5 @@
 /* From a word to ids: pairs of neighbouring symbols are merged, best rank first, leftmost on ties, until none can be.
- * Both kinds of BPE run here; they differ in how a pair finds its rank. Short words are merged by scanning all
+ * Both kinds of tokenizer run here; they differ in how a pair finds its rank. Short words are merged by scanning all
  * pairs, long ones with a heap, so that time stays O(n log n). Ids of short words are kept in a cache that lives
  * as long as one call. */
 #include "text/tokenizer.h"
@@ -62,10 +62,10 @@ void encoder_free(struct encoder *e)
     free(e->cache);
     free(e->symbols);
     free(e->heap);
-    free(e->paths);
+    free(e->path);
 }
 
-static kg_status push_unknown(struct encoder *e, uint8_t byte)
+kg_status encoder_unknown(struct encoder *e, uint8_t byte)
 {
     const struct kg_tokenizer *tok = e->tok;
     e->n_unknown++;
@@ -79,10 +79,11 @@ static kg_status push_unknown(struct encoder *e, uint8_t byte)
     return KG_OK;
 }
 
-kg_status encoder_byte(struct encoder *e, uint8_t byte)
+static bool has_byte_tokens(const struct kg_tokenizer *tok, const char *s, size_t n)
 {
-    uint32_t b = e->tok->byte_symbol[byte];
-    return b < (uint32_t)e->tok->n_vocab ? encoder_push(e, (int32_t)b) : push_unknown(e, byte);
+    for (size_t i = 0; i < n; i++)
+        if (tok->byte_symbol[(uint8_t)s[i]] == SYMBOL_NONE) return false;
+    return true;
 }
 
 static kg_status push_symbol(struct encoder *e, const char *word, const struct symbol *s)
@@ -91,7 +92,18 @@ static kg_status push_symbol(struct encoder *e, const char *word, const struct s
     uint32_t id = s->id;
     if (id == SYMBOL_NONE) id = strmap_find(&tok->by_bytes, word + s->start, s->len);
     if (id < (uint32_t)tok->n_vocab) return encoder_push(e, (int32_t)id);
-    for (uint32_t i = 0; i < s->len; i++) KG_TRY(encoder_byte(e, (uint8_t)word[s->start + i]));
+    if (tok->steps && tok->kind == TOKENIZER_SPM) { /* all of its bytes or none */
+        if (tok->split_unknown) e->after_unknown = false;
+        if (!has_byte_tokens(tok, word + s->start, s->len)) return encoder_unknown(e, (uint8_t)word[s->start]);
+    }
+    for (uint32_t i = 0; i < s->len; i++) {
+        uint8_t byte = (uint8_t)word[s->start + i];
+        uint32_t b = tok->byte_symbol[byte];
+        if (b < (uint32_t)tok->n_vocab)
+            KG_TRY(encoder_push(e, (int32_t)b));
+        else
+            KG_TRY(encoder_unknown(e, byte));
+    }
     return KG_OK;
 }
 
@@ -116,7 +128,7 @@ static inline struct bond find_bond(const struct kg_tokenizer *tok, const char *
 static size_t first_symbols(const struct kg_tokenizer *tok, const char *word, size_t n, struct symbol *out)
 {
     size_t count = 0;
-    for (size_t i = 0; i < n; count++) {
+    for (size_t i = 0; i < n;) {
         size_t k = 1;
         uint32_t id = SYMBOL_NONE;
         if (tok->kind == TOKENIZER_BPE)
@@ -124,10 +136,15 @@ static size_t first_symbols(const struct kg_tokenizer *tok, const char *word, si
         else if ((word[i] & 0x80) && (k = utf8_char((const uint8_t *)word + i, n - i)) == 0)
             k = 1;
         if (tok->merges && tok->kind == TOKENIZER_SPM) id = strmap_find(&tok->by_bytes, word + i, k);
+        if (tok->steps && tok->kind == TOKENIZER_SPM && id == SYMBOL_NONE && tok->unk < 0 && !has_byte_tokens(tok, word + i, k)) {
+            i += k; /* without an unknown token it is as if the character were not there: what stood around it may merge */
+            continue;
+        }
         out[count] = (struct symbol){(uint32_t)i, (uint32_t)k, id, (uint32_t)count - 1, (uint32_t)count + 1};
+        count++;
         i += k;
     }
-    out[count - 1].next = UINT32_MAX;
+    if (count > 0) out[count - 1].next = UINT32_MAX;
     return count;
 }
 
@@ -190,6 +207,7 @@ static kg_status merge_long(struct encoder *e, const char *word, size_t n)
 {
     struct symbol *s = e->symbols;
     e->heap_n = 0;
+    if (n == 0) return KG_OK;
     for (uint32_t i = 0; i + 1 < n; i++) KG_TRY(heap_push(e, word, i, i + 1));
     while (e->heap_n > 0) {
         struct heap_item item = heap_pop(e);
@@ -211,8 +229,8 @@ static kg_status merge_long(struct encoder *e, const char *word, size_t n)
 static kg_status encode_word(struct encoder *e, const char *word, size_t n)
 {
     const struct kg_tokenizer *tok = e->tok;
-    if (tok->kind == TOKENIZER_UNIGRAM) return unigram_word(e, word, n);
-    if (tok->kind == TOKENIZER_WORDPIECE) return wordpiece_word(e, word, n);
+    if (tok->kind == TOKENIZER_WPM) return encode_wordpiece(e, word, n);
+    if (tok->kind == TOKENIZER_UGM) return encode_unigram(e, word, n);
     if (tok->ignore_merges || n == 1) {
         uint32_t id = strmap_find(&tok->by_bytes, word, n);
         if (id != SYMBOL_NONE) return encoder_push(e, (int32_t)id);

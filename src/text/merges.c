@@ -89,7 +89,12 @@ static kg_status read_merge(struct loader *l, struct str s, uint32_t rank, struc
     bool exact = true;
     char *text = scratch->data;
     size_t left_len, right_len;
-    if (l->tok->kind == TOKENIZER_SPM) {
+    if (l->tok->kind == TOKENIZER_SPM && l->tok->steps) {
+        left_len = n_left;
+        right_len = s.len - n_left - 1;
+        memcpy(text, s.ptr, n_left);
+        memcpy(text + n_left, space + 1, right_len);
+    } else if (l->tok->kind == TOKENIZER_SPM) {
         bool spaces = false;
         left_len = spm_decode(s.ptr, n_left, text, &spaces);
         right_len = spm_decode(space + 1, n_right, text + left_len, &spaces);

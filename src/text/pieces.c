@@ -1,126 +1,108 @@
-/* Loads what WordPiece and Unigram vocabularies have besides their tokens: special ids, the pieces as a trie, the steps before them.
- * Keys are GGUF's; the steps of a tokenizer.json come in kagari.steps, else they follow from the other keys. */
+/* From a word to ids without merges: WordPiece and Unigram. Both walk a trie of the tokens, which bounds their time by the length of a text
+ * times that of the longest token. */
 #include "text/tokenizer.h"
+#include "text/utf8.h"
 
-#include <float.h>
-#include <stdlib.h>
+struct path { /* the best way to a place in the text */
+    double score;
+    uint32_t from, to; /* where its last token begins; when the way is walked, where the next one ends. UINT32_MAX: nothing leads here */
+    uint32_t id;       /* SYMBOL_NONE: an unknown character */
+};
 
-#define S(text) {text, sizeof text - 1}
-#define MARK "\xe2\x96\x81"
-
-enum { MAX_PIECE = 1024 }; /* bytes: with the text's length it bounds the time */
-
-static bool is_piece(const struct kg_tokenizer *tok, const struct token *t)
+static size_t n_characters(const char *s, size_t n)
 {
-    if (tok->kind == TOKENIZER_WORDPIECE) return t->type == TOKEN_NORMAL;
-    return t->type == TOKEN_NORMAL || (tok->sentencepiece && t->type == TOKEN_USER_DEFINED);
+    size_t count = 0;
+    for (size_t i = 0; i < n; i++) count += ((uint8_t)s[i] & 0xc0) != 0x80;
+    return count;
 }
 
-/* user: only those that the replacement of characters leaves alone. */
-static kg_status build_trie(struct kg_tokenizer *tok, struct trie *out, bool user)
+kg_status encode_wordpiece(struct encoder *e, const char *word, size_t n)
 {
-    struct trie_key *keys = malloc(((size_t)tok->n_vocab + 1) * sizeof *keys);
-    if (!keys) return status_set(KG_ERR_MEMORY, "out of memory for a vocabulary");
-    size_t n = 0;
-    kg_status st = KG_OK;
-    for (int32_t i = 0; i < tok->n_vocab && st == KG_OK; i++) {
-        const struct token *t = &tok->tokens[i];
-        if (user ? t->type != TOKEN_USER_DEFINED : !is_piece(tok, t)) continue;
-        if (t->text_len > MAX_PIECE) st = status_set(KG_ERR_UNSUPPORTED, "token %d has %u bytes, %d are possible", i, t->text_len, MAX_PIECE);
-        keys[n++] = (struct trie_key){t->text, t->text_len, (uint32_t)i};
+    const struct kg_tokenizer *tok = e->tok;
+    static const char mark[] = "\xe2\x96\x81"; /* before what begins a word */
+    const size_t before = e->n;
+    bool known = n_characters(word, n) <= tok->max_word;
+    for (size_t i = 0; i < n && known;) {
+        uint32_t node = 0, best = SYMBOL_NONE;
+        size_t end = i;
+        for (int k = 0; i == 0 && k < 3; k++) {
+            node = trie_step(&tok->trie, node, (uint8_t)mark[k]);
+            if (node == 0) break;
+        }
+        /* a mark within a word is not one of those that begin words */
+        const size_t stop = i > 0 && n - i >= 3 && memcmp(word + i, mark, 3) == 0 ? i + 3 : n;
+        for (size_t k = i; k < stop && (node != 0 || i > 0); k++) {
+            node = trie_step(&tok->trie, node, (uint8_t)word[k]);
+            if (node == 0) break;
+            if (tok->trie.nodes[node].id == UINT32_MAX) continue;
+            best = tok->trie.nodes[node].id;
+            end = k + 1;
+        }
+        known = best != SYMBOL_NONE;
+        if (known) KG_TRY(encoder_push(e, (int32_t)best));
+        i = end;
     }
-    if (st == KG_OK && n > 0) st = trie_build(out, &tok->arena, keys, n);
-    free(keys);
-    return st;
+    if (known) return KG_OK;
+    e->n = before;
+    e->after_unknown = false; /* each word counts */
+    return encoder_unknown(e, (uint8_t)word[0]);
 }
 
-static void find_scores(struct kg_tokenizer *tok)
+static inline void improve(struct path *p, double score, uint32_t from, uint32_t id, bool single)
 {
-    tok->min_score = FLT_MAX;
-    tok->max_score = -FLT_MAX;
-    for (int32_t i = 0; i < tok->n_vocab; i++) {
-        if (tok->tokens[i].type != TOKEN_NORMAL) continue;
-        tok->min_score = MIN(tok->min_score, tok->tokens[i].score);
-        tok->max_score = MAX(tok->max_score, tok->tokens[i].score);
+    if (single) score = (double)(float)score; /* ties come out as SentencePiece's, also those that are none but for the rounding */
+    if (p->from != UINT32_MAX && !(score > p->score)) return;
+    *p = (struct path){score, from, 0, id};
+}
+
+static void find_paths(const struct kg_tokenizer *tok, const char *text, size_t n, struct path *path)
+{
+    for (size_t i = 0; i <= n; i++) path[i].from = UINT32_MAX;
+    path[0] = (struct path){0};
+    for (size_t i = 0, k; i < n; i += k) {
+        const double here = path[i].score;
+        bool single = false;
+        uint32_t node = 0;
+        k = MAX(utf8_char((const uint8_t *)text + i, n - i), (size_t)1);
+        for (size_t j = i; j < n; j++) {
+            node = trie_step(&tok->trie, node, (uint8_t)text[j]);
+            if (node == 0) break;
+            const uint32_t id = tok->trie.nodes[node].id;
+            if (id == UINT32_MAX) continue;
+            improve(&path[j + 1], tok->scores[id] + here, (uint32_t)i, id, tok->spm_sums);
+            single |= j + 1 == i + k;
+        }
+        if (!single) improve(&path[i + k], tok->unknown_score + here, (uint32_t)i, SYMBOL_NONE, tok->spm_sums);
     }
-    if (tok->min_score > tok->max_score) tok->min_score = tok->max_score = 0;
 }
 
-/* A vocabulary with more than a few capital letters was made for texts that have them. */
-static bool has_capitals(const struct kg_tokenizer *tok)
+/* A run of characters without tokens: all of its bytes, or one unknown token. */
+static kg_status push_run(struct encoder *e, const char *s, size_t n)
 {
-    int32_t n = 0;
-    for (int32_t i = 0; i < tok->n_vocab; i++) {
-        const struct token *t = &tok->tokens[i];
-        bool capital = false;
-        for (uint32_t k = 0; k < t->text_len && !capital && t->type == TOKEN_NORMAL; k++) capital = t->text[k] >= 'A' && t->text[k] <= 'Z';
-        n += capital;
+    const uint32_t *ids = e->tok->byte_symbol;
+    bool bytes = true;
+    for (size_t i = 0; i < n; i++) bytes &= ids[(uint8_t)s[i]] != SYMBOL_NONE;
+    if (!bytes) return encoder_unknown(e, (uint8_t)s[0]);
+    for (size_t i = 0; i < n; i++) KG_TRY(encoder_push(e, (int32_t)ids[(uint8_t)s[i]]));
+    return KG_OK;
+}
+
+kg_status encode_unigram(struct encoder *e, const char *text, size_t n)
+{
+    if (n == 0) return KG_OK;
+    KG_TRY(encoder_grow((void **)&e->path, &e->path_cap, n + 1, sizeof *e->path));
+    struct path *path = e->path;
+    find_paths(e->tok, text, n, path);
+    for (uint32_t end = (uint32_t)n; end > 0; end = path[end].from) path[path[end].from].to = end;
+    for (uint32_t i = 0; i < n;) {
+        uint32_t end = path[i].to;
+        if (path[end].id != SYMBOL_NONE) {
+            KG_TRY(encoder_push(e, (int32_t)path[end].id));
+        } else {
+            while (end < n && path[path[end].to].id == SYMBOL_NONE) end = path[end].to;
+            KG_TRY(push_run(e, text + i, end - i));
+        }
+        i = end;
     }
-    return n > tok->n_vocab / 200;
-}
-
-static kg_status default_steps(struct kg_tokenizer *tok, bool trims)
-{
-    static const struct str uncased[] = {S("clean"), S("ideographs"), S("nfd"), S("no_accents"), S("lower"), S("spaces"), S("punctuation")};
-    static const struct str cased[] = {S("clean"), S("ideographs"), S("spaces"), S("punctuation")};
-    static const struct str charsmap[] = {S("charsmap")}, trim[] = {S("trim")}, prefix[] = {S("prepend"), S(" ")}, marks[] = {S("marks")};
-    struct steps *s = tok->steps;
-    if (tok->kind == TOKENIZER_WORDPIECE)
-        return has_capitals(tok) ? steps_load(s, &tok->arena, cased, COUNT_OF(cased)) : steps_load(s, &tok->arena, uncased, COUNT_OF(uncased));
-    if (s->map.n_units > 0) KG_TRY(steps_load(s, &tok->arena, charsmap, COUNT_OF(charsmap)));
-    if (trims) KG_TRY(steps_load(s, &tok->arena, trim, COUNT_OF(trim)));
-    if (tok->add_space_prefix) KG_TRY(steps_load(s, &tok->arena, prefix, COUNT_OF(prefix)));
-    return steps_load(s, &tok->arena, marks, COUNT_OF(marks));
-}
-
-kg_status pieces_load_charsmap(struct kg_tokenizer *tok, const struct file *f)
-{
-    static const struct str charsmap = S("charsmap");
-    const struct meta *m = file_meta(f, "tokenizer.ggml.precompiled_charsmap");
-    const bool alone = tok->kind == TOKENIZER_SPM;
-    size_t used;
-    if (alone && (!m || m->n == 0)) return KG_OK;
-    tok->steps = arena_alloc(&tok->arena, sizeof *tok->steps);
-    if (!tok->steps) return KG_ERR_MEMORY;
-    if (m && m->type == META_ARR && (m->item == META_U8 || m->item == META_I8) && m->n > 0)
-        KG_TRY(charsmap_load(&tok->steps->map, &tok->arena, m->data, m->n));
-    else if (m && !(m->type == META_ARR && m->n == 0))
-        return status_set(KG_ERR_FORMAT, "tokenizer.ggml.precompiled_charsmap is not an array of bytes");
-    return alone ? steps_add(tok->steps, &tok->arena, &charsmap, 1, &used) : KG_OK;
-}
-
-static kg_status load_steps(struct kg_tokenizer *tok, const struct file *f)
-{
-    const struct meta *m;
-    KG_TRY(pieces_load_charsmap(tok, f));
-    if (tok->sentencepiece) KG_TRY(build_trie(tok, &tok->steps->kept, true));
-    bool trims = tok->kind == TOKENIZER_UNIGRAM, found;
-    KG_TRY(file_get_bool(f, "tokenizer.ggml.remove_extra_whitespaces", &trims, &found));
-    KG_TRY(file_get_arr(f, "kagari.steps", META_STR, &m, &found));
-    return found ? steps_load(tok->steps, &tok->arena, m->strings, m->n) : default_steps(tok, trims);
-}
-
-kg_status pieces_load(struct kg_tokenizer *tok, const struct file *f)
-{
-    bool words = tok->kind == TOKENIZER_WORDPIECE, found;
-    int32_t cls, sep;
-    /* what a file that does not say means, to llama.cpp: BERT's ids, and T5's */
-    KG_TRY(tokenizer_load_id(tok, f, "tokenizer.ggml.cls_token_id", words ? 101 : -1, &cls));
-    KG_TRY(tokenizer_load_id(tok, f, "tokenizer.ggml.seperator_token_id", words ? 102 : 1, &sep));
-    KG_TRY(tokenizer_load_id(tok, f, "tokenizer.ggml.bos_token_id", cls, &tok->bos));
-    KG_TRY(tokenizer_load_id(tok, f, "tokenizer.ggml.eos_token_id", sep, &tok->eos));
-    KG_TRY(tokenizer_load_id(tok, f, "tokenizer.ggml.unknown_token_id", words ? 100 : 2, &tok->unk));
-    tok->eot = tok->eom = -1;
-    tok->add_bos = words;
-    tok->add_eos = true;
-    tok->add_space_prefix = true;
-    tok->max_word_chars = 100;
-    KG_TRY(file_get_bool(f, "tokenizer.ggml.add_bos_token", &tok->add_bos, &found));
-    KG_TRY(file_get_bool(f, "tokenizer.ggml.add_eos_token", &tok->add_eos, &found));
-    KG_TRY(file_get_bool(f, "tokenizer.ggml.add_space_prefix", &tok->add_space_prefix, &found));
-    KG_TRY(file_get_bool(f, "kagari.sentencepiece", &tok->sentencepiece, &found));
-    KG_TRY(file_get_u32(f, "kagari.max_word_chars", &tok->max_word_chars, &found));
-    find_scores(tok);
-    KG_TRY(build_trie(tok, &tok->pieces, false));
-    return load_steps(tok, f);
+    return KG_OK;
 }

@@ -1,34 +1,18 @@
-/* The steps of a tokenizer.json from a text to its words. Key kagari.steps lists their names, each followed by its arguments. */
+/* What a tokenizer.json does to a text before its model sees it: normalizers, which change the text, then pre-tokenizers, which cut it into pieces. */
 #ifndef TEXT_STEPS_H
 #define TEXT_STEPS_H
 
-#include "file/file.h"
 #include "text/charsmap.h"
-#include "text/trie.h"
+#include "text/pretokenizer.h"
 
-/* Between words: a byte that no UTF-8 has. */
-#define STEPS_CUT '\xff'
+struct steps; /* immutable: any number of threads may run them at once */
 
-enum { STEPS_MAX = 32 };
+/* json: an object with "normalizer" and "pre_tokenizer" as a tokenizer.json has them, but for the map of "Precompiled", which is charsmap's (its bytes
+ * must live as long). A step that is not known is KG_ERR_UNSUPPORTED by name. */
+kg_status steps_new(struct steps **out, const char *json, size_t n, const struct charsmap *charsmap);
+void steps_free(struct steps **steps);
 
-struct steps {
-    struct step {
-        const struct step_kind *kind;
-        struct str args[2];
-    } list[STEPS_MAX];
-    size_t n;
-    struct charsmap map;
-    struct trie kept; /* texts that the charsmap leaves alone; no nodes: none */
-};
-
-/* Adds one step; copies the arguments. */
-kg_status steps_add(struct steps *s, struct arena *arena, const struct str *items, size_t n_items, size_t *used);
-kg_status steps_load(struct steps *s, struct arena *arena, const struct str *items, size_t n_items);
-/* Appends words with STEPS_CUT between them; there may be empty ones. text: valid UTF-8. at_start: it is a text's beginning. */
-kg_status steps_run(const struct steps *s, const char *text, size_t n, bool at_start, struct buf *out);
-
-/* Of a text's beginning or end: bytes of white space as Unicode defines it. */
-size_t steps_space_prefix(const char *s, size_t n);
-size_t steps_space_suffix(const char *s, size_t n);
+/* Calls fn for every piece of text[0..n), valid UTF-8, in order. first: the text begins what is tokenized. */
+kg_status steps_run(const struct steps *steps, const char *text, size_t n, bool first, word_fn fn, void *ctx);
 
 #endif

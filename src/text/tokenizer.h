@@ -4,6 +4,7 @@
 
 #include "text/pretokenizer.h"
 #include "text/steps.h"
+#include "text/trie.h"
 
 /* Values are those of tokenizer.ggml.token_type. */
 enum token_type {
@@ -20,8 +21,8 @@ enum token_type {
 enum tokenizer_kind {
     TOKENIZER_SPM, /* SentencePiece BPE: merges the pair whose text has the best score */
     TOKENIZER_BPE, /* byte-level BPE: a pre-tokenizer cuts words, a list ranks the merges */
-    TOKENIZER_WORDPIECE, /* the longest piece, again and again; pieces that begin a word have a mark before them */
-    TOKENIZER_UNIGRAM,   /* the pieces whose scores have the largest sum */
+    TOKENIZER_WPM, /* WordPiece: the longest token that fits, again and again; U+2581 marks those that begin a word */
+    TOKENIZER_UGM, /* Unigram: the tokens whose scores have the highest sum */
 };
 
 struct token {
@@ -30,10 +31,12 @@ struct token {
     uint32_t text_len, bytes_len;
     uint32_t rank; /* SPM: falls as the score rises; equal scores have equal ranks */
     uint8_t type;  /* enum token_type */
+    uint8_t around; /* of those that are cut out of a text: AROUND_* */
     bool ends;     /* the end of a generation */
-    bool strips_left, strips_right; /* white space beside it belongs to it */
-    float score;   /* Unigram */
 };
+
+enum { AROUND_WORD = 1, AROUND_LEFT = 2, AROUND_RIGHT = 4 }; /* only as a word of its own; takes the white space before it, after it */
+enum { MAX_TEMPLATE = 8 };
 
 /* Open addressing from strings to ids. The strings belong to others. */
 struct strmap {
@@ -69,6 +72,8 @@ struct kg_tokenizer {
     uint32_t max_bytes;              /* the longest of them */
     uint32_t byte_symbol[256];       /* SPM: SYMBOL_NONE where there is no byte token */
     int32_t bos, eos, eot, eom, unk; /* -1: none */
+    int32_t before[MAX_TEMPLATE], after[MAX_TEMPLATE]; /* [n_before], [n_after]: what KG_TOKENIZE_BOS puts around a text */
+    int n_before, n_after;
     int32_t replacement[3];          /* [n_replacement]: U+FFFD; 0 if the vocabulary cannot spell it */
     int n_replacement;
     bool add_bos, add_eos;
@@ -84,18 +89,21 @@ struct kg_tokenizer {
     /* BPE; SPM only where the file ranks the merges (kagari.bpe_merges: a tokenizer.json that has them), else merges is NULL */
     struct pretokenizer *pre;
     bool ignore_merges;
+    struct steps *steps; /* a tokenizer.json's own; then texts are looked up as they are, with U+2581 for a space. NULL: none */
+    struct charsmap charsmap;
+    bool split_unknown; /* BPE over characters: each of them gives an unknown token */
+    /* WPM, UGM */
+    struct trie trie; /* of the tokens that plain text may become */
+    uint32_t max_word; /* WPM: characters; a longer word is unknown */
+    double *scores;    /* UGM: [n_vocab] */
+    double unknown_score;
+    bool spm_sums;        /* SentencePiece's single precision */
+    struct trie symbols;  /* UGM: those defined by the user that are found on the way (kagari.symbols_inside) */
+    bool symbols_inside;
     bool nfc; /* texts are brought to Unicode's form C first */
     struct merge_slot *merges; /* [merge_mask + 1] */
     size_t merge_mask;
-    /* WordPiece, Unigram */
-    struct steps *steps;     /* of BPE only SentencePiece's charsmap, or NULL */
-    struct trie pieces;      /* by text */
-    uint32_t max_word_chars; /* WordPiece: longer words are unknown */
-    bool sentencepiece;      /* a tokenizer.model: sums are floats, user-defined pieces are found like others */
-    float min_score, max_score;
 };
-
-static inline bool tokenizer_has_pieces(const struct kg_tokenizer *tok) { return tok->kind == TOKENIZER_WORDPIECE || tok->kind == TOKENIZER_UNIGRAM; }
 
 uint64_t text_hash(const char *s, size_t n, uint64_t seed);
 kg_status strmap_init(struct strmap *map, size_t n_expected, uint64_t seed);
@@ -125,16 +133,12 @@ kg_status merges_load(struct kg_tokenizer *tok, const struct file *f);
  * and clear *exact. Returns the number of bytes. */
 size_t bytelevel_decode(const char *text, size_t n, char *out, bool *exact);
 
+/* pieces_load.c: the steps and flags of any tokenizer, before its texts are looked at, and what WPM and UGM need besides the tokens. */
+kg_status steps_load(struct kg_tokenizer *tok, const struct file *f);
+kg_status pieces_load(struct kg_tokenizer *tok, const struct file *f);
+
 /* U+2581 -> space. *spaces: the text has real ones, which no text to tokenize has at that stage. */
 size_t spm_decode(const char *text, size_t n, char *out, bool *spaces);
-
-/* vocab.c: an id by its key, else the fallback, or -1. */
-kg_status tokenizer_load_id(const struct kg_tokenizer *tok, const struct file *f, const char *key, int32_t fallback, int32_t *out);
-
-/* pieces.c: what WordPiece and Unigram have besides the tokens. */
-kg_status pieces_load(struct kg_tokenizer *tok, const struct file *f);
-/* SentencePiece BPE: only its replacements of characters, if the file has any. */
-kg_status pieces_load_charsmap(struct kg_tokenizer *tok, const struct file *f);
 
 /* Gathers the ids of one text; zero-initialised but for tok. encoder_free leaves ids to the caller. */
 struct encoder {
@@ -148,17 +152,17 @@ struct encoder {
     size_t symbols_cap;
     struct heap_item *heap;
     size_t heap_n, heap_cap;
-    struct path *paths; /* [paths_cap]: unigram.c's */
-    size_t paths_cap;
+    struct path *path;
+    size_t path_cap;
 };
 kg_status encoder_push(struct encoder *e, int32_t id);
 kg_status encoder_use_cache(struct encoder *e);
-kg_status encoder_word(struct encoder *e, const char *word, size_t n);
-kg_status encoder_byte(struct encoder *e, uint8_t byte); /* its token, or what stands for the unknown */
+kg_status encoder_unknown(struct encoder *e, uint8_t byte); /* what stands for something that has no token */
 kg_status encoder_grow(void **items, size_t *cap, size_t need, size_t item_bytes);
+kg_status encoder_word(struct encoder *e, const char *word, size_t n);
+/* pieces.c: one word by the tokenizers that need no merges. */
+kg_status encode_wordpiece(struct encoder *e, const char *word, size_t n);
+kg_status encode_unigram(struct encoder *e, const char *text, size_t n);
 void encoder_free(struct encoder *e);
-/* unigram.c, wordpiece.c: the ways that have no merges. */
-kg_status unigram_word(struct encoder *e, const char *word, size_t n);
-kg_status wordpiece_word(struct encoder *e, const char *word, size_t n);
 
 #endif

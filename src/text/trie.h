@@ -1,30 +1,40 @@
-/* Which strings of a set begin here: the pieces of a vocabulary, walked byte by byte. */
+/* A trie over byte strings: all strings of a set that a text begins with, in one walk. */
 #ifndef TEXT_TRIE_H
 #define TEXT_TRIE_H
 
-#include "base/base.h"
-
-#define TRIE_NONE UINT32_MAX
+#include "text/text.h"
 
 struct trie {
     struct trie_node {
-        uint32_t value; /* of the string that ends here, or TRIE_NONE */
-        uint32_t first; /* its children lie together, sorted by byte */
+        uint32_t first; /* its children are nodes[first .. first + n - 1], sorted by byte */
+        uint32_t id;    /* of the string that ends here; UINT32_MAX: none */
         uint16_t n;
-        uint8_t byte;
-    } * nodes; /* [0]: the root; NULL: an empty set */
-    uint32_t root[256]; /* children of the root; 0: none */
+        uint8_t byte; /* that leads here */
+    } * nodes;        /* nodes[0] is the root; NULL: an empty set */
+    uint32_t n_nodes;
 };
 
-struct trie_key {
-    const char *text;
-    uint32_t len, value;
+struct trie_item {
+    const char *text; /* [len] */
+    uint32_t len, id;
 };
-/* Sorts keys. Of equal strings the lowest value stays; empty ones are left out. */
-kg_status trie_build(struct trie *t, struct arena *arena, struct trie_key *keys, size_t n);
-/* The node behind `byte`; 0: none. */
-uint32_t trie_next(const struct trie *t, uint32_t node, uint8_t byte);
-/* The longest string of the set that s begins with; *len its bytes. TRIE_NONE: none. */
-uint32_t trie_longest(const struct trie *t, const char *s, size_t n, size_t *len);
+
+/* Sorts the items. Of two equal strings the lower id counts. */
+kg_status trie_new(struct trie *out, struct trie_item *items, size_t n);
+void trie_free(struct trie *t);
+
+/* The child of a node by a byte; 0: none. */
+static inline uint32_t trie_step(const struct trie *t, uint32_t node, uint8_t byte)
+{
+    const struct trie_node *p = &t->nodes[node];
+    uint32_t lo = p->first, hi = lo + p->n;
+    if (p->n == 256) return lo + byte;
+    while (lo < hi) {
+        uint32_t mid = lo + (hi - lo) / 2;
+        if (t->nodes[mid].byte < byte) lo = mid + 1;
+        else hi = mid;
+    }
+    return lo < p->first + p->n && t->nodes[lo].byte == byte ? lo : 0;
+}
 
 #endif

@@ -92,7 +92,7 @@ static kg_status load_types(struct kg_tokenizer *tok, const struct file *f)
                 return status_set(KG_ERR_FORMAT, "tokenizer.ggml.token_type: item %d is %lld, which is no token type", i, (long long)type);
             t->type = (uint8_t)type;
             if (type == TOKEN_BYTE && byte < 0) t->type = TOKEN_NORMAL;
-        } else if (tok->kind != TOKENIZER_BPE && byte >= 0) {
+        } else if (tok->kind == TOKENIZER_SPM && byte >= 0) {
             t->type = TOKEN_BYTE;
         }
     }
@@ -103,12 +103,11 @@ static kg_status load_scores(struct kg_tokenizer *tok, const struct file *f)
 {
     const struct meta *m;
     KG_TRY(token_array(f, "tokenizer.ggml.scores", tok->n_vocab, &m));
-    if (tok->kind != TOKENIZER_SPM && tok->kind != TOKENIZER_UNIGRAM) return KG_OK;
+    if (tok->kind != TOKENIZER_SPM) return KG_OK;
     if (!m) return status_set(KG_ERR_FORMAT, "missing key tokenizer.ggml.scores");
     for (int32_t i = 0; i < tok->n_vocab; i++) {
         double score = m->item == META_F32 || m->item == META_F64 ? file_arr_f64(m, (uint64_t)i) : (double)file_arr_i64(m, (uint64_t)i);
         if (isnan(score)) return status_set(KG_ERR_FORMAT, "tokenizer.ggml.scores: item %d is not a number", i);
-        tok->tokens[i].score = (float)score;
         uint32_t bits = f32_bits((float)score + 0.0f);                           /* + 0: the two zeros are equal */
         tok->tokens[i].rank = bits & 0x80000000u ? bits : ~(bits | 0x80000000u); /* order of floats as integers, reversed */
     }
@@ -165,7 +164,9 @@ static kg_status load_bytes(struct kg_tokenizer *tok)
             t->bytes = bytes;
             t->bytes_len = (uint32_t)len;
         }
-        if (tokenizer_has_pieces(tok) || len == 0 || spaces || !exact || (tok->kind == TOKENIZER_SPM && t->type == TOKEN_UNUSED)) continue;
+        if (tok->kind == TOKENIZER_WPM || tok->kind == TOKENIZER_UGM) continue; /* they have a trie */
+        if (tok->steps && tok->kind == TOKENIZER_SPM) bytes = t->text, len = t->text_len, spaces = false;
+        if (len == 0 || spaces || !exact || (tok->kind == TOKENIZER_SPM && t->type == TOKEN_UNUSED)) continue;
         KG_TRY(strmap_add(&tok->by_bytes, bytes, len, (uint32_t)i));
         tok->max_bytes = MAX(tok->max_bytes, (uint32_t)len);
         for (size_t k = 1; k < len; k++)
@@ -174,7 +175,7 @@ static kg_status load_bytes(struct kg_tokenizer *tok)
     return KG_OK;
 }
 
-kg_status tokenizer_load_id(const struct kg_tokenizer *tok, const struct file *f, const char *key, int32_t fallback, int32_t *out)
+static kg_status load_id(const struct kg_tokenizer *tok, const struct file *f, const char *key, int32_t fallback, int32_t *out)
 {
     uint32_t id = 0;
     bool found = false;
@@ -200,40 +201,52 @@ static kg_status load_normalizer(struct kg_tokenizer *tok, const struct file *f)
     return KG_OK;
 }
 
+static kg_status load_template(const struct kg_tokenizer *tok, const struct file *f, const char *key, int32_t *ids, int *n)
+{
+    const struct meta *m = file_meta(f, key);
+    if (!m) return KG_OK;
+    if (m->type != META_ARR || m->item != META_U32 || m->n > MAX_TEMPLATE) return status_set(KG_ERR_FORMAT, "%s is not a list of at most %d tokens", key, MAX_TEMPLATE);
+    *n = (int)m->n;
+    for (int i = 0; i < *n; i++) {
+        const int64_t id = file_arr_i64(m, (uint64_t)i);
+        if (id >= tok->n_vocab) return status_set(KG_ERR_FORMAT, "%s names a token that is not there", key);
+        ids[i] = (int32_t)id;
+    }
+    return KG_OK;
+}
+
+/* What goes around a text: GGUF has a place for one token on each side. */
+static kg_status load_templates(struct kg_tokenizer *tok, const struct file *f)
+{
+    tok->before[0] = tok->bos;
+    tok->n_before = tok->add_bos && tok->bos >= 0;
+    tok->after[0] = tok->eos;
+    tok->n_after = tok->add_eos && tok->eos >= 0;
+    KG_TRY(load_template(tok, f, "kagari.tokens_before", tok->before, &tok->n_before));
+    return load_template(tok, f, "kagari.tokens_after", tok->after, &tok->n_after);
+}
+
 static kg_status load_flags(struct kg_tokenizer *tok, const struct file *f)
 {
-    bool spm = tok->kind == TOKENIZER_SPM, found;
-    if (tokenizer_has_pieces(tok)) return pieces_load(tok, f);
-    KG_TRY(tokenizer_load_id(tok, f, "tokenizer.ggml.bos_token_id", spm ? 1 : -1, &tok->bos));
-    KG_TRY(tokenizer_load_id(tok, f, "tokenizer.ggml.eos_token_id", spm ? 2 : -1, &tok->eos));
-    KG_TRY(tokenizer_load_id(tok, f, "tokenizer.ggml.eot_token_id", -1, &tok->eot));
-    KG_TRY(tokenizer_load_id(tok, f, "tokenizer.ggml.eom_token_id", -1, &tok->eom));
-    KG_TRY(tokenizer_load_id(tok, f, "tokenizer.ggml.unknown_token_id", spm ? 0 : -1, &tok->unk));
-    tok->add_space_prefix = spm;
-    tok->add_bos = spm || pretokenizer_adds_bos(tok->pre);
+    const bool spm = tok->kind == TOKENIZER_SPM, bert = tok->kind == TOKENIZER_WPM;
+    bool found;
+    KG_TRY(load_id(tok, f, "tokenizer.ggml.bos_token_id", spm ? 1 : bert ? 101 : -1, &tok->bos));
+    if (bert) KG_TRY(load_id(tok, f, "tokenizer.ggml.cls_token_id", tok->bos, &tok->bos));
+    if (bert) KG_TRY(load_id(tok, f, "tokenizer.ggml.seperator_token_id", 102, &tok->eos)); /* spelled so */
+    KG_TRY(load_id(tok, f, "tokenizer.ggml.eos_token_id", spm ? 2 : bert ? tok->eos : tok->kind == TOKENIZER_UGM ? 1 : -1, &tok->eos));
+    KG_TRY(load_id(tok, f, "tokenizer.ggml.eot_token_id", -1, &tok->eot));
+    KG_TRY(load_id(tok, f, "tokenizer.ggml.eom_token_id", -1, &tok->eom));
+    KG_TRY(load_id(tok, f, "tokenizer.ggml.unknown_token_id", spm ? (tok->steps ? -1 : 0) : bert ? 100 : tok->kind == TOKENIZER_UGM ? 2 : -1, &tok->unk));
+    tok->add_space_prefix = tok->kind != TOKENIZER_BPE;
+    tok->add_bos = spm || bert || (tok->pre && pretokenizer_adds_bos(tok->pre));
+    tok->add_eos = tok->kind == TOKENIZER_UGM || bert;
     KG_TRY(file_get_bool(f, "tokenizer.ggml.add_bos_token", &tok->add_bos, &found));
     KG_TRY(file_get_bool(f, "tokenizer.ggml.add_eos_token", &tok->add_eos, &found));
-    if (!spm) return load_normalizer(tok, f); /* byte-level BPE knows nothing of what follows */
-    KG_TRY(pieces_load_charsmap(tok, f));
+    KG_TRY(load_templates(tok, f));
+    if (tok->kind == TOKENIZER_BPE) return tok->steps ? KG_OK : load_normalizer(tok, f); /* byte-level BPE knows nothing of what follows */
     KG_TRY(file_get_bool(f, "kagari.prefix_unless_space", &tok->prefix_unless_space, &found));
     KG_TRY(file_get_bool(f, "tokenizer.ggml.add_space_prefix", &tok->add_space_prefix, &found));
     return file_get_bool(f, "tokenizer.ggml.remove_extra_whitespaces", &tok->remove_extra_whitespaces, &found);
-}
-
-/* kagari.strip_left and _right: tokens to which the white space beside them belongs. */
-static kg_status load_strips(struct kg_tokenizer *tok, const struct file *f)
-{
-    for (int right = 0; right < 2; right++) {
-        const struct meta *m;
-        bool found;
-        KG_TRY(file_get_arr(f, right ? "kagari.strip_right" : "kagari.strip_left", META_I32, &m, &found));
-        for (uint64_t i = 0; found && i < m->n; i++) {
-            int64_t id = file_arr_i64(m, i);
-            if (id < 0 || id >= tok->n_vocab) return status_set(KG_ERR_FORMAT, "kagari.strip_left or _right: %lld is no token", (long long)id);
-            *(right ? &tok->tokens[id].strips_right : &tok->tokens[id].strips_left) = true;
-        }
-    }
-    return KG_OK;
 }
 
 static bool text_is(const struct token *t, const char *s) { return t->text_len == strlen(s) && memcmp(t->text, s, t->text_len) == 0; }
@@ -277,7 +290,7 @@ static void load_replacement(struct kg_tokenizer *tok)
     struct encoder e = {.tok = tok};
     kg_status status = encoder_word(&e, "\xef\xbf\xbd", 3);
     if (status == KG_OK && e.n_unknown == 0 && e.n <= COUNT_OF(tok->replacement)) {
-        memcpy(tok->replacement, e.ids, e.n * sizeof *e.ids);
+        if (e.n > 0) memcpy(tok->replacement, e.ids, e.n * sizeof *e.ids);
         tok->n_replacement = (int)e.n;
     }
     encoder_free(&e);
@@ -308,7 +321,7 @@ static kg_status load_specials(struct kg_tokenizer *tok, struct specials *out, b
         n = 0;
         for (int32_t i = 0; i < tok->n_vocab; i++) {
             const struct token *t = &tok->tokens[i];
-            bool special = (t->type == TOKEN_USER_DEFINED && !tok->sentencepiece) || (!user_only && (t->type == TOKEN_CONTROL || t->type == TOKEN_UNKNOWN));
+            bool special = t->type == TOKEN_USER_DEFINED || (!user_only && (t->type == TOKEN_CONTROL || t->type == TOKEN_UNKNOWN));
             if (!special || t->text_len == 0) continue;
             if (pass) keys[n] = (struct special_key){t, i};
             n++;
@@ -330,25 +343,31 @@ static kg_status load_specials(struct kg_tokenizer *tok, struct specials *out, b
     return KG_OK;
 }
 
-static kg_status load_model(struct kg_tokenizer *tok, const struct file *f, struct str model)
+static kg_status load_kind(struct kg_tokenizer *tok, struct str model)
 {
     if (model.len == 5 && memcmp(model.ptr, "llama", 5) == 0)
         tok->kind = TOKENIZER_SPM;
     else if (model.len == 4 && memcmp(model.ptr, "gpt2", 4) == 0)
         tok->kind = TOKENIZER_BPE;
     else if (model.len == 4 && memcmp(model.ptr, "bert", 4) == 0)
-        tok->kind = TOKENIZER_WORDPIECE;
+        tok->kind = TOKENIZER_WPM;
     else if (model.len == 2 && memcmp(model.ptr, "t5", 2) == 0)
-        tok->kind = TOKENIZER_UNIGRAM;
+        tok->kind = TOKENIZER_UGM;
     else {
         char name[32] = "";
         for (size_t i = 0; i < model.len && i < sizeof name - 1; i++) name[i] = isprint((uint8_t)model.ptr[i]) ? model.ptr[i] : '?';
         return status_set(KG_ERR_UNSUPPORTED, "tokenizer.ggml.model: tokenizer model '%s' is not supported; those known are llama, gpt2, bert, t5",
                           name);
     }
-    if (tok->kind != TOKENIZER_BPE) return KG_OK;
-    struct str pre = {"default", 7};
+    return KG_OK;
+}
+
+static kg_status load_pre(struct kg_tokenizer *tok, const struct file *f)
+{
     bool found;
+    if (tok->kind != TOKENIZER_BPE) return KG_OK;
+    if (tok->steps) return file_get_bool(f, "kagari.ignore_merges", &tok->ignore_merges, &found);
+    struct str pre = {"default", 7};
     KG_TRY(file_get_str(f, "tokenizer.ggml.pre", &pre, &found));
     KG_TRY(pretokenizer_new(&tok->pre, pre));
     tok->ignore_merges = pretokenizer_ignores_merges(tok->pre);
@@ -357,21 +376,24 @@ static kg_status load_model(struct kg_tokenizer *tok, const struct file *f, stru
 
 static kg_status load(struct kg_tokenizer *tok, const struct file *f, struct str model)
 {
-    KG_TRY(load_model(tok, f, model));
+    KG_TRY(load_kind(tok, model));
+    const bool pieces = tok->kind == TOKENIZER_WPM || tok->kind == TOKENIZER_UGM;
     const struct meta *m;
     KG_TRY(file_get_arr(f, "tokenizer.ggml.tokens", META_STR, &m, NULL));
     if (m->n == 0 || m->n > INT32_MAX) return status_set(KG_ERR_FORMAT, "tokenizer.ggml.tokens has %llu items", (unsigned long long)m->n);
     tok->n_vocab = (int32_t)m->n;
     KG_TRY(load_texts(tok, m));
     KG_TRY(load_types(tok, f));
+    KG_TRY(steps_load(tok, f));
+    KG_TRY(load_pre(tok, f));
     KG_TRY(load_scores(tok, f));
     KG_TRY(load_bytes(tok));
+    if (pieces) KG_TRY(pieces_load(tok, f));
     if (tok->kind == TOKENIZER_BPE || file_meta(f, "kagari.bpe_merges")) KG_TRY(merges_load(tok, f));
     KG_TRY(load_flags(tok, f));
     KG_TRY(load_strip(tok, f));
-    KG_TRY(load_strips(tok, f));
     mark_ends(tok);
-    load_replacement(tok);
+    if (!pieces) load_replacement(tok);
     KG_TRY(chat_load(tok, f));
     KG_TRY(load_specials(tok, &tok->control, false));
     return load_specials(tok, &tok->user, true);
