@@ -85,13 +85,22 @@ static kg_status write_tensor(const struct convert *c, const struct tensor *t)
     return KG_OK;
 }
 
+/* What GGUF has no key for and a tokenizer needs goes along; what only says how a folder lies does not. */
+static bool stays_behind(const struct file *f, const char *key)
+{
+    static const char *const tokenizer[] = {"tokenizer_steps", "added_flags", "scores", "symbols_inside", "max_word", "tokens_before", "tokens_after", "split_unknown", "ignore_merges"};
+    if (strncmp(key, "kagari.", 7) != 0) return strcmp(key, "general.file_type") == 0 || strcmp(key, "general.quantization_version") == 0 || strcmp(key, "general.alignment") == 0;
+    for (size_t i = 0; i < COUNT_OF(tokenizer); i++)
+        if (strcmp(key + 7, tokenizer[i]) == 0) return false;
+    return strcmp(key, "kagari.bpe_merges") != 0 || !file_meta(f, "kagari.tokenizer_steps"); /* else the scores say nearly the same */
+}
+
 static kg_status write_keys(const struct convert *c, int type_index)
 {
     const struct file *f = c->in;
     for (size_t i = 0; i < f->n_metas; i++) {
         const char *key = f->metas[i].key;
-        bool ours = strncmp(key, "kagari.", 7) == 0 || strcmp(key, "general.file_type") == 0 || strcmp(key, "general.quantization_version") == 0 || strcmp(key, "general.alignment") == 0;
-        if (!ours) KG_TRY(gguf_out_meta(c->out, &f->metas[i]));
+        if (!stays_behind(f, key)) KG_TRY(gguf_out_meta(c->out, &f->metas[i]));
     }
     KG_TRY(gguf_out_u32(c->out, "general.quantization_version", 2));
     return gguf_out_u32(c->out, "general.file_type", types[type_index].file_type);
