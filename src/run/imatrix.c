@@ -253,7 +253,7 @@ static kg_status encode(kg_model *m, struct kv_table *t, const int32_t *tokens, 
         const struct batch batch = {.tokens = list, .n = (int)n, .seqs = &seq, .n_seqs = 1, .logits = rows, .logits_f64 = exact};
         status = backend_run(m->backend, m->ctx, &batch);
     }
-    if (status == KG_OK) pool_rows(s, NULL, (int)n, s->dim, exact ? NULL : rows, exact);
+    if (status == KG_OK) pool_rows(s, &(struct batch_input){.n = (int)n, .width = s->dim, .f32 = exact ? NULL : rows, .f64 = exact});
     free(list);
     free(rows);
     free(exact);
