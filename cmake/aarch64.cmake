@@ -13,5 +13,5 @@ if(NOT trying)
   set(ENV{PKG_CONFIG_SYSROOT_DIR} ${CMAKE_BINARY_DIR}/sysroot)
   set(older ${CMAKE_BINARY_DIR}/sysroot/lib/aarch64-linux-gnu) # where some packages still have theirs
   set(CMAKE_BUILD_RPATH ${libraries} ${older})
-  set(CMAKE_EXE_LINKER_FLAGS_INIT "-L${older} -Wl,-rpath-link,${libraries}:${older}")
+  set(CMAKE_EXE_LINKER_FLAGS_INIT "-L${older} -Wl,-rpath-link,${libraries}:${older},--disable-new-dtags") # what libraries need is looked for there, too
 endif()
