@@ -147,3 +147,22 @@ void ssm_add(struct program *p, struct ssm *s, const struct ssm_layer *l, int y,
     (s->two ? add_two : add_one)(p, s, l, y);
     linear(p, dst, s->y, &l->out);
 }
+
+/* ---- architectures of nothing else ---- */
+
+kg_status ssm_arch_adjust(struct arch_build *b, struct decoder *d)
+{
+    d->own = arena_alloc(&b->program->arena, sizeof(struct ssm));
+    return d->own ? ssm_hparams(b, d->own, strcmp(b->arch->name, "mamba2") == 0, d->eps) : KG_ERR_MEMORY;
+}
+
+kg_status ssm_arch_tensors(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i)
+{
+    l->own = arena_alloc(&b->program->arena, sizeof(struct ssm_layer));
+    return l->own ? ssm_tensors(b, d->own, l->own, i) : KG_ERR_MEMORY;
+}
+
+void ssm_arch_add(struct program *p, const struct decoder *d, const struct decoder_layer *l, const struct decoder_regs *r, int dst)
+{
+    ssm_add(p, d->own, l->own, r->y, dst);
+}

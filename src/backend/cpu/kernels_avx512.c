@@ -53,10 +53,11 @@ static void quantize_avx512(const float *x, int n, struct act_row row)
             const __m256i t = tops(x);
             _mm256_store_si256((void *)top, t);
             most = _mm512_reduce_max_epu32(_mm512_castsi256_si512(t));
-        }
-        for (int g = 0; g < groups && groups < GROUPS; g++) {
-            top[g] = _mm512_reduce_max_epu32(_mm512_max_epu32(magnitudes(_mm512_loadu_ps(x + 32 * g)), magnitudes(_mm512_loadu_ps(x + 32 * g + 16))));
-            most = MAX(most, top[g]);
+        } else {
+            for (int g = 0; g < groups; g++) {
+                top[g] = _mm512_reduce_max_epu32(_mm512_max_epu32(magnitudes(_mm512_loadu_ps(x + 32 * g)), magnitudes(_mm512_loadu_ps(x + 32 * g + 16))));
+                most = MAX(most, top[g]);
+            }
         }
         const float super = act_scale(f32_from_bits(most)), inv = super > 0 ? 1.0f / super : 0.0f;
         for (int g = 0; g < groups; g++) {

@@ -10,6 +10,16 @@
  *   - vectors only to load, to store and for .x .y .z .w; private arrays only with indices that are constant once unrolled;
  *   - f16 is a ushort in memory, h2f and f2h convert; START() comes before the first touch of what an earlier launch has written. */
 
+DEVFN uint4 eight_halves(float4 lo, float4 hi)
+{
+    uint4 h;
+    h.x = two_halves(lo.x, lo.y);
+    h.y = two_halves(lo.z, lo.w);
+    h.z = two_halves(hi.x, hi.y);
+    h.w = two_halves(hi.z, hi.w);
+    return h;
+}
+
 DEVFN float group_sum(LOCAL float *tmp, float x CTX_PARAM)
 {
     float s = wave_sum(x), r = 0.0f;

@@ -58,12 +58,7 @@ KERNEL(FN(mm_f16), 256, MatP, BUF(1, const uchar, w), BUF(2, const ushort, x), B
                 UNROLL for (uint i = 0; i < 4; i++)
                 {
                     float4 lo = FN(unit_value)(a, 2 * i), hi = FN(unit_value)(a, 2 * i + 1);
-                    uint4 h;
-                    h.x = two_halves(lo.x, lo.y);
-                    h.y = two_halves(lo.z, lo.w);
-                    h.z = two_halves(hi.x, hi.y);
-                    h.w = two_halves(hi.z, hi.w);
-                    to[i] = h;
+                    to[i] = eight_halves(lo, hi);
                 }
             } else {
                 UNROLL for (uint i = 0; i < 4; i++) to[i] = zero;
@@ -153,12 +148,7 @@ KERNEL(FN(halves), 256, HalvesP, BUF(1, const uchar, w), BUF(2, uint4, y))
         UNROLL for (uint k = 0; k < 4; k++)
         {
             float4 lo = FN(unit_value)(a, 2 * k), hi = FN(unit_value)(a, 2 * k + 1);
-            uint4 h;
-            h.x = two_halves(lo.x, lo.y);
-            h.y = two_halves(lo.z, lo.w);
-            h.z = two_halves(hi.x, hi.y);
-            h.w = two_halves(hi.z, hi.w);
-            y[((size_t)(p.to + row) * 4 + k) * p.w.n_units + u] = h;
+            y[((size_t)(p.to + row) * 4 + k) * p.w.n_units + u] = eight_halves(lo, hi);
         }
     }
 }

@@ -84,12 +84,7 @@ KERNEL(FN(mg_f16), 256, ExpertP, BUF(1, const uchar, w), BUF(2, const ushort, x)
                 UNROLL for (uint i = 0; i < 4; i++)
                 {
                     float4 lo = FN(unit_value)(a, 2 * i), hi = FN(unit_value)(a, 2 * i + 1);
-                    uint4 h;
-                    h.x = two_halves(lo.x, lo.y);
-                    h.y = two_halves(lo.z, lo.w);
-                    h.z = two_halves(hi.x, hi.y);
-                    h.w = two_halves(hi.z, hi.w);
-                    to[i] = h;
+                    to[i] = eight_halves(lo, hi);
                 }
             } else {
                 UNROLL for (uint i = 0; i < 4; i++) to[i] = zero;
