@@ -41,6 +41,8 @@ int command_quantize(const struct settings *s)
         .imatrix = s->imatrix,
         .output_type = s->output_type,
         .embedding_type = s->embedding_type,
+        .tensor_types = s->tensor_types.v,
+        .n_tensor_types = s->tensor_types.n,
         .pure = s->pure,
         .allow_requantize = s->allow_requantize,
         .n_threads = (int)s->threads,

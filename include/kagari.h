@@ -403,6 +403,9 @@ typedef struct kg_quantize_params {
     const char *imatrix;        /* file with the importance of columns; NULL: all alike */
     const char *output_type;    /* tensor type of output.weight, of token_embd.weight; NULL: as the mixture says */
     const char *embedding_type;
+    const char *const *tensor_types; /* [n_tensor_types]: "PATTERN=TYPE": tensors that are quantized and whose names the regular expression fits get
+                                      * this type; of several the last, but output_type and embedding_type go before */
+    size_t n_tensor_types;
     bool pure;                  /* the mixture's main type for all that is quantized */
     bool allow_requantize;      /* of tensors that are quantized already */
     int n_threads;              /* 0: one per processor; changes speed, not the file */

@@ -102,6 +102,7 @@ static const struct demo demos[] = {
     {"quantize", "imatrix", "$H/im.gguf", "$K quantize $H/tiny.gguf $H/q.gguf Q4_K_M @", "by their importance"},
     {"quantize", "output-type", "f16", "$K quantize $H/tiny.gguf $H/q.gguf Q4_K_M @", "F16     -> F16"},
     {"quantize", "embedding-type", "q8_0", "$K quantize $H/tiny.gguf $H/q.gguf Q4_K_M @", "-> Q8_0"},
+    {"quantize", "tensor-type", "attn_q=q5_0", "$K quantize $H/tiny.gguf $H/q.gguf Q4_K_M @", "-> Q5_0"},
     {"quantize", "pure", NULL, "$K quantize $H/tiny.gguf $H/q.gguf Q4_K_M @", "!-> Q6_K"},
     {"quantize", "allow-requantize", NULL, "$K quantize $H/small.gguf $H/q.gguf Q5_0 @", "bytes of tensors ->"},
     {"imatrix", "file", "$H/long.txt", "$K imatrix -m $H/tiny.gguf -b cpu -t 1 @ --out $H/im3.gguf; ls $H/im3.gguf; rm -f $H/im3.gguf", "!No such file"},

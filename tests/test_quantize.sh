@@ -50,6 +50,26 @@ check "no Q6_K in Q4_K_M" grep -q 'Q6_K' <("$kagari" info "$dir/a.gguf")
 check "--output-type" grep -q 'output.weight .*-> Q8_0' "$dir/list"
 check "--pure" grep -qv 'Q6_K' "$dir/list"
 
+# Types by name: the last pattern that fits counts, types of their own go before it, and what can do nothing is refused.
+to() { sed -n "s/^ *[0-9]*\/[0-9]* *$1 .*-> \([A-Z0-9_]*\).*/\1/p" "$dir/list"; }
+check "--tensor-type" "$kagari" quantize "$dir/in.gguf" "$dir/c.gguf" Q4_K_M --tensor-type 'attn_[qk]=q8_0' --tensor-type 'BLK\.1\.attn_k\.=q5_1' \
+    --tensor-type 'output.weight=q5_0' --tensor-type token_embd=f16 --output-type q6_k >"$dir/list"
+for pair in blk.0.attn_q.weight:Q8_0 blk.0.attn_k.weight:Q8_0 blk.1.attn_k.weight:Q5_1 blk.1.attn_q.weight:Q8_0 blk.0.attn_output.weight:Q5_0 token_embd.weight:F16 output.weight:Q6_K \
+    blk.0.attn_norm.weight:F32; do
+    check "--tensor-type: ${pair%:*} is $(to "${pair%:*}")" [ "$(to "${pair%:*}")" = "${pair#*:}" ]
+done
+check "--tensor-type with --pure" "$kagari" quantize "$dir/in.gguf" "$dir/c.gguf" Q4_K_S --pure --tensor-type ffn_down=q6_k >"$dir/list"
+check "--tensor-type with --pure: $(to blk.0.ffn_down.weight)" [ "$(to blk.0.ffn_down.weight) $(to blk.0.ffn_up.weight)" = "Q6_K Q4_K" ]
+rm -f "$dir/c.gguf"
+refused 2 "fits the name of no tensor" "$kagari" quantize "$dir/in.gguf" "$dir/c.gguf" Q4_K_M --tensor-type attn_z=q8_0
+refused 2 "fits the name of no tensor" "$kagari" quantize "$dir/in.gguf" "$dir/c.gguf" Q4_K_M --tensor-type attn_norm=q8_0
+refused 2 "no such type" "$kagari" quantize "$dir/in.gguf" "$dir/c.gguf" Q4_K_M --tensor-type attn_q=q9
+refused 2 "no quantizer" "$kagari" quantize "$dir/in.gguf" "$dir/c.gguf" Q4_K_M --tensor-type attn_q=q8_k
+refused 2 "must be PATTERN=TYPE" "$kagari" quantize "$dir/in.gguf" "$dir/c.gguf" Q4_K_M --tensor-type attn_q
+refused 2 "is not valid" "$kagari" quantize "$dir/in.gguf" "$dir/c.gguf" Q4_K_M --tensor-type 'attn_(q=q8_0'
+refused 2 "match limit" "$kagari" quantize "$dir/in.gguf" "$dir/c.gguf" Q4_K_M --tensor-type '(.+.+)+[yz]=q8_0'
+check "left behind" [ ! -e "$dir/c.gguf" ]
+
 # In place, and what is refused. A file that could not be made leaves nothing behind.
 cp "$dir/in.gguf" "$dir/same.gguf"
 check "in place" "$kagari" quantize "$dir/same.gguf" "$dir/same.gguf" Q8_0 >/dev/null

@@ -220,9 +220,34 @@ static kg_status find_facts(const struct file *f, struct facts *out)
     return KG_OK;
 }
 
+/* *type: what the last override that fits says. fits[n_overrides] notes those that did. */
+static kg_status override(const struct mixture_choice *c, const struct tensor *t, bool *fits, enum tensor_type *type)
+{
+    const enum kind kind = kind_of(t->name);
+    for (size_t i = 0; i < c->n_overrides; i++) {
+        bool here;
+        KG_TRY(pattern_fits(c->overrides[i].pattern, t->name, &here));
+        fits[i] |= here;
+        if (!here || (kind == KIND_OUTPUT && c->output) || (kind == KIND_EMBD && c->embedding)) continue;
+        const struct type_info *to = c->overrides[i].type;
+        if (t->ne[0] % to->block)
+            return status_set(KG_ERR_ARGUMENT, "tensor %s: its rows of %lld are not whole blocks of %s, which '%s' asks for", t->name, (long long)t->ne[0], to->name, c->overrides[i].text);
+        *type = to->type;
+    }
+    return KG_OK;
+}
+
+static kg_status check_overrides(const struct mixture_choice *c, const bool *fits)
+{
+    for (size_t i = 0; i < c->n_overrides; i++)
+        if (!fits[i]) return status_set(KG_ERR_ARGUMENT, "'%s' fits the name of no tensor that is quantized", c->overrides[i].text);
+    return KG_OK;
+}
+
 kg_status mixture_types(const struct file *f, const struct mixture_choice *c, enum tensor_type *types)
 {
     struct facts facts;
+    bool fits[MIXTURE_MOST_OVERRIDES] = {false};
     KG_TRY(find_facts(f, &facts));
     for (size_t i = 0; i < f->n_tensors; i++) {
         const struct tensor *t = &f->tensors[i];
@@ -236,6 +261,7 @@ kg_status mixture_types(const struct file *f, const struct mixture_choice *c, en
             nth += kind_of(other) == kind && is_quantized(&f->tensors[k]) && (at < layer || (at == layer && strcmp(other, t->name) < 0));
         }
         types[i] = with_whole_blocks(choose_type(t, c, &facts, nth), t->ne[0]);
+        KG_TRY(override(c, t, fits, &types[i]));
     }
-    return KG_OK;
+    return check_overrides(c, fits);
 }

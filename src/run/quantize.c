@@ -242,9 +242,32 @@ static kg_status find_type(const char *name, const char *what, const struct type
     return status_set(KG_ERR_ARGUMENT, "%s type '%s': there is no such type, or no quantizer for it", what, name);
 }
 
-static kg_status find_choice(const kg_quantize_params *p, struct mixture_choice *out)
+/* Each is PATTERN=TYPE. The patterns are the caller's to free, also on failure. */
+static kg_status find_overrides(const kg_quantize_params *p, struct mixture_override *list, struct mixture_choice *out)
+{
+    if (p->n_tensor_types > MIXTURE_MOST_OVERRIDES) return status_set(KG_ERR_ARGUMENT, "%zu types of tensors, at most %d", p->n_tensor_types, MIXTURE_MOST_OVERRIDES);
+    out->overrides = list;
+    for (size_t i = 0; i < p->n_tensor_types; i++) {
+        const char *text = p->tensor_types[i], *equals = text ? strrchr(text, '=') : NULL;
+        char what[64];
+        if (!equals || equals == text || !equals[1]) return status_set(KG_ERR_ARGUMENT, "'%s' must be PATTERN=TYPE", text ? text : "");
+        struct buf pattern = {0};
+        KG_TRY(buf_printf(&pattern, "%.*s", (int)(equals - text), text));
+        list[i].text = text;
+        kg_status status = pattern_new(&list[i].pattern, pattern.data, PATTERN_PART);
+        buf_free(&pattern);
+        out->n_overrides = i + 1;
+        snprintf(what, sizeof what, "'%.40s':", text);
+        if (status == KG_OK) status = find_type(equals + 1, what, &list[i].type);
+        KG_TRY(status);
+    }
+    return KG_OK;
+}
+
+static kg_status find_choice(const kg_quantize_params *p, struct mixture_override *list, struct mixture_choice *out)
 {
     *out = (struct mixture_choice){.pure = p->pure, .has_imatrix = p->imatrix != NULL};
+    KG_TRY(find_overrides(p, list, out));
     KG_TRY(find_type(p->output_type, "output", &out->output));
     KG_TRY(find_type(p->embedding_type, "embedding", &out->embedding));
     if (p->type && mixture_find(p->type, &out->mixture)) return KG_OK;
@@ -261,9 +284,10 @@ kg_status kg_quantize(const char *in, const char *out, const kg_quantize_params 
     if (!in || !out || !params) return status_set(KG_ERR_ARGUMENT, "quantizing needs two paths and parameters");
     if (params->n_threads < 0 || params->n_threads > 1024) return status_set(KG_ERR_ARGUMENT, "%d threads: must be 0 to 1024", params->n_threads);
     struct mixture_choice choice;
-    KG_TRY(find_choice(params, &choice));
     struct job j = {.p = params};
-    kg_status status = file_open(&j.in, in);
+    struct mixture_override *overrides = calloc(params->n_tensor_types + 1, sizeof *overrides);
+    kg_status status = overrides ? find_choice(params, overrides, &choice) : status_set(KG_ERR_MEMORY, "out of memory");
+    if (status == KG_OK) status = file_open(&j.in, in);
     if (status == KG_OK && params->imatrix) status = file_open(&j.imatrix, params->imatrix);
     if (status == KG_OK) status = pool_new(&j.pool, params->n_threads ? params->n_threads : os_n_processors());
     if (status == KG_OK && !(j.types = malloc((j.in->n_tensors + 1) * sizeof *j.types))) status = status_set(KG_ERR_MEMORY, "out of memory");
@@ -274,6 +298,8 @@ kg_status kg_quantize(const char *in, const char *out, const kg_quantize_params 
     pool_free(&j.pool);
     file_close(&j.in);
     file_close(&j.imatrix);
+    for (size_t i = 0; overrides && i < params->n_tensor_types; i++) pattern_free(&overrides[i].pattern);
+    free(overrides);
     free(j.types);
     free(j.bytes);
     return status;
