@@ -27,6 +27,8 @@ enum { BLOCKS = 4 };
 
 static char folder[64], path[400];
 
+static const char *gpu_name(void) { return getenv("KAGARI_TEST_GPU") ? getenv("KAGARI_TEST_GPU") : "emulator"; }
+
 static int best_of(const float *x, int n)
 {
     int best = 0;
@@ -135,12 +137,14 @@ static void pooled(const struct cases *c, int dim, kg_pooling pooling, double *o
 
 static void check_embedding(const char *name, const char *file, const struct cases *c, kg_pooling of_file)
 {
-    static const char *const backends[] = {"reference", "cpu"};
+    const char *const backends[] = {"reference", "cpu", gpu_name(), "hybrid"};
+    setenv("KAGARI_HYBRID", gpu_name(), 1);
     for (size_t k = 0; k < COUNT_OF(backends); k++) {
         kg_model_params params = kg_model_default_params();
         kg_model *m;
         kg_session *s;
         params.backend = backends[k];
+        params.gpu_layers = 1;
         OK(kg_model_open(&m, file, &params));
         const int dim = kg_model_dim(m);
         float out[256];
@@ -215,7 +219,7 @@ static void all_architectures(void **state)
             check_file(name, folder, &c, NULL);
             OK(kg_convert(folder, gguf, NULL));
             if (is_encoder(name, gguf)) check_poolings(name, gguf, &c);
-            check_file(name, gguf, &c, getenv("KAGARI_TEST_GPU") ? getenv("KAGARI_TEST_GPU") : "emulator");
+            check_file(name, gguf, &c, gpu_name());
             free(c.logits);
             unlink(gguf);
         }

@@ -165,6 +165,7 @@ struct shape {
     double softcap, alibi;
     bool sinks, others;
     int head_norms; /* 1: one weight for all heads, 2: one each */
+    bool both; /* as encoders: tokens see both sides, and the embedding has a row added */
 };
 
 enum { LAYERS = 2, KEPT = 64 };
@@ -223,6 +224,7 @@ static void build(struct net *m, const struct shape *s)
     struct rope rope = {.style = s->style, .scaling = s->scaling, .n_heads = s->n_heads, .head_dim = s->k_dim, .n_rot = s->n_rot, .base = 10000, .factor = 4, .orig_ctx = 128,
                         .low_freq = 1, .high_freq = 4, .beta_fast = 32, .beta_slow = 1, .ext_factor = 1, .attn_factor = 1};
     program_embed(p, x, mat(m, s->dim, VOCAB));
+    if (s->both) program_add_row(p, x, x, mat(m, s->dim, 2));
     for (int i = 0; i < LAYERS; i++) {
         program_set_layer(p, i);
         norm(m, s, y, x);
@@ -239,7 +241,7 @@ static void build(struct net *m, const struct shape *s)
         rope.n_heads = s->n_heads;
         program_attention_as(p, att, q, k, v,
                              &(struct attention){.n_heads = s->n_heads, .n_kv_heads = s->n_kv_heads, .k_dim = s->k_dim, .v_dim = s->v_dim, .scale = 1 / sqrt(s->k_dim),
-                                                 .window = i ? s->window : 0, .softcap = s->softcap, .alibi = s->alibi,
+                                                 .window = i ? s->window : 0, .softcap = s->softcap, .alibi = s->alibi, .both = s->both,
                                                  .sinks = s->sinks ? keep(m, normal_tensor("sinks", s->n_heads, 1, 2, 0)) : NULL});
         program_matmul(p, y, att, mat(m, s->n_heads * s->v_dim, s->dim), vec(m, s, s->dim));
         if (s->others) add_others(m, s, y, x, one);
@@ -322,6 +324,52 @@ static void programs(void **state)
                     be->close(ctx);
                 }
         free(want);
+        program_free(&m.p);
+        for (int k = 0; k < m.n; k++) tensor_free(&m.kept[k]);
+    }
+}
+
+/* Tokens that see both sides: what they compute depends on what else is in the batch. */
+static void sides(void **state)
+{
+    (void)state;
+    static const struct shape all[] = {
+        {64, 4, 2, 24, 40, 24, 96, ROPE_INTERLEAVED, ROPE_SCALING_NONE, true, false, true, false, ACTIVATION_GELU_ERF, .both = true},
+        {48, 4, 4, 64, 64, 64, 56, ROPE_HALVES, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_GELU_TANH, .window = 20, .both = true},
+        {40, 6, 1, 272, 264, 272, 40, ROPE_HALVES, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SILU, .window = 37, .both = true},
+        {64, 6, 2, 64, 64, 0, 40, ROPE_HALVES, ROPE_SCALING_NONE, true, false, true, true, ACTIVATION_GELU_ERF, .both = true},
+    };
+    static const double most[] = {[KG_KV_F16] = 1e-3, [KG_KV_F32] = 3e-6, [KG_KV_Q8_0] = 2e-2};
+    static const int batches[] = {131, 1, 40}; /* 131: of one sequence, the matrix operations' way */
+    static struct net m;
+    static struct timeline two, one;
+    make_timeline(&two);
+    one = (struct timeline){0};
+    for (int i = 0; i < 131; i++) timeline_add(&one, 0, i, (i * 29 + 3) % VOCAB, i % 3 == 0);
+    for (size_t i = 0; i < COUNT_OF(all); i++) {
+        build(&m, &all[i]);
+        for (size_t k = 0; k < COUNT_OF(batches); k++) {
+            const struct timeline *l = k == 0 ? &one : &two;
+            struct backend_params params = {.n_threads = 1, .max_batch = 131};
+            double *want;
+            void *ref;
+            OK(backend_ref.open(&ref, &m.p, &params));
+            free(compute(&backend_ref, ref, VOCAB, l, batches[k], &want));
+            backend_ref.close(ref);
+            for (size_t d = 0; d < COUNT_OF(gpu_names); d++)
+                for (int kv = KG_KV_F16; kv <= KG_KV_Q8_0; kv++) {
+                    if (gpu_quick(d) && kv != (int)((k + i / 2) % 3)) continue;
+                    void *ctx = gpu_ctx(d, &m.p, kv == KG_KV_F16 ? KG_ACT_INT8 : KG_ACT_F32, (kg_kv_type)kv, 131); /* weights are f32 */
+                    if (!ctx) continue;
+                    const struct backend *be = backend_find(gpu_names[d]);
+                    float *got = compute(be, ctx, VOCAB, l, batches[k], NULL);
+                    double error = relative_error(got, want, (size_t)l->n_wanted * VOCAB);
+                    if (!(error <= most[kv])) fail_msg("%s: both sides, program %zu, cache type %d, batches of %d: relative error %.3g", gpu_names[d], i, kv, batches[k], error);
+                    free(got);
+                    be->close(ctx);
+                }
+            free(want);
+        }
         program_free(&m.p);
         for (int k = 0; k < m.n; k++) tensor_free(&m.kept[k]);
     }
@@ -475,6 +523,6 @@ static int start(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(prompts), cmocka_unit_test(programs), cmocka_unit_test(states), cmocka_unit_test(deterministic), cmocka_unit_test(embeddings), cmocka_unit_test(matmuls)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(prompts), cmocka_unit_test(programs), cmocka_unit_test(sides), cmocka_unit_test(states), cmocka_unit_test(deterministic), cmocka_unit_test(embeddings), cmocka_unit_test(matmuls)};
     return cmocka_run_group_tests(tests, start, NULL);
 }

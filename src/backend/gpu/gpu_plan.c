@@ -219,7 +219,6 @@ static kg_status check_op(const struct gpu *g, const struct op *op)
 {
     if (op->code == OP_ROUTE && g->program->reg_width[op->src[0]] > ROUTE_MOST) return refuse(g, op, "more than 1024 experts");
     if (op->code == OP_ATTENTION && gpu_is_too_wide(op)) return refuse(g, op, "heads of more than 1024");
-    if (op->code == OP_ATTENTION && op->attention.both) return refuse(g, op, "attention to both sides");
     return KG_OK;
 }
 
@@ -230,6 +229,7 @@ static kg_status plan_op(struct gpu *g, int *i)
     switch (op->code) {
     case OP_EMBED:
     case OP_POS_EMBED:
+    case OP_ADD_ROW:
         s.code = STEP_EMBED;
         s.weight = single_weight(g, op->w);
         finish_weight(s.weight);

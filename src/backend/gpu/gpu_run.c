@@ -29,7 +29,7 @@ static kg_status run_embed(const struct gpu_run *r, const struct gpu_step *s)
 {
     struct gpu *g = r->g;
     const struct gpu_reg *y = &g->regs[s->dst[0]];
-    EmbedP p = {.w = s->weight->row, .width = (uint)y->width, .stride = (uint)y->stride, .by_pos = s->op->code == OP_POS_EMBED, .add = s->op->code == OP_POS_EMBED};
+    EmbedP p = {.w = s->weight->row, .width = (uint)y->width, .stride = (uint)y->stride, .by = s->op->code == OP_EMBED ? BY_ID : s->op->code == OP_POS_EMBED ? BY_POS : BY_NOTHING, .add = s->op->code != OP_EMBED};
     unsigned threads = row_threads((unsigned)y->stride / 4, 256);
     return LAUNCH(g, s->weight->embed, ceil_div((unsigned)y->stride / 4, threads), r->n, threads, p, s->weight->buffer, g->batch,
                   p.add ? g->regs[s->src].buffer : NULL, y->buffer);
@@ -193,7 +193,7 @@ static kg_status run_matmul(struct gpu_run *r, const struct gpu_step *s)
 HeadP gpu_head_params(const struct gpu_run *r, const struct gpu_step *s)
 {
     const struct gpu *g = r->g;
-    HeadP p = {.n = (uint)r->n, .table_at = r->table_at, .splits = (uint)r->splits, .rows = 1, .slices = 1, .lanes = 1, .n_kv_heads = 1, .mscale_q = s->mscale_q, .mscale_k = s->mscale_k};
+    HeadP p = {.n = (uint)r->n, .splits = (uint)r->splits, .rows = 1, .slices = 1, .lanes = 1, .n_kv_heads = 1, .mscale_q = s->mscale_q, .mscale_k = s->mscale_k};
     const struct rope *q = s->rope_q ? &s->rope_q->rope : NULL, *k = s->rope_k ? &s->rope_k->rope : NULL;
     if (q) {
         p.n_heads = (uint)q->n_heads;
@@ -224,6 +224,7 @@ HeadP gpu_head_params(const struct gpu_run *r, const struct gpu_step *s)
     p.scale = (float)a->scale;
     p.window = (uint)a->window;
     p.chunked = a->chunked;
+    p.both = a->both;
     p.softcap = (float)a->softcap;
     p.has_slopes = a->alibi != 0;
     p.has_sinks = a->sinks != NULL;
@@ -416,7 +417,8 @@ static kg_status hold_words(struct gpu *g, size_t words)
     return KG_OK;
 }
 
-/* The block {id, pos, table, state} per token, selected tokens, tables. Tokens of one sequence share a table; they come in order. */
+/* The block {id, pos, table, state} per token, selected tokens, tables, before each the number of its positions. Tokens of one sequence share a table; they come in
+ * order. */
 static kg_status put_batch(struct gpu_run *r)
 {
     struct gpu *g = r->g;
@@ -426,12 +428,11 @@ static kg_status put_batch(struct gpu_run *r)
         int last = -1;
         for (int i = 0; i < b->n; i++)
             if (b->tokens[i].seq == s) last = MAX(last, b->tokens[i].pos);
-        words += (size_t)(last / KV_BLOCK + (last >= 0));
+        words += (size_t)(last / KV_BLOCK + 2 * (last >= 0));
     }
     KG_TRY(hold_words(g, words));
     uint32_t *w = g->batch_host;
     r->sel_at = (uint)(4 * n);
-    r->table_at = (uint)(5 * n);
     size_t at = 5 * n;
     for (int s = 0; s < b->n_seqs; s++) {
         int last = -1;
@@ -441,9 +442,10 @@ static kg_status put_batch(struct gpu_run *r)
             last = MAX(last, t->pos);
             w[4 * i] = (uint32_t)t->id;
             w[4 * i + 1] = (uint32_t)t->pos;
-            w[4 * i + 2] = (uint32_t)at;
+            w[4 * i + 2] = (uint32_t)at + 1;
             w[4 * i + 3] = (uint32_t)b->seqs[s].state;
         }
+        if (last >= 0) w[at++] = (uint32_t)last + 1;
         for (int k = 0; last >= 0 && k <= last / KV_BLOCK; k++) {
             int32_t block = b->seqs[s].blocks[k];
             if (block < 0 || block >= g->n_blocks) return status_set(KG_ERR_ARGUMENT, "KV block %d of %d", (int)block, g->n_blocks);

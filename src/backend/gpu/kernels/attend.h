@@ -48,7 +48,7 @@ KERNEL(KN(attend), 1024, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, t
     LOCAL float *qs = (LOCAL float *)qs4, *qr = qs + wave / p.slices * HEAD_MOST, *pw = ps + wave * KV_BLOCK;
     uint gqa = p.n_heads / p.n_kv_heads, kv_head = group_x % p.n_kv_heads, first = group_x / p.n_kv_heads * p.rows, n_rows = p.n * gqa;
     uint row = first + wave / p.slices, slice = wave % p.slices, live = row < n_rows, t = (live ? row : n_rows - 1) / gqa, split = group_y;
-    uint pos = batch[4 * t + 1], table = batch[4 * t + 2], n_blocks = pos / KV_BLOCK + 1, from = first_seen(p.window, p.chunked, pos), skip = from / KV_BLOCK;
+    uint pos = batch[4 * t + 1], table = batch[4 * t + 2], end = end_seen(p, pos, batch, table), n_blocks = (end - 1) / KV_BLOCK + 1, from = first_seen(p, pos), skip = from / KV_BLOCK;
     uint per = (n_blocks - skip + p.splits - 1) / p.splits, longest = 0;
     uint b0 = skip + split * per < n_blocks ? skip + split * per : n_blocks, b1 = b0 + per < n_blocks ? b0 + per : n_blocks, owns = p.owner && b1 == n_blocks && b0 < b1;
     float slope = p.has_slopes ? bits_f32(turns_q[p.rot_q / 2 + kv_head * gqa + (live ? row : n_rows - 1) % gqa].x) : 0.0f;
@@ -56,7 +56,7 @@ KERNEL(KN(attend), 1024, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, t
     if (p.n == 1) longest = (per + p.slices - 1) / p.slices;
     else {
         for (uint r = first; r < first + p.rows && r < n_rows; r++) { /* most blocks that a wave of the group has to read */
-            uint at = batch[4 * (r / gqa) + 1], n = at / KV_BLOCK + 1 - first_seen(p.window, p.chunked, at) / KV_BLOCK, per_r = (n + p.splits - 1) / p.splits, steps = (per_r + p.slices - 1) / p.slices;
+            uint at = batch[4 * (r / gqa) + 1], n = (end_seen(p, at, batch, batch[4 * (r / gqa) + 2]) - 1) / KV_BLOCK + 1 - first_seen(p, at) / KV_BLOCK, per_r = (n + p.splits - 1) / p.splits, steps = (per_r + p.slices - 1) / p.slices;
             longest = steps > longest ? steps : longest;
         }
     }
@@ -79,7 +79,7 @@ KERNEL(KN(attend), 1024, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, t
     BARRIER();
     float most = -1e30f, sum = 0.0f, acc[KV_N];
     UNROLL for (uint i = 0; i < KV_N; i++) acc[i] = 0.0f;
-    uint c = lane % p.lanes, lanes_per = WAVE / p.lanes, seen_end = pos + (p.owner ? 0 : 1);
+    uint c = lane % p.lanes, lanes_per = WAVE / p.lanes, cached_end = p.owner ? pos : end;
     if (p.owner) {
         for (uint i = tid; i < p.rows * (p.rot_q / 2); i += group_size)
             rotate(qs + i / (p.rot_q / 2) * HEAD_MOST, i % (p.rot_q / 2), p.rot_q, p.halves_q, pos, turns_q[i % (p.rot_q / 2)], p.mscale_q);
@@ -110,7 +110,7 @@ KERNEL(KN(attend), 1024, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, t
         size_t base = (size_t)(block * p.n_kv_heads + kv_head);
         float s = 0.0f, d = 1.0f;
         GLOBAL const uint4 *kp = (GLOBAL const uint4 *)k_cache + base * p.k_row * KV_BLOCK + lane;
-        if (runs && j < seen_end && j >= from) {
+        if (runs && j < cached_end && j >= from) {
             UNROLL_N(8) for (uint i = 0; i < p.k_row; i++)
             {
                 KN(Piece) e = KN(piece)(kp[i * KV_BLOCK]);
@@ -122,7 +122,7 @@ KERNEL(KN(attend), 1024, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, t
                 s += dot * d;
             }
         }
-        uint seen = runs && j < seen_end && j >= from;
+        uint seen = runs && j < cached_end && j >= from;
         s = seen ? adjusted(s * p.scale, p.softcap, slope * ((float)pos - (float)j)) : -1e30f;
         float now = fmaxf(most, wave_max(s)), old = expf(most - now), e = seen ? expf(s - now) : 0.0f;
         sum = sum * old + wave_sum(e);
@@ -134,7 +134,7 @@ KERNEL(KN(attend), 1024, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, t
         if (c < p.v_row && runs) {
             UNROLL_N(8) for (uint i = lane / p.lanes; i < KV_BLOCK; i += lanes_per)
             {
-                if (b * KV_BLOCK + i < seen_end && b * KV_BLOCK + i >= from) {
+                if (b * KV_BLOCK + i < cached_end && b * KV_BLOCK + i >= from) {
                     KN(Piece) a = KN(piece)(vp[i * p.v_row]);
                     float w = pw[i];
 #if KV_TYPE == 2

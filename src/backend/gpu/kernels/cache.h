@@ -4,7 +4,8 @@
  *   KV_N     elements in 16 bytes
  * The cache of a layer: keys [block][kv head][k_row][32 positions][16 bytes], so that a wave whose lanes are positions reads in one go;
  * values [block][kv head][32 positions][v_row][16 bytes]; scales of int8 [block][kv head][group][32 positions].
- * The batch block holds {id, pos, start of the sequence's block table, number of its state} per token. */
+ * The batch block holds {id, pos, start of the sequence's block table, number of its state} per token; right before a table stands the number of the
+ * sequence's positions. */
 #define KN_JOIN(a, b) a##_##b
 #define KN_PUT(a, b) KN_JOIN(a, b)
 #define KN(name) KN_PUT(name, KV)
@@ -15,11 +16,18 @@
 /* The angle of `pos` turns of turn = {high, low} * 2^-64, as a fraction of half a turn in [-1, 1): exact for any position. */
 DEVFN float half_turns(uint pos, uint2 turn) { return (float)(int)(pos * turn.x + mul_high(pos, turn.y)) * (1.0f / 2147483648.0f); }
 
-/* The first position that a token sees; a score with what else the attention does to it. */
-DEVFN uint first_seen(uint window, uint chunked, uint pos)
+/* The positions that a token sees: from the first, up to the end; a score with what else the attention does to it. */
+DEVFN uint first_seen(HeadP p, uint pos)
 {
-    if (chunked) return window ? pos - pos % window : 0;
-    return window && pos >= window ? pos - window + 1 : 0;
+    if (p.chunked) return p.window ? pos - pos % p.window : 0;
+    if (p.both) return p.window && pos > p.window / 2 ? pos - p.window / 2 : 0;
+    return p.window && pos >= p.window ? pos - p.window + 1 : 0;
+}
+DEVFN uint end_seen(HeadP p, uint pos, GLOBAL const uint *batch, uint table)
+{
+    if (!p.both) return pos + 1;
+    uint all = batch[table - 1], end = pos + p.window / 2 + 1;
+    return p.window && end < all ? end : all;
 }
 DEVFN float adjusted(float s, float cap, float less) { return (cap > 0.0f ? cap * tanhf(s / cap) : s) - less; }
 

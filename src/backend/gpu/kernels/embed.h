@@ -5,7 +5,7 @@ KERNEL(FN(embed), 256, EmbedP, BUF(1, const uchar, w), BUF(2, const uint, batch)
 {
     START();
     uint i = group_x * group_size + tid, u = i / 8, t = group_y;
-    uint row = batch[4 * t + (p.by_pos ? 1 : 0)];
+    uint row = p.by == BY_NOTHING ? 0 : batch[4 * t + p.by];
     if (u < p.w.n_units) {
         FN(Unit) a = FN(unit_load)(w + (size_t)row * p.w.row_bytes, u, p.w);
         float4 v, z;

@@ -17,8 +17,8 @@ KERNEL(FH_PUT(flash, HD), 128, HeadP, BUF(1, const uint, batch), BUF(2, const fl
     uint gqa = p.n_heads / p.n_kv_heads, n_rows = p.n * gqa, n_tiles = (n_rows + FLASH_ROWS - 1) / FLASH_ROWS;
     uint kv_head = group_x % p.n_kv_heads, first = (n_tiles - 1 - group_x / p.n_kv_heads) * FLASH_ROWS;
     START();
-    uint table = batch[2], last = first + FLASH_ROWS <= n_rows ? first + FLASH_ROWS - 1 : n_rows - 1, n_blocks = batch[4 * (last / gqa) + 1] / KV_BLOCK + 1;
-    uint least = batch[4 * (first / gqa) + 1]; /* what all rows of the group see */
+    uint table = batch[2], last = first + FLASH_ROWS <= n_rows ? first + FLASH_ROWS - 1 : n_rows - 1, last_seen = p.both ? batch[table - 1] - 1 : batch[4 * (last / gqa) + 1], n_blocks = last_seen / KV_BLOCK + 1;
+    uint least = p.both ? last_seen : batch[4 * (first / gqa) + 1]; /* what all rows of the group see */
     for (uint i = tid; i < FLASH_ROWS * (HD / 4); i += 128) {
         uint r = first + i / (HD / 4), at = r < n_rows ? r : n_rows - 1, d = i % (HD / 4);
         float4 v = ((GLOBAL const float4 *)(q + (size_t)(at / gqa) * p.q_stride + (kv_head * gqa + at % gqa) * HD))[d];
@@ -42,7 +42,7 @@ KERNEL(FH_PUT(flash, HD), 128, HeadP, BUF(1, const uint, batch), BUF(2, const fl
     UNROLL for (uint i = 0; i < 2; i++)
     {
         uint r = first + wave * 16 + MAT_ROW(2 * i);
-        pos[i] = batch[4 * ((r < n_rows ? r : n_rows - 1) / gqa) + 1];
+        pos[i] = p.both ? last_seen : batch[4 * ((r < n_rows ? r : n_rows - 1) / gqa) + 1];
         most[i] = -1e30f;
         sum[i] = 0.0f;
     }

@@ -33,11 +33,14 @@ typedef struct {
     uint bundle, bundle_bytes, n_bundles; /* rows of a copy */
 } MatP;
 
-/* dst[t] = row `index` of w, the token's id or its position; add: + src[t] */
+/* dst[t] = a row of w, by the token's id or its position, or the first one; add: + src[t] */
 typedef struct {
     RowP w;
-    uint width, stride, by_pos, add;
+    uint width, stride, by, add; /* by: BY_* */
 } EmbedP;
+#define BY_ID 0
+#define BY_POS 1
+#define BY_NOTHING 2
 
 /* dst[t] = norm of src[t]; or as int8 units, or as halves with a scale per token. out_stride: floats, bytes, halves */
 typedef struct {
@@ -120,7 +123,7 @@ typedef struct {
     uint stride, sel_at; /* where in the batch block the selection begins, in words */
 } SelectP;
 
-/* Heads of one layer. Offsets of the batch block are in words. */
+/* Heads of one layer. */
 typedef struct {
     uint n_heads, n_kv_heads, k_dim, v_dim;
     uint q_stride, k_stride, v_stride, out_stride;
@@ -129,13 +132,14 @@ typedef struct {
     uint rot_q, rot_k, halves_q, halves_k; /* rotated elements; pairs (i, i + rot/2) instead of (2i, 2i + 1) */
     float mscale_q, mscale_k;
     float scale;
-    uint n, table_at;
+    uint n;
     uint splits;
     uint rows, slices;       /* (token, head) of a group; waves that share one */
     uint owner;              /* attend: one token, which the kernel itself rotates and stores */
     uint lanes;              /* lanes that read one value; a power of two */
     uint store;              /* rope: also put k and v into the cache */
     uint window, chunked;    /* positions that a token sees; 0: all */
+    uint both;               /* those behind it too, the window around it */
     float softcap;           /* 0: none */
     uint has_slopes, has_sinks; /* behind the turns of q: bits of {slope, sink} of each head */
 } HeadP;

@@ -48,7 +48,7 @@ KERNEL(KN(wide_attend), WIDE_THREADS, HeadP, BUF(1, const uint, batch), BUF(2, c
     uint gqa = p.n_heads / p.n_kv_heads, tiles = (gqa + p.rows - 1) / p.rows, kv_head = group_x / tiles, first = group_x % tiles * p.rows, waves = group_size / WAVE;
     uint t = group_y / p.splits, split = group_y % p.splits, c = tid % p.lanes, set = tid / p.lanes, sets = group_size / p.lanes;
     START();
-    uint pos = batch[4 * t + 1], table = batch[4 * t + 2], n_blocks = pos / KV_BLOCK + 1, from = first_seen(p.window, p.chunked, pos), skip = from / KV_BLOCK;
+    uint pos = batch[4 * t + 1], table = batch[4 * t + 2], seen_end = end_seen(p, pos, batch, table), n_blocks = (seen_end - 1) / KV_BLOCK + 1, from = first_seen(p, pos), skip = from / KV_BLOCK;
     uint per = (n_blocks - skip + p.splits - 1) / p.splits, b0 = skip + split * per < n_blocks ? skip + split * per : n_blocks, b1 = b0 + per < n_blocks ? b0 + per : n_blocks;
     float most[WIDE_ROWS], sum[WIDE_ROWS], acc[WIDE_ROWS * KV_N], slope[WIDE_ROWS];
     for (uint i = tid; i < WIDE_ROWS * WIDE_MOST; i += group_size) {
@@ -64,7 +64,7 @@ KERNEL(KN(wide_attend), WIDE_THREADS, HeadP, BUF(1, const uint, batch), BUF(2, c
     UNROLL for (uint i = 0; i < WIDE_ROWS * KV_N; i++) acc[i] = 0.0f;
     BARRIER();
     for (uint chunk = b0; chunk < b1; chunk += waves) {
-        uint b = chunk + wave, block = batch[table + (b < b1 ? b : b0)], j = b * KV_BLOCK + lane, seen = b < b1 && j <= pos && j >= from;
+        uint b = chunk + wave, block = batch[table + (b < b1 ? b : b0)], j = b * KV_BLOCK + lane, seen = b < b1 && j < seen_end && j >= from;
         size_t base = (size_t)(block * p.n_kv_heads + kv_head);
         float s[WIDE_ROWS];
         UNROLL for (uint r = 0; r < WIDE_ROWS; r++) s[r] = 0.0f;
@@ -102,7 +102,7 @@ KERNEL(KN(wide_attend), WIDE_THREADS, HeadP, BUF(1, const uint, batch), BUF(2, c
         if (c < p.v_row && set < sets) {
             for (uint n = set; n < end; n += sets) {
                 size_t at = (size_t)(batch[table + chunk + n / KV_BLOCK] * p.n_kv_heads + kv_head);
-                if (chunk * KV_BLOCK + n <= pos && chunk * KV_BLOCK + n >= from) {
+                if (chunk * KV_BLOCK + n < seen_end && chunk * KV_BLOCK + n >= from) {
                     KN(Piece) a = KN(piece)(((GLOBAL const uint4 *)v_cache)[(at * KV_BLOCK + n % KV_BLOCK) * p.v_row + c]);
                     float d = 1.0f;
 #if KV_TYPE == 2
