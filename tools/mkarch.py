@@ -176,6 +176,44 @@ case("mamba2-groups", "Mamba2Config", drop=COMMON.keys(), **SSM, num_heads=8, he
 case("qwen3next", "Qwen3NextConfig", num_hidden_layers=5, head_dim=12, partial_rotary_factor=0.5, linear_conv_kernel_dim=4, linear_key_head_dim=10,
      linear_value_head_dim=14, linear_num_key_heads=2, linear_num_value_heads=6, num_experts=5, num_experts_per_tok=3, moe_intermediate_size=28,
      shared_expert_intermediate_size=36, layer_types=["linear_attention", "linear_attention", "full_attention"] + ["linear_attention"] * 2)
+QWEN35 = dict(num_hidden_layers=5, head_dim=12, linear_conv_kernel_dim=4, linear_key_head_dim=10, linear_value_head_dim=14, linear_num_key_heads=2,
+              linear_num_value_heads=6, layer_types=["linear_attention", "linear_attention", "full_attention"] + ["linear_attention"] * 2,
+              rope_parameters={"rope_type": "default", "rope_theta": 10000000.0, "partial_rotary_factor": 0.5, "mrope_section": [1, 1, 1], "mrope_interleaved": True})
+case("qwen35", "Qwen3_5TextConfig", **QWEN35)  # these need transformers 5.24
+case("qwen35moe", "Qwen3_5MoeTextConfig", drop=["intermediate_size"], **QWEN35, num_experts=5, num_experts_per_tok=3, moe_intermediate_size=28,
+     shared_expert_intermediate_size=36)
+
+
+def fused_names(shapes):
+    """As in the files that people have: part of a multimodal model, all experts of a layer in one tensor, gates before the other factors."""
+    out = {}
+    for k, s in shapes.items():
+        k = k.replace("model.", "model.language_model.")
+        if ".experts." not in k:
+            out[k] = s
+        elif k.endswith("experts.0.down_proj.weight"):
+            out[k.replace("0.down_proj.weight", "down_proj")] = [5, *s]
+        elif k.endswith("experts.0.gate_proj.weight"):
+            out[k.replace("0.gate_proj.weight", "gate_up_proj")] = [5, 2 * s[0], s[1]]
+    return out
+
+
+def unfused_weights(weights, config):
+    out = {}
+    for k, w in weights.items():
+        k = k.replace("model.language_model.", "model.")
+        if k.endswith("experts.down_proj"):
+            out.update({k.replace("down_proj", f"{i}.down_proj.weight"): w[i].copy() for i in range(len(w))})
+        elif k.endswith("experts.gate_up_proj"):
+            for i in range(len(w)):
+                out[k.replace("gate_up_proj", f"{i}.gate_proj.weight")], out[k.replace("gate_up_proj", f"{i}.up_proj.weight")] = (x.copy() for x in np.split(w[i], 2))
+        else:
+            out[k] = w
+    return out
+
+
+alias("qwen35moe", lambda c: {"architectures": ["Qwen3_5MoeForConditionalGeneration"], "model_type": "qwen3_5_moe", "tie_word_embeddings": False,
+                              "text_config": c, "vision_config": {"model_type": "qwen3_5_moe_vision", "depth": 1, "hidden_size": 16}}, fused_names, unfused_weights)
 HYBRID = dict(num_hidden_layers=5, layer_types=["mamba", "mamba", "attention", "mamba", "attention"], mamba_n_heads=6, mamba_n_groups=1, mamba_d_state=10,
               mamba_d_conv=4, mamba_expand=2, mamba_chunk_size=8, shared_intermediate_size=36, embedding_multiplier=3.0, residual_multiplier=0.5,
               attention_multiplier=0.25, logits_scaling=2.0, tie_word_embeddings=True)
@@ -249,7 +287,7 @@ def spread(case_name, name, shape):
     if name.endswith("_scales"):
         return 120, 2
     if len(shape) == 1:
-        less_one = case_name.startswith(("gemma", "nemotron", "qwen3next")) and not name.endswith("linear_attn.norm.weight")  # these store norms as w - 1
+        less_one = case_name.startswith(("gemma", "nemotron", "qwen3next", "qwen35")) and not name.endswith("linear_attn.norm.weight")  # these store norms as w - 1
         return (0 if less_one else 1, -1) if name.endswith("weight") else (0, -2)
     return 0, int(np.round(np.log2(np.sqrt(3 / shape[-1]))))
 

@@ -290,6 +290,13 @@ static kg_status put_delta(const struct out *w)
     }
     put_u32(w, "full_attention_interval", period ? (int64_t)period : 4);
     put_u32(w, "ssm.inner_size", heads * v_dim);
+    if (strcmp(w->family->model_type, "qwen3_next") == 0) return KG_OK;
+    /* positions of texts have one dimension: other programs want to know how those of images are divided */
+    const json_t *sections = field(w->config, "mrope_section");
+    char key[128];
+    meta_out_array(w->o, full_key(w, "rope.dimension_sections", key, sizeof key), META_I32, 4);
+    for (size_t i = 0; i < 4; i++) meta_out_bytes(w->o, &(int32_t){(int32_t)json_integer_value(json_array_get(sections, i))}, 4);
+    meta_out_bool(w->o, "kagari.heads_grouped", true);
     return KG_OK;
 }
 

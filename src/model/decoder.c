@@ -191,7 +191,7 @@ kg_status decoder_part(const struct arch_build *b, struct decoder_affine *a, con
     return from->b ? arch_part(b, &a->b, from->b, first, n, tag) : KG_OK;
 }
 
-static bool has(const struct arch_build *b, int layer, const char *name)
+bool decoder_has(const struct arch_build *b, int layer, const char *name)
 {
     char text[64];
     snprintf(text, sizeof text, "blk.%d.%s.weight", layer, name);
@@ -201,7 +201,7 @@ static bool has(const struct arch_build *b, int layer, const char *name)
 kg_status decoder_attention_tensors(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i)
 {
     const int64_t dim = b->program->dim, q = (int64_t)d->n_heads * d->k_dim, k = (int64_t)d->n_kv_heads * d->k_dim, v = (int64_t)d->n_kv_heads * d->v_dim;
-    if (has(b, i, "attn_qkv")) {
+    if (decoder_has(b, i, "attn_qkv")) {
         struct decoder_affine all;
         KG_TRY(decoder_affine(b, &all, dim, q + k + v, i, "attn_qkv"));
         KG_TRY(decoder_part(b, &l->q, &all, 0, q, "q"));
@@ -214,7 +214,7 @@ kg_status decoder_attention_tensors(const struct arch_build *b, const struct dec
     }
     KG_TRY(decoder_affine(b, &l->o, (int64_t)d->n_heads * d->v_dim, dim, i, "attn_output"));
     if (d->style->sinks) KG_TRY(arch_tensor(b, &l->sinks, false, d->n_heads, 1, "blk.%d.attn_sinks.weight", i));
-    if (!d->style->qk_norm && !(d->style->qk_norm_maybe && has(b, i, "attn_q_norm"))) return KG_OK;
+    if (!d->style->qk_norm && !(d->style->qk_norm_maybe && decoder_has(b, i, "attn_q_norm"))) return KG_OK;
     KG_TRY(head_norm(b, &l->q_norm, d->k_dim, d->n_heads, i, "attn_q_norm"));
     return head_norm(b, &l->k_norm, d->k_dim, d->n_kv_heads, i, "attn_k_norm");
 }
@@ -238,7 +238,7 @@ static kg_status ffn_tensors(const struct arch_build *b, const struct decoder *d
 {
     const int64_t dim = b->program->dim, ffn = d->ffn;
     if (l->moe) return expert_tensors(b, d, l, i);
-    if (!d->style->plain_ffn && !has(b, i, "ffn_gate")) { /* gate and up in one matrix */
+    if (!d->style->plain_ffn && !decoder_has(b, i, "ffn_gate")) { /* gate and up in one matrix */
         struct decoder_affine both;
         KG_TRY(decoder_affine(b, &both, dim, 2 * ffn, i, "ffn_up"));
         KG_TRY(decoder_part(b, &l->gate, &both, 0, ffn, "gate"));

@@ -104,6 +104,8 @@ struct decoder {
 
 /* blk.LAYER.NAME.weight {in, out} and .bias {out}, which may be missing; out 1: a norm. */
 kg_status decoder_affine(const struct arch_build *b, struct decoder_affine *a, int64_t in, int64_t out, int layer, const char *name);
+/* Whether blk.LAYER.NAME.weight is there. */
+bool decoder_has(const struct arch_build *b, int layer, const char *name);
 /* The usual ways from y to dst, for layers of a style->mixed that have attention. */
 kg_status decoder_attention_tensors(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i);
 void decoder_add_attention(struct program *p, const struct decoder *d, const struct decoder_layer *l, const struct decoder_regs *r, int dst);

@@ -37,8 +37,8 @@
  *               dst[t][head][p] = sum_n src[2][t][C][g][n] h(p)[n] + b[head] x[t][head][p]   src[2] {2, n_groups, n_state}: B, then C
  *               (selective state spaces: Gu and Dao 2023, arXiv 2312.00752; 2024, arXiv 2405.21060)   w {n_state or 1, n_heads}, b {n_heads}
  *   DELTA       a state S {v_dim, k_dim} for each of n_heads heads. x {2, n_k_heads, k_dim, then n_heads, v_dim}: q, k, v. q and k of k head
- *               head / (n_heads / n_k_heads), each divided by sqrt(its sum of squares + eps), q also by sqrt(k_dim); src[1] for each
- *               k head: g of its heads, then their a:
+ *               head / (n_heads / n_k_heads), or if tiled head mod n_k_heads, each divided by sqrt(its sum of squares + eps), q also by sqrt(k_dim); src[1] in n_k_heads
+ *               parts: g of as many heads, then their a:
  *               S = exp(w[head] softplus(a[head] + b[head])) S, then S(i) += k[i] sigmoid(g[head]) (v - sum_j k[j] S(j)), of the S before it
  *               dst[t][head] = sum_i q[i] S(i)                                      w, b {n_heads}
  *               (gated delta rule: Yang et al. 2024, arXiv 2412.06464)
@@ -145,6 +145,7 @@ struct scan {
 struct delta {
     int n_heads, n_k_heads, k_dim, v_dim;
     double eps;
+    bool tiled; /* a k head's heads do not stand side by side: of each the first, then of each the second ... */
 };
 
 struct op {

@@ -462,9 +462,9 @@ static void delta(const struct cpu_state_job *j)
     const int K = d->k_dim, V = d->v_dim, per_k = d->n_heads / d->n_k_heads;
     float *change = j->scratch;
     for (int head = j->first; head < j->end; head++) {
-        const int k_head = head / per_k;
+        const int part = head / per_k, k_head = d->tiled ? head % d->n_k_heads : part;
         const float *q = j->x + k_head * K, *k = q + d->n_k_heads * K, *v = j->x + 2 * d->n_k_heads * K + head * V;
-        const float *gates = j->x1 + k_head * 2 * per_k + head % per_k;
+        const float *gates = j->x1 + part * 2 * per_k + head % per_k;
         const float q_scale = 1.0f / sqrtf((dot_f32(q, q, K) + (float)d->eps) * (float)K), k_scale = 1.0f / sqrtf(dot_f32(k, k, K) + (float)d->eps);
         const float decay = exp_fast(j->w[head] * softplus_fast(gates[per_k] + j->b[head])), write = sigmoid_fast(gates[0]);
         float *S = j->state + (size_t)head * (size_t)K * (size_t)V, *y = j->y + head * V;

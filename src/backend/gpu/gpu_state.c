@@ -85,5 +85,6 @@ kg_status gpu_run_state(const struct gpu_run *r, const struct gpu_step *s)
     p.n_groups = (uint)op->delta.n_k_heads;
     p.n_state = (uint)op->delta.k_dim;
     p.eps = (float)op->delta.eps;
+    p.one = op->delta.tiled;
     return LAUNCH(g, g->state_delta, p.n_heads, 1, row_threads(p.dim, 256), p, g->batch, g->states, s->norm_w, s->bias, x->buffer, step->buffer, y->buffer);
 }

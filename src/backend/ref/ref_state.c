@@ -78,10 +78,10 @@ static void run_delta(struct ref *r, const struct ref_run *run, const struct op 
     for (int t = 0; t < run->n; t++) {
         double *S = state_of(r, run, op, t);
         for (int head = 0; head < d->n_heads; head++, S += (size_t)k_dim * (size_t)v_dim) {
-            int k_head = head / per_k;
+            int part = head / per_k, k_head = d->tiled ? head % d->n_k_heads : part;
             const double *q = row(r, op->src[0], t) + k_head * k_dim, *k = q + d->n_k_heads * k_dim;
             const double *v = row(r, op->src[0], t) + 2 * d->n_k_heads * k_dim + head * v_dim;
-            const double *gates = row(r, op->src[1], t) + k_head * 2 * per_k + head % per_k;
+            const double *gates = row(r, op->src[1], t) + part * 2 * per_k + head % per_k;
             double q_scale = inverse_length(q, k_dim, d->eps) / sqrt(k_dim), k_scale = inverse_length(k, k_dim, d->eps);
             double decay = exp(r->row_w[head] * softplus(gates[per_k] + r->row_b[head])), write = 1 / (1 + exp(-gates[0]));
             double *y = row(r, op->dst, t) + head * v_dim;

@@ -50,17 +50,17 @@ KERNEL(state_scan, 256, StateP, BUF(1, const uint, batch), BUF(2, float, states)
     }
 }
 
-/* state {v_dim, k_dim, n_heads}; v_dim is dim, k_dim is n_state. Groups: heads, whose threads have elements of the value. */
+/* state {v_dim, k_dim, n_heads}; v_dim is dim, k_dim is n_state, tiled is one. Groups: heads, whose threads have elements of the value. */
 KERNEL(state_delta, 256, StateP, BUF(1, const uint, batch), BUF(2, float, states), BUF(3, const float, w), BUF(4, const float, b), BUF(5, const float, x),
        BUF(6, const float, gates), BUF(7, float, y))
 {
     START();
-    uint head = group_x, per = p.n_heads / p.n_groups, k_head = head / per;
+    uint head = group_x, per = p.n_heads / p.n_groups, part = head / per, k_head = p.one ? head % p.n_groups : part;
     for (uint t = 0; t < p.n; t++) {
         uint fresh = batch[4 * t + 1] == 0;
         GLOBAL float *s = states + (size_t)batch[4 * t + 3] * p.all + p.at + head * p.n_state * p.dim;
         GLOBAL const float *q = x + (size_t)t * p.x_stride + k_head * p.n_state, *k = q + p.n_groups * p.n_state;
-        GLOBAL const float *v = x + (size_t)t * p.x_stride + 2 * p.n_groups * p.n_state + head * p.dim, *g = gates + (size_t)t * p.step_stride + k_head * 2 * per + head % per;
+        GLOBAL const float *v = x + (size_t)t * p.x_stride + 2 * p.n_groups * p.n_state + head * p.dim, *g = gates + (size_t)t * p.step_stride + part * 2 * per + head % per;
         float qq = 0.0f, kk = 0.0f, decay = expf(w[head] * softplus(g[per] + b[head])), write = 1.0f / (1.0f + expf(-g[0]));
         for (uint i = 0; i < p.n_state; i++) {
             qq += q[i] * q[i];
