@@ -246,22 +246,28 @@ static double sum_of(const struct file *f, const char *name, const char *what)
     return sum;
 }
 
-/* The router sees each token once, n_used experts see the same rows, and their sums are kept apart. */
+/* The router sees each token once, n_used experts see the same rows, and their sums are kept apart; every backend sees the same, and what the head sees is
+ * the embedding. */
 static void importances_of_experts(void **state)
 {
     (void)state;
     static struct cases c;
     const char *name = "mixtral";
+    const char *const backends[] = {"reference", "cpu", gpu_name(), "hybrid"};
     const double n_used = 2;
+    double first = 0;
+    float embedding[2][256];
     char out[420];
+    setenv("KAGARI_HYBRID", gpu_name(), 1);
     strcpy(folder, "/tmp/kagari-arch-XXXXXX");
     assert_non_null(mkdtemp(folder));
     snprintf(out, sizeof out, "%s/importances.gguf", folder);
     read_case(name, &c);
     write_model(folder, name, &c);
-    for (int b = 0; b < 2; b++) {
+    for (size_t b = 0; b < COUNT_OF(backends); b++) {
         struct file *f = NULL;
-        const kg_model_params params = {.backend = b ? "cpu" : "reference", .n_threads = 1};
+        kg_model *m;
+        const kg_model_params params = {.backend = backends[b], .n_threads = 1, .activations = KG_ACT_F32, .gpu_layers = 1};
         const kg_imatrix_params p = {.first = -1};
         OK(kg_imatrix(folder, &params, c.ids, (size_t)c.n, &p, out));
         OK(file_open(&f, out));
@@ -270,8 +276,19 @@ static void importances_of_experts(void **state)
         assert_true(sum_of(f, "ffn_gate_inp", "counts") == c.n && sum_of(f, "ffn_gate_exps", "counts") == n_used * c.n);
         assert_true(sum_of(f, "ffn_up_exps", "counts") == n_used * c.n && sum_of(f, "ffn_down_exps", "counts") == n_used * c.n);
         const double router = sum_of(f, "ffn_gate_inp", "in_sum2"), experts = sum_of(f, "ffn_gate_exps", "in_sum2");
-        assert_true(router > 0 && fabs(experts - n_used * router) <= 1e-5 * experts && sum_of(f, "ffn_down_exps", "in_sum2") > 0);
+        const double down_sum = sum_of(f, "ffn_down_exps", "in_sum2");
+        assert_true(router > 0 && fabs(experts - n_used * router) <= 1e-5 * experts && down_sum > 0);
+        if (b == 0) first = down_sum;
+        if (!(fabs(down_sum - first) <= 1e-3 * first)) fail_msg("%s: %s sees %g instead of %g", name, backends[b], down_sum, first);
         file_close(&f);
+        OK(kg_model_open(&m, folder, &params));
+        assert_true(kg_model_dim(m) <= 256);
+        OK(kg_embed(m, c.ids, (size_t)c.n, KG_POOLING_MEAN, embedding[b > 0]));
+        for (int i = 0; i < kg_model_dim(m); i++) {
+            const double e = (double)embedding[b > 0][i], r = (double)embedding[0][i];
+            if (!(fabs(e - r) <= 1e-3)) fail_msg("%s: %s: embedding %g instead of %g", name, backends[b], e, r);
+        }
+        kg_model_close(&m);
     }
     static const char *const files[] = {"model.safetensors", "config.json", "importances.gguf"};
     for (size_t i = 0; i < COUNT_OF(files); i++) {

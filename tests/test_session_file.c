@@ -21,6 +21,8 @@ static const char model_path[] = SOURCE_DIR "/models/stories-q4_k_m.gguf";
 static char folder[] = "/tmp/kagari-session-XXXXXX", path[64];
 static int32_t ids[N + 1];
 
+static int gpu_layers = 2; /* of hybrid */
+
 static kg_model *open_model(const char *backend, kg_kv_type kv_type)
 {
     kg_model *m;
@@ -28,6 +30,7 @@ static kg_model *open_model(const char *backend, kg_kv_type kv_type)
     p.backend = backend;
     p.n_threads = 1;
     p.kv_type = kv_type;
+    p.gpu_layers = gpu_layers;
     OK(kg_model_open(&m, model_path, &p));
     return m;
 }
@@ -48,7 +51,7 @@ static void test_round_trip(void **state)
     for (size_t i = 0; (name = kg_backend_name(i, NULL)) != NULL; i++) {
         kg_device devices[8];
         size_t n;
-        if (i > 1 || kg_devices(name, devices, 8, &n) != KG_OK) continue; /* GPUs are others' tests */
+        if (strcmp(name, "hybrid") != 0 && (i > 1 || kg_devices(name, devices, 8, &n) != KG_OK)) continue; /* GPUs are others' tests */
         for (int kv = KG_KV_F16; kv <= KG_KV_Q8_0; kv++) {
             kg_model *m = open_model(name, (kg_kv_type)kv);
             size_t n_vocab = (size_t)kg_model_n_vocab(m);
@@ -72,7 +75,7 @@ static void test_round_trip(void **state)
             n_run++;
         }
     }
-    assert_true(n_run >= 6);
+    assert_true(n_run >= 9);
 }
 
 static uint8_t *read_file(size_t *n)
@@ -143,11 +146,32 @@ static void test_refusals(void **state)
     kg_model_close(&ref);
 }
 
+/* A cut at another place is another form, although all sizes are the same. */
+static void test_cuts(void **state)
+{
+    (void)state;
+    for (gpu_layers = 2; gpu_layers < 4; gpu_layers++) {
+        kg_model *m = open_model("hybrid", KG_KV_F16);
+        kg_session *s = open_session(m);
+        if (gpu_layers == 2) {
+            OK(kg_session_sync(s, ids, N));
+            OK(kg_session_save(s, path));
+        } else {
+            refused(s, 0);
+            assert_non_null(strstr(kg_error_message(), "other layers"));
+        }
+        kg_session_free(&s);
+        kg_model_close(&m);
+    }
+    gpu_layers = 2;
+}
+
 static int setup(void **state)
 {
     (void)state;
     if (!mkdtemp(folder)) return -1;
     snprintf(path, sizeof path, "%s/cache", folder);
+    setenv("KAGARI_HYBRID", "cpu", 1); /* so that only the cut differs */
     for (int i = 0; i <= N; i++) ids[i] = i ? 300 + i * 7 % 6000 : 1;
     return 0;
 }
@@ -161,6 +185,6 @@ static int teardown(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_refusals)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_round_trip), cmocka_unit_test(test_refusals), cmocka_unit_test(test_cuts)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -94,6 +94,7 @@ struct backend {
      * such form. */
     kg_status (*kv_read)(void *ctx, int block, void *out);
     kg_status (*kv_write)(void *ctx, int block, const void *in);
+    uint32_t (*kv_form)(const void *ctx); /* tells forms of those bytes apart that are of one size; NULL: there is one */
     /* The same for states, of which a sequence has one, and for copies of it at other positions. NULL: the backend has none, and open refuses programs
      * with a state. state_bytes is 0 if the program has none. */
     kg_status (*state_reserve)(void *ctx, int n_states);

@@ -14,6 +14,7 @@ struct hybrid {
     const struct program *whole;
     struct program parts[2];     /* borrow from whole but for ops, widths and shapes, which are in the arena */
     bool cut;
+    int at; /* the first operation behind the cut */
     struct tensor stream;        /* F32 {width, max_batch}: what the second part embeds */
     float *rows;                 /* its data */
     struct batch_token *tokens[2];
@@ -112,6 +113,7 @@ static kg_status cut(struct hybrid *h, int n, int max_batch)
     b->ops[0] = (struct op){.code = OP_EMBED, .layer = -1, .dst = stream, .src = {-1, -1, -1}, .w = &h->stream};
     b->n_vocab = MAX(b->n_vocab, max_batch); /* its ids are rows of the stream */
     h->cut = true;
+    h->at = at;
     return KG_OK;
 }
 
@@ -208,8 +210,44 @@ static kg_status hybrid_kv_reserve(void *ctx, int n_blocks)
 {
     struct hybrid *h = ctx;
     for (int i = 0; i < 2; i++)
-        if (h->ctx[i]) KG_TRY(h->on[i]->kv_reserve(h->ctx[i], n_blocks));
+        if (h->ctx[i]) KG_TRY(backend_kv_reserve(h->on[i], h->ctx[i], n_blocks));
     return KG_OK;
+}
+
+/* Cache by cache: the device's, the processor's. Exactly one of out and in is not NULL. */
+static kg_status move_block(struct hybrid *h, int block, uint8_t *out, const uint8_t *in)
+{
+    size_t at = 0;
+    for (int i = 0; i < 2; i++) {
+        if (!h->ctx[i]) continue;
+        KG_TRY(out ? h->on[i]->kv_read(h->ctx[i], block, out + at) : h->on[i]->kv_write(h->ctx[i], block, in + at));
+        at += h->on[i]->kv_block_bytes(h->ctx[i]);
+    }
+    return KG_OK;
+}
+static kg_status hybrid_kv_read(void *ctx, int block, void *out) { return move_block(ctx, block, out, NULL); }
+static kg_status hybrid_kv_write(void *ctx, int block, const void *in) { return move_block(ctx, block, NULL, in); }
+
+static kg_status move_state(struct hybrid *h, int state, uint8_t *out, const uint8_t *in)
+{
+    size_t at = 0;
+    for (int i = 0; i < 2; i++) {
+        if (!h->ctx[i] || !h->on[i]->state_bytes || !h->on[i]->state_bytes(h->ctx[i])) continue;
+        KG_TRY(out ? h->on[i]->state_read(h->ctx[i], state, out + at) : h->on[i]->state_write(h->ctx[i], state, in + at));
+        at += h->on[i]->state_bytes(h->ctx[i]);
+    }
+    return KG_OK;
+}
+static kg_status hybrid_state_read(void *ctx, int state, void *out) { return move_state(ctx, state, out, NULL); }
+static kg_status hybrid_state_write(void *ctx, int state, const void *in) { return move_state(ctx, state, NULL, in); }
+
+/* Which operations are whose. */
+static uint32_t hybrid_kv_form(const void *ctx)
+{
+    const struct hybrid *h = ctx;
+    uint32_t form = (uint32_t)(h->cut ? h->at : h->ctx[0] ? h->whole->n_ops : 0);
+    for (const char *c = h->ctx[0] ? h->on[0]->name : ""; *c; c++) form = form * 31 + (uint8_t)*c;
+    return form;
 }
 
 static kg_status hybrid_kv_copy(void *ctx, int dst, int src)
@@ -254,12 +292,43 @@ static kg_status hybrid_state_copy(void *ctx, int dst, int src)
     return KG_OK;
 }
 
+/* Who looks on knows the operations of the whole program. */
+struct watch {
+    const struct hybrid *h;
+    const struct batch *batch;
+};
+
+static const struct op *op_of(const struct hybrid *h, const struct op *op)
+{
+    const struct program *a = &h->parts[0];
+    return h->whole->ops + (op >= a->ops && op < a->ops + a->n_ops ? op - a->ops : h->at + (op - h->parts[1].ops) - 1);
+}
+
+static void pass_tap(void *ctx, const struct op *op, int n, int width, const float *f32, const double *f64)
+{
+    const struct watch *w = ctx;
+    w->batch->tap(w->batch->tap_ctx, op_of(w->h, op), n, width, f32, f64);
+}
+
+static void pass_input(void *ctx, const struct batch_input *in)
+{
+    const struct watch *w = ctx;
+    struct batch_input whole = *in;
+    whole.op = op_of(w->h, in->op);
+    w->batch->input(w->batch->input_ctx, &whole);
+}
+
 static kg_status hybrid_run(void *ctx, const struct batch *batch)
 {
     struct hybrid *h = ctx;
     if (!h->cut) return backend_run(h->on[!h->ctx[0]], h->ctx[!h->ctx[0]], batch);
     if (batch->n > h->stream.ne[1]) return status_set(KG_ERR_ARGUMENT, "hybrid backend: a batch of %d tokens, at most %lld", batch->n, (long long)h->stream.ne[1]);
-    struct batch first = *batch, second = *batch;
+    struct watch watch = {h, batch};
+    struct batch first = *batch;
+    first.tap_ctx = first.input_ctx = &watch;
+    if (batch->tap) first.tap = pass_tap;
+    if (batch->input) first.input = pass_input;
+    struct batch second = first;
     for (int t = 0; t < batch->n; t++) {
         h->tokens[0][t] = h->tokens[1][t] = batch->tokens[t];
         h->tokens[0][t].want_logits = true;
@@ -283,7 +352,8 @@ static double hybrid_error_bound(const void *ctx)
 }
 
 #define HYBRID_FUNCTIONS \
-    .close = hybrid_close, .kv_reserve = hybrid_kv_reserve, .kv_copy = hybrid_kv_copy, .kv_block_bytes = hybrid_kv_block_bytes, \
+    .shows_inputs = true, .close = hybrid_close, .kv_read = hybrid_kv_read, .kv_write = hybrid_kv_write, .kv_form = hybrid_kv_form, .state_read = hybrid_state_read, \
+    .state_write = hybrid_state_write, .kv_reserve = hybrid_kv_reserve, .kv_copy = hybrid_kv_copy, .kv_block_bytes = hybrid_kv_block_bytes, \
     .state_reserve = hybrid_state_reserve, .state_copy = hybrid_state_copy, .state_bytes = hybrid_state_bytes, .run = hybrid_run, .error_bound = hybrid_error_bound
 
 const struct backend backend_hybrid = {

@@ -13,7 +13,7 @@ static kg_status open_watched(kg_model **m, const char *path, const kg_model_par
 {
     KG_TRY(kg_model_open(m, path, params));
     if ((*m)->backend->shows_inputs) return KG_OK;
-    return status_set(KG_ERR_UNSUPPORTED, "backend %s does not show what goes into matrices; cpu and reference do", (*m)->backend->name);
+    return status_set(KG_ERR_UNSUPPORTED, "backend %s does not show what goes into matrices; cpu, reference and GPUs do", (*m)->backend->name);
 }
 
 /* tokens[n] as a sequence of their own, from position 0 on. logits: [STEP][n_vocab], since the last operations are done only for tokens that want them. */
@@ -228,7 +228,7 @@ static kg_status check_embed(const kg_model *m, const struct pool_state *s, cons
     struct str step;
     bool found;
     if (!p->is_encoder && !m->backend->shows_inputs)
-        return status_set(KG_ERR_UNSUPPORTED, "backend %s does not show the state before the logits; cpu and reference do", m->backend->name);
+        return status_set(KG_ERR_UNSUPPORTED, "backend %s does not show the state before the logits; cpu, reference and GPUs do", m->backend->name);
     if (!p->is_encoder && (!s->last || s->last->w->ne[0] != p->dim))
         return status_set(KG_ERR_UNSUPPORTED, "architecture %s ends in something else than a matrix over its state", m->model.arch->name);
     KG_TRY(file_get_str(m->model.file, "kagari.embedding_step", &step, &found));

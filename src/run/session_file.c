@@ -13,12 +13,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { VERSION = 2, SAMPLE = 4096 };
+enum { VERSION = 3, SAMPLE = 4096 };
 static const char magic[8] = "kagariKV";
 
 struct head {
     char magic[8];
     uint32_t version, kv_type, activations, n_states; /* states: kept ones, then the last; 0: the model has none */
+    uint32_t form, zero; /* form: the backend's */
     uint64_t model; /* its fingerprint */
     uint64_t block_bytes, n_tokens, state_bytes;
     char backend[16], program[16]; /* names: who wrote it, and in which version of the library */
@@ -67,6 +68,7 @@ static struct head make_head(const kg_session *s)
     h.model = fingerprint(m->model.file);
     h.block_bytes = m->backend->kv_block_bytes(m->ctx);
     h.n_tokens = s->n_tokens;
+    h.form = m->backend->kv_form ? m->backend->kv_form(m->ctx) : 0;
     h.state_bytes = state_bytes(m);
     h.n_states = h.state_bytes ? 1 + (uint32_t)s->table.n_kept : 0;
     snprintf(h.backend, sizeof h.backend, "%s", m->backend->name);
@@ -157,6 +159,7 @@ static kg_status check_head(const kg_session *s, const struct head *h, const cha
     if (h->model != want.model) return status_set(KG_ERR_ARGUMENT, "%s was saved of another model", path);
     if (memcmp(h->backend, want.backend, sizeof h->backend) != 0 || h->block_bytes != want.block_bytes || h->state_bytes != want.state_bytes)
         return status_set(KG_ERR_ARGUMENT, "%s was saved of another backend", path);
+    if (h->form != want.form) return status_set(KG_ERR_ARGUMENT, "%s was saved with other layers on the device", path);
     if (h->kv_type != want.kv_type || h->activations != want.activations)
         return status_set(KG_ERR_ARGUMENT, "%s was saved with another type of cache or activations", path);
     if (!h->n_tokens || h->n_tokens > (uint64_t)s->n_ctx)

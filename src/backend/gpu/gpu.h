@@ -135,7 +135,7 @@ kg_status gpu_meter_open(void **meter, const struct gpu_device *device);
 void gpu_meter_close(void *meter);
 kg_status gpu_meter_run(void *meter, double seconds, kg_limits *out);
 #define GPU_BACKEND_FUNCTIONS \
-    .close = gpu_close, .kv_reserve = gpu_kv_reserve, .kv_copy = gpu_kv_copy, .kv_block_bytes = gpu_kv_block_bytes, .kv_read = gpu_kv_read, .kv_write = gpu_kv_write, \
+    .shows_inputs = true, .close = gpu_close, .kv_reserve = gpu_kv_reserve, .kv_copy = gpu_kv_copy, .kv_block_bytes = gpu_kv_block_bytes, .kv_read = gpu_kv_read, .kv_write = gpu_kv_write, \
     .state_reserve = gpu_state_reserve, .state_copy = gpu_state_copy, .state_bytes = gpu_state_bytes, .state_read = gpu_state_read, .state_write = gpu_state_write, .run = gpu_run, .error_bound = gpu_error_bound,
 
 kg_status gpu_plan(struct gpu *g);            /* program -> steps */

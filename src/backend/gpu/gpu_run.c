@@ -335,17 +335,7 @@ static kg_status run_step(struct gpu_run *r, const struct gpu_step *s)
     return KG_OK;
 }
 
-/* Rows of a register to the host, without their padding; syncs. */
-static kg_status fetch(struct gpu *g, int reg, int n, float *dst)
-{
-    const struct gpu_reg *x = &g->regs[reg];
-    const size_t width = (size_t)x->width, stride = (size_t)x->stride;
-    float *to = width == stride ? dst : g->rows; /* dst may be g->rows */
-    KG_TRY(g->device->download(g->dev, x->buffer, 0, to, (size_t)n * stride * sizeof *to));
-    KG_TRY(g->device->sync(g->dev));
-    for (size_t t = 0; width != stride && t < (size_t)n; t++) memmove(dst + t * width, to + t * stride, width * sizeof *dst);
-    return KG_OK;
-}
+static kg_status fetch(struct gpu *g, int reg, int n, float *dst) { return gpu_fetch(g, g->regs[reg].buffer, n, g->regs[reg].width, g->regs[reg].stride, dst); }
 
 static kg_status run_steps(struct gpu_run *r)
 {
@@ -353,6 +343,7 @@ static kg_status run_steps(struct gpu_run *r)
     for (int i = 0; i < g->n_steps && r->n > 0; i++) {
         const struct gpu_step *s = &g->steps[i];
         r->taken = 0;
+        if (r->batch->input) KG_TRY(gpu_show_inputs(r, i));
         KG_TRY(run_step(r, s));
         i += r->taken;
         if (!s->op->tap || !r->batch->tap || r->n == 0) continue;
@@ -481,7 +472,7 @@ kg_status gpu_run(void *ctx, const struct batch *batch)
     choose_splits(&r);
     g->overlap = batch->n <= GPU_MV_TOKENS;
     KG_TRY(put_batch(&r));
-    bool record = g->device->record_run && batch->n == 1 && !batch->tap;
+    bool record = g->device->record_run && batch->n == 1 && !batch->tap && !batch->input;
     KG_TRY(record ? run_recorded(&r) : run_steps(&r));
     if (r.n_select == 0) return g->device->sync(g->dev);
     return fetch(g, g->program->ops[g->program->n_ops - 1].src[0], r.n_select, batch->logits);

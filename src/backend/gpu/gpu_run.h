@@ -46,6 +46,10 @@ kg_status gpu_run_experts(struct gpu_run *r, const struct gpu_step *s);
 kg_status gpu_run_combine(const struct gpu_run *r, const struct gpu_step *s);
 kg_status gpu_run_part(const struct gpu_run *r, const struct gpu_step *s);
 
+/* gpu_show.c: rows to the host, without their padding; syncs. */
+kg_status gpu_fetch(struct gpu *g, const void *buffer, int n, int width, int stride, float *dst);
+kg_status gpu_show_inputs(const struct gpu_run *r, int step); /* batch.input before that step */
+
 /* gpu_state.c: what is kept from token to token. */
 kg_status gpu_check_states(const struct gpu *g, const struct batch *b);
 kg_status gpu_run_state(const struct gpu_run *r, const struct gpu_step *s);
