@@ -26,6 +26,7 @@ static kg_status fake_open(void **ctx, const struct program *p, const struct bac
 }
 static void fake_close(void *ctx) { fake.cpu->close(ctx); }
 static kg_status fake_reserve(void *ctx, int n) { return fake.cpu->kv_reserve(ctx, n); }
+static kg_status fake_states(void *ctx, int n) { return fake.cpu->state_reserve(ctx, n); }
 static kg_status fake_run(void *ctx, const struct batch *batch)
 {
     fake.n_runs++;
@@ -35,18 +36,18 @@ static kg_status fake_run(void *ctx, const struct batch *batch)
 }
 static double fake_bound(const void *ctx) { return fake.cpu->error_bound(ctx); }
 
-static const struct backend gpu = {.name = "double", .open = fake_open, .close = fake_close, .kv_reserve = fake_reserve, .run = fake_run, .error_bound = fake_bound, .devices = fake_devices};
+static const struct backend gpu = {.name = "double", .open = fake_open, .close = fake_close, .kv_reserve = fake_reserve, .state_reserve = fake_states, .run = fake_run, .error_bound = fake_bound, .devices = fake_devices};
 static const struct backend_params params = {.n_threads = 1, .max_batch = 64};
 
 static void names_the_operation(void **state)
 {
     (void)state;
-    static const enum op_code codes[] = {OP_RMS_NORM, OP_LAYER_NORM, OP_ACT, OP_GLU, OP_ROPE, OP_ATTENTION, OP_COMBINE};
+    static const enum op_code codes[] = {OP_RMS_NORM, OP_LAYER_NORM, OP_ACT, OP_GLU, OP_ROPE, OP_ATTENTION, OP_COMBINE, OP_ADD_ROW, OP_DELTA};
     for (size_t i = 0; i < COUNT_OF(codes); i++) {
         fake.wrong = codes[i];
         assert_int_equal(backend_check(&gpu, NULL, &params, true), KG_ERR_DEVICE);
         char want[40];
-        snprintf(want, sizeof want, ": %s is off by", codes[i] == OP_COMBINE ? "a mixture of experts" : op_name(codes[i]));
+        snprintf(want, sizeof want, ": %s is off by", codes[i] == OP_COMBINE ? "a mixture of experts" : codes[i] == OP_ADD_ROW ? "attention to both sides" : codes[i] == OP_DELTA ? "a state" : op_name(codes[i]));
         if (!strstr(kg_error_message(), want)) fail_msg("no '%s' in: %s", want, kg_error_message());
     }
 }

@@ -75,6 +75,7 @@ static int start(void **state)
     small_build(&m);
     struct backend_params params = {.n_threads = 1, .kv_type = KG_KV_F16, .activations = KG_ACT_INT8, .max_batch = 32};
     OK(backend_check(backend_find("metal"), &m.p, &params, false)); /* the self-check passes; its verdict is kept for the others */
+    OK(backend_check(backend_find("metal"), NULL, &params, false)); /* all operations and the usual types */
     fake_metal.n_launches = fake_metal.n_copies = 0;
     return 0;
 }

@@ -12,11 +12,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { DIM = 256, WIDE = 288, HEADS = 8, KV_HEADS = 4, HEAD = 32, VOCAB = 96, TOKENS = 21, EXPERTS = 3, USED = 2, MOST = 72 };
+enum { DIM = 256, WIDE = 288, HEADS = 8, KV_HEADS = 4, HEAD = 32, VOCAB = 96, TOKENS = 21, EXPERTS = 3, USED = 2, BROAD_HEADS = 2, BROAD = 272, STATE = 6, MOST = 96 };
 
 /* What a program of the check computes beside an embedding and the logits. */
-enum part { PART_EMBED, PART_RMS_NORM, PART_LAYER_NORM, PART_ACT, PART_GLU, PART_ROPE, PART_ATTENTION, PART_NORM_HEADS, PART_SCALE, PART_GATE, PART_WINDOW, PART_EXPERTS, PART_MATMUL, PART_N };
-static const char *const part_names[PART_N] = {"embed", "rms_norm", "layer_norm", "act", "glu", "rope", "attention", "norm of heads", "scale", "gate", "attention with a window", "a mixture of experts", "matmul"};
+enum part { PART_EMBED, PART_RMS_NORM, PART_LAYER_NORM, PART_ACT, PART_GLU, PART_ROPE, PART_ATTENTION, PART_NORM_HEADS, PART_SCALE, PART_GATE, PART_WINDOW, PART_EXPERTS, PART_SIDES, PART_BROAD, PART_STATE, PART_MATMUL, PART_N };
+static const char *const part_names[PART_N] = {"embed", "rms_norm", "layer_norm", "act", "glu", "rope", "attention", "norm of heads", "scale", "gate", "attention with a window", "a mixture of experts", "attention to both sides",
+                                               "attention with wide heads", "a state", "matmul"};
+enum { SPECIAL = 1u << PART_EXPERTS | 1u << PART_SIDES | 1u << PART_BROAD | 1u << PART_STATE }; /* only for programs that have such operations */
 
 struct net {
     struct program p;
@@ -71,10 +73,10 @@ static const struct tensor *stack(struct net *m, const struct type_info *type, i
     return t;
 }
 
-/* What is to be checked: parts, with experts among them or not; a matrix of each type, and experts of these types. */
+/* What is to be checked: parts; a matrix of each type, and experts of these types. */
 struct what {
     unsigned parts;
-    bool experts, type_experts;
+    bool type_experts;
     const struct type_info *types[8];
     int n_types;
 };
@@ -110,6 +112,53 @@ static void add_experts(struct net *m, const struct mixture *e, int x, int y)
     program_add(p, x, x, y);
 }
 
+/* x += attention to both sides of it, behind an addition of a row. k and v have room for its keys and values. */
+static void add_sides(struct net *m, int x, int y, int k, int v)
+{
+    const struct type_info *f32 = type_by_name("F32");
+    struct program *p = &m->p;
+    program_add_row(p, x, x, matrix(m, f32, DIM, 2, 0));
+    program_matmul(p, k, x, matrix(m, f32, DIM, KV_HEADS * HEAD, 0), NULL);
+    program_matmul(p, v, x, matrix(m, f32, DIM, KV_HEADS * HEAD, 0), NULL);
+    program_attention_as(p, y, x, k, v,
+                         &(struct attention){.n_heads = HEADS, .n_kv_heads = KV_HEADS, .k_dim = HEAD, .v_dim = HEAD, .scale = 1 / sqrt(HEAD), .window = 14, .both = true});
+    program_add(p, x, x, y);
+}
+
+/* x += attention of heads that share a wide key and value. */
+static void add_broad(struct net *m, int x, int y)
+{
+    const struct type_info *f32 = type_by_name("F32");
+    struct program *p = &m->p;
+    const int q = program_reg(p, BROAD_HEADS * BROAD), k = program_reg(p, BROAD), v = program_reg(p, BROAD), out = program_reg(p, BROAD_HEADS * BROAD);
+    program_matmul(p, q, x, matrix(m, f32, DIM, BROAD_HEADS * BROAD, 0), NULL);
+    program_matmul(p, k, x, matrix(m, f32, DIM, BROAD, 0), NULL);
+    program_matmul(p, v, x, matrix(m, f32, DIM, BROAD, 0), NULL);
+    program_attention(p, out, q, k, v, BROAD_HEADS, 1, BROAD, BROAD, 1 / sqrt(BROAD));
+    program_matmul(p, y, out, matrix(m, f32, BROAD_HEADS * BROAD, DIM, 0), NULL);
+    program_add(p, x, x, y);
+}
+
+/* x += each of the operations that keep something from token to token. */
+static void add_state(struct net *m, int x, int y)
+{
+    const struct type_info *f32 = type_by_name("F32");
+    const struct scan scan = {.n_heads = HEADS, .head_dim = DIM / HEADS, .n_groups = 2, .n_state = STATE};
+    const struct delta delta = {.n_heads = HEADS, .n_k_heads = 2, .k_dim = STATE, .v_dim = DIM / HEADS, .eps = 1e-6};
+    struct program *p = &m->p;
+    const int step = program_reg(p, HEADS), bc = program_reg(p, 2 * 2 * STATE), qkv = program_reg(p, 2 * 2 * STATE + DIM), gates = program_reg(p, 2 * HEADS);
+    program_conv(p, y, x, matrix(m, f32, 4, DIM, 0), matrix(m, f32, DIM, 1, 0));
+    program_add(p, x, x, y);
+    program_matmul(p, step, x, matrix(m, f32, DIM, HEADS, 0), NULL);
+    program_matmul(p, bc, x, matrix(m, f32, DIM, 2 * 2 * STATE, 0), NULL);
+    program_scan(p, y, x, step, bc, matrix(m, f32, STATE, HEADS, -0.5f), matrix(m, f32, HEADS, 1, 1), &scan);
+    program_add(p, x, x, y);
+    program_matmul(p, qkv, x, matrix(m, f32, DIM, 2 * 2 * STATE + DIM, 0), NULL);
+    program_matmul(p, gates, x, matrix(m, f32, DIM, 2 * HEADS, 0), NULL);
+    program_delta(p, y, qkv, gates, matrix(m, f32, HEADS, 1, -0.5f), matrix(m, f32, HEADS, 1, 0), &delta);
+    program_add(p, x, x, y);
+}
+
 /* The parts behind each other, then a matrix of each type. */
 static kg_status build(struct net *m, const struct what *what)
 {
@@ -123,8 +172,11 @@ static kg_status build(struct net *m, const struct what *what)
     struct rope rope = {.style = ROPE_HALVES, .n_heads = HEADS, .head_dim = HEAD, .n_rot = HEAD, .base = 10000, .factor = 1, .orig_ctx = 64, .attn_factor = 1};
     program_embed(p, x, matrix(m, f32, DIM, VOCAB, 0));
     if (parts >> PART_RMS_NORM & 1) program_rms_norm(p, x, x, matrix(m, f32, DIM, 1, 1), NULL, 1e-5);
-    if (what->experts) add_route(m, &mixture, x);
-    if (what->experts && parts >> PART_EXPERTS & 1) add_experts(m, &mixture, x, y);
+    if (parts >> PART_EXPERTS & 1 || what->type_experts) add_route(m, &mixture, x);
+    if (parts >> PART_EXPERTS & 1) add_experts(m, &mixture, x, y);
+    if (parts >> PART_SIDES & 1) add_sides(m, x, y, k, v);
+    if (parts >> PART_BROAD & 1) add_broad(m, x, y);
+    if (parts >> PART_STATE & 1) add_state(m, x, y);
     if (parts >> PART_ROPE & 1) program_rope(p, x, &rope);
     if (parts >> PART_ATTENTION & 1) {
         program_matmul(p, k, x, matrix(m, f32, DIM, KV_HEADS * HEAD, 0), NULL);
@@ -193,6 +245,7 @@ static kg_status compute(const struct backend *b, const struct program *p, const
     one.logits += (TOKENS - 1) * VOCAB;
     if (f64) one.logits_f64 += (TOKENS - 1) * VOCAB;
     kg_status status = b->kv_reserve(ctx, 1);
+    if (status == KG_OK && p->n_state) status = b->state_reserve(ctx, 1);
     if (status == KG_OK) status = b->run(ctx, &many);
     if (status == KG_OK) status = b->run(ctx, &one);
     *bound = b->error_bound(ctx);
@@ -282,14 +335,14 @@ static kg_status check(const struct backend *b, const struct backend_params *par
     if (good) return KG_OK;
     snprintf(bad, size, "several operations together are off by %.2g", error);
     for (int part = 0; part < PART_N; part++) {
-        if (part == PART_EXPERTS && !what->experts) continue;
-        KG_TRY(compare(b, params, &(struct what){.parts = 1u << part, .experts = part == PART_EXPERTS}, &good, &error));
+        if (!(what->parts >> part & 1)) continue;
+        KG_TRY(compare(b, params, &(struct what){.parts = 1u << part}, &good, &error));
         if (good) continue;
         snprintf(bad, size, "%s is off by %.2g", part_names[part], error);
         return KG_OK;
     }
     for (int i = 0; i < what->n_types; i++) {
-        KG_TRY(compare(b, params, &(struct what){.types = {what->types[i]}, .n_types = 1, .experts = what->type_experts, .type_experts = what->type_experts}, &good, &error));
+        KG_TRY(compare(b, params, &(struct what){.types = {what->types[i]}, .n_types = 1, .type_experts = what->type_experts}, &good, &error));
         if (good) continue;
         snprintf(bad, size, "matmul with %s is off by %.2g", what->types[i]->name, error);
         return KG_OK;
@@ -297,19 +350,23 @@ static kg_status check(const struct backend *b, const struct backend_params *par
     return KG_OK;
 }
 
-/* Everything, with the quantized types of p, at most as many as there is room for; experts if p has them. Without a program the most usual types. */
+/* All parts, the special ones if p has such; the quantized types of p, at most as many as there is room for. Without a program the most usual types. */
 static void what_of(const struct program *p, struct what *what)
 {
     static const char *const usual[] = {"F16", "Q4_0", "Q8_0", "Q4_K", "Q6_K"};
-    *what = (struct what){.parts = ~0u, .experts = !p};
+    *what = (struct what){.parts = p ? ~(unsigned)SPECIAL : ~0u};
+    if (p && p->n_state) what->parts |= 1u << PART_STATE;
     for (size_t i = 0; !p && i < COUNT_OF(usual); i++) what->types[what->n_types++] = type_by_name(usual[i]);
     for (int i = 0; p && i < p->n_ops; i++) {
         const bool experts = p->ops[i].code == OP_MATMUL_EXPERTS;
+        const struct attention *a = p->ops[i].code == OP_ATTENTION ? &p->ops[i].attention : NULL;
+        if (a && a->both) what->parts |= 1u << PART_SIDES;
+        if (a && MAX(a->k_dim, a->v_dim) > 128) what->parts |= 1u << PART_BROAD;
         const struct type_info *t = experts || p->ops[i].code == OP_MATMUL ? type_by_id((uint32_t)p->ops[i].w->type) : NULL;
         bool seen = !t || what->n_types == (int)COUNT_OF(what->types) || DIM % t->block || (t->block == 1 && t->type != TYPE_F16 && t->type != TYPE_BF16);
         for (int k = 0; k < what->n_types; k++) seen |= what->types[k] == t;
         if (!seen) what->types[what->n_types++] = t;
-        what->experts |= experts;
+        if (experts) what->parts |= 1u << PART_EXPERTS;
         what->type_experts |= experts;
     }
 }
@@ -327,8 +384,8 @@ kg_status backend_check(const struct backend *b, const struct program *p, const 
     for (int i = 0; i < n; i++)
         if (list[i].chosen) d = &list[i];
     if (!d) return status_set(KG_ERR_DEVICE, "%s: no device is chosen", b->name);
-    int len = snprintf(key, sizeof key, "kagari %s %s|%s|%s|kv %d, activations %d%s%s", KG_VERSION, b->name, d->name, d->driver, (int)params->kv_type, (int)params->activations,
-                       params->deterministic ? ", deterministic" : "", what.type_experts ? ", experts" : "");
+    int len = snprintf(key, sizeof key, "kagari %s %s|%s|%s|kv %d, activations %d, parts %x%s%s", KG_VERSION, b->name, d->name, d->driver, (int)params->kv_type, (int)params->activations,
+                       what.parts & SPECIAL, params->deterministic ? ", deterministic" : "", what.type_experts ? ", experts" : "");
     for (int i = 0; i < what.n_types; i++) len += snprintf(key + len, sizeof key - (size_t)len, " %s", what.types[i]->name);
     bool cached = verdict_path(path, sizeof path, key);
     if (again || !cached || !read_verdict(path, key, bad, sizeof bad)) {
