@@ -4,6 +4,7 @@
 #include "base/half.h"
 #include "file/gguf_write.h"
 #include "file/reader.h"
+#include "file/rotate.h"
 #include "tensor/decode.h"
 
 #include <math.h>
@@ -16,7 +17,7 @@ struct convert {
     enum tensor_type to; /* of matrices; unless keep */
     bool keep;
     bool unrotate; /* Q and K: halves of a head become pairs */
-    int64_t heads, kv_heads;
+    struct rotation rotation;
     bool tile; /* heads of values that belong to one of keys, side by side: apart, see struct delta in model/program.h */
     int64_t v_heads, k_heads, v_dim;
     float *x;      /* one row */
@@ -66,13 +67,9 @@ static int64_t first_tiled_row(const struct convert *c, const struct tensor *t, 
 /* What comes at row r of the output. The file has a head's rows as all first halves of pairs, then all second ones. */
 static int64_t source_row(const struct convert *c, const struct tensor *t, int64_t r, int64_t n_rows)
 {
-    bool q = ends_with(t->name, ".attn_q.weight") || ends_with(t->name, ".attn_q.bias");
-    bool k = ends_with(t->name, ".attn_k.weight") || ends_with(t->name, ".attn_k.bias");
     const int64_t first = first_tiled_row(c, t, n_rows);
     if (r >= first) return first + tiled(c, r - first, n_rows - first);
-    if (!c->unrotate || (!q && !k)) return r;
-    int64_t dim = n_rows / (q ? c->heads : c->kv_heads);
-    return r / dim * dim + r % dim % 2 * (dim / 2) + r % dim / 2;
+    return c->unrotate ? rotation_row(&c->rotation, t->name, r, n_rows) : r;
 }
 
 /* n elements of t, at p, in the type that they get; *too_large: an infinity that was none. */
@@ -134,29 +131,9 @@ static kg_status write_keys(const struct convert *c, int type_index)
 /* The heads, where rows of Q and K must move. */
 static kg_status read_heads(struct convert *c)
 {
-    const struct file *f = c->in;
-    struct str arch;
-    char key[128];
     bool found;
-    KG_TRY(file_get_bool(f, "kagari.rope_halves", &c->unrotate, &found));
-    if (!c->unrotate) return KG_OK;
-    uint32_t heads = 0, kv_heads = 0;
-    KG_TRY(file_get_str(f, "general.architecture", &arch, NULL));
-    snprintf(key, sizeof key, "%.*s.attention.head_count", (int)MIN(arch.len, 60), arch.ptr);
-    KG_TRY(file_get_u32(f, key, &heads, NULL));
-    kv_heads = heads;
-    snprintf(key, sizeof key, "%.*s.attention.head_count_kv", (int)MIN(arch.len, 60), arch.ptr);
-    const struct meta *m = file_meta(f, key);
-    if (m && m->type == META_ARR && (m->item == META_I32 || m->item == META_U32)) { /* one for each layer, 0 where there is no attention */
-        for (uint64_t i = 0; i < m->n; i++)
-            if (file_arr_i64(m, i) > 0) kv_heads = (uint32_t)file_arr_i64(m, i);
-    } else {
-        KG_TRY(file_get_u32(f, key, &kv_heads, &found));
-    }
-    if (heads == 0 || kv_heads == 0) return status_set(KG_ERR_FORMAT, "%s: the model has no heads", f->path);
-    c->heads = heads;
-    c->kv_heads = kv_heads;
-    return KG_OK;
+    KG_TRY(file_get_bool(c->in, "kagari.rope_halves", &c->unrotate, &found));
+    return c->unrotate ? rotation_read(c->in, &c->rotation) : KG_OK;
 }
 
 /* The heads of a gated delta net, where they must move. */
@@ -189,14 +166,6 @@ static kg_status check_tiles(const struct convert *c, const struct tensor *t)
     return status_set(KG_ERR_FORMAT, "tensor %s does not fit %lld heads", t->name, (long long)c->v_heads);
 }
 
-static kg_status check_heads(const struct convert *c, const struct tensor *t)
-{
-    if (!c->unrotate) return KG_OK;
-    int64_t rows = t->n_dims == 1 ? t->ne[0] : tensor_n_rows(t), heads = strstr(t->name, ".attn_q.") ? c->heads : strstr(t->name, ".attn_k.") ? c->kv_heads : 0;
-    if (heads == 0 || rows % (2 * heads) == 0) return KG_OK;
-    return status_set(KG_ERR_FORMAT, "tensor %s: %lld rows do not fit %lld heads", t->name, (long long)rows, (long long)heads);
-}
-
 /* The most frequent float type of the matrices names the file. */
 static int main_type(const struct convert *c)
 {
@@ -222,7 +191,7 @@ static kg_status run(struct convert *c)
     for (size_t i = 0; i < f->n_tensors; i++) {
         const struct tensor *t = &f->tensors[i];
         widest = MAX(widest, t->ne[0]);
-        KG_TRY(check_heads(c, t));
+        if (c->unrotate) KG_TRY(rotation_check(&c->rotation, t->name, t->n_dims == 1 ? t->ne[0] : tensor_n_rows(t)));
         KG_TRY(check_tiles(c, t));
         KG_TRY(gguf_out_tensor(c->out, t->name, type_for(c, t), t->n_dims, t->ne));
     }

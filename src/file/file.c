@@ -237,6 +237,19 @@ kg_status file_open_vocabulary(struct file **out, const char *path)
     return finish(out, f, folder ? hf_read_tokenizer(f, folder, is_folder ? NULL : name) : KG_ERR_MEMORY);
 }
 
+kg_status file_open_adapter(struct file **out, const char *path, const struct file *base)
+{
+    static const char *const names[] = {"adapter_model.safetensors", "adapter_config.json"};
+    const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path;
+    const bool is_folder = os_is_directory(path);
+    if (!is_folder && strcmp(name, names[0]) != 0 && strcmp(name, names[1]) != 0) return file_open(out, path);
+    struct file *f;
+    *out = NULL;
+    KG_TRY(new_file(&f, path));
+    const char *folder = is_folder ? path : !slash ? "." : arena_strndup(&f->arena, path, (size_t)(slash - path));
+    return finish(out, f, folder ? hf_read_adapter(f, folder[0] ? folder : "/", base) : KG_ERR_MEMORY);
+}
+
 kg_status file_open_memory(struct file **out, const void *data, size_t n_bytes, const char *name)
 {
     struct file *f;

@@ -650,6 +650,8 @@ static kg_status take_metas(struct folder *d)
 static kg_status read_all(struct folder *d, const char *only)
 {
     struct file *f = d->f;
+    if (!has(d, "config.json") && has(d, "adapter_config.json"))
+        return status_set(KG_ERR_UNSUPPORTED, "is an adapter (PEFT), no model: it goes with the model that it changes (--lora)");
     KG_TRY(load_json(d, "config.json", false, &d->config));
     KG_TRY(hf_normalize(d->config));
     KG_TRY(hf_family_of(d->config, &d->family));
@@ -666,6 +668,16 @@ static kg_status read_all(struct folder *d, const char *only)
     if (d->family->flags & HF_ROTATED) meta_out_bool(&d->out, "kagari.rope_halves", true);
     f->format = "Safetensors";
     return take_metas(d);
+}
+
+kg_status hf_load_json(struct file *f, const char *folder, const char *name, bool optional, json_t **out)
+{
+    return load_json(&(struct folder){.f = f, .path = folder}, name, optional, out);
+}
+
+kg_status hf_rename(struct file *f, const struct hf_family *family, json_t *config)
+{
+    return rename_all(&(struct folder){.f = f, .path = f->path, .family = family, .config = config});
 }
 
 kg_status hf_read_tokenizer(struct file *f, const char *folder, const char *name)

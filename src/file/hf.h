@@ -14,6 +14,10 @@ struct hf_family {
     unsigned flags;
 };
 
+kg_status hf_load_json(struct file *f, const char *folder, const char *name, bool optional, json_t **out);
+/* The tensors of f, as a folder of this family names them and has their rows, become those of GGUF: other names, parts of them, copies. */
+kg_status hf_rename(struct file *f, const struct hf_family *family, json_t *config);
+
 /* hf_fp8.c: 8-bit floating-point weights become F32, their scales leave the list. */
 kg_status hf_widen_fp8(struct file *f, const json_t *config);
 /* hf_mxfp4.c: NAME_blocks and NAME_scales of gpt-oss become NAME, of type MXFP4. Of gate_up, whose rows alternate, all gates come first: the
@@ -29,6 +33,9 @@ bool hf_lists(const char *families, const char *family); /* NULL: all */
 
 /* hf_config.c: config.json -> its family, and the keys of GGUF. */
 kg_status hf_family_of(const json_t *config, const struct hf_family **out);
+const struct hf_family *hf_family_at(size_t i); /* NULL past the end */
+/* The other way: what the family's config.json would say, of the keys of a model. NULL: no memory. */
+json_t *hf_config_of(const struct hf_family *family, const struct file *model);
 kg_status hf_config(struct meta_out *o, const struct hf_family *family, const json_t *config, const char *name);
 /* A number of config.json by its key of GGUF; 0: absent. */
 int64_t hf_config_number(const struct hf_family *family, const json_t *config, const char *gguf_key);

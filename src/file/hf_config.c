@@ -84,6 +84,8 @@ kg_status hf_family_of(const json_t *config, const struct hf_family **out)
                       known);
 }
 
+const struct hf_family *hf_family_at(size_t i) { return i < COUNT_OF(families) ? &families[i] : NULL; }
+
 /* ---- numbers */
 
 /* Newer files keep the rotation's parameters in an object of their own. A dot stands between the name of an object and one in it. */
@@ -644,4 +646,23 @@ bool hf_tensor_name(const struct hf_family *family, const char *name, char *out,
         return true;
     }
     return false;
+}
+
+/* Whole numbers, which is what names and rows depend on; of an array, one for each layer, the largest. */
+json_t *hf_config_of(const struct hf_family *family, const struct file *model)
+{
+    json_t *config = json_object();
+    for (size_t i = 0; config && i < COUNT_OF(keys); i++) {
+        char key[160];
+        snprintf(key, sizeof key, "%s.%s", family->arch, keys[i].key);
+        const struct meta *m = hf_lists(keys[i].families, family->model_type) && keys[i].type == META_U32 && !strchr(keys[i].name, '.') ? file_meta(model, key) : NULL;
+        if (!m || m->item == META_STR || m->item == META_ARR || m->item == META_F32 || m->item == META_F64) continue;
+        int64_t v = 0;
+        for (uint64_t k = 0; k < m->n; k++) v = MAX(v, file_arr_i64(m, k));
+        if (json_object_set_new(config, keys[i].name, json_integer(v)) != 0) {
+            json_decref(config);
+            return NULL;
+        }
+    }
+    return config;
 }

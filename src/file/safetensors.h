@@ -17,6 +17,9 @@ kg_status hf_read(struct file *f, const char *folder, const char *only);
 /* Only the tokenizer and the chat template. name: tokenizer.json or tokenizer.model, whatever its file is called; NULL: what the folder has. */
 kg_status hf_read_tokenizer(struct file *f, const char *folder, const char *name);
 
+/* An adapter of peft, for the model base. */
+kg_status hf_read_adapter(struct file *f, const char *folder, const struct file *base);
+
 /* tokenizer.json -> tokenizer.ggml.* keys. config: config.json; tokenizer_config: tokenizer_config.json or NULL.
  * n_vocab: rows of the embedding; the list of tokens is filled up to it; 0: not known. */
 kg_status hf_tokenizer_json(struct meta_out *o, const json_t *tokenizer, const json_t *config, const json_t *tokenizer_config, uint32_t n_vocab);

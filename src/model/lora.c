@@ -1,6 +1,9 @@
 /* Reads adapters; how they enter a program is program_matmul's. */
 #include "model/lora.h"
 
+#include "file/reader.h"
+#include "file/rotate.h"
+
 #include <math.h>
 #include <stdio.h>
 
@@ -29,24 +32,64 @@ static kg_status check_kind(const struct file *f, const struct file *base)
                       (int)MIN(wanted.len, 60u), wanted.ptr);
 }
 
-static kg_status add_pair(const struct file *f, const struct tensor *a, const char *name, double alpha, double strength, struct program *p)
+/* One adapter on its way into a program. */
+struct reading {
+    struct file *f;
+    const struct file *base;
+    struct program *p;
+    double alpha, strength;
+    const struct meta *scales; /* of each pair, whatever alpha says; NULL: none */
+    uint64_t n_scales;         /* taken so far */
+    bool turn, to_gguf;        /* rows of Q and K lie as in folders, and the model's as in GGUF, or the reverse */
+    struct rotation rotation;
+};
+
+/* B with its rows in the order of the model's. */
+static kg_status turn_rows(const struct reading *x, const struct tensor **b)
 {
+    const struct tensor *t = *b;
+    struct tensor *turned = arena_alloc(&x->f->arena, sizeof *turned);
+    const size_t row = tensor_row_bytes(t);
+    void *to = NULL;
+    if (!turned) return KG_ERR_MEMORY;
+    KG_TRY(rotation_check(&x->rotation, t->name, t->ne[1]));
+    KG_TRY(file_alloc_more(x->f, t->n_bytes, &to));
+    for (int64_t r = 0; r < t->ne[1]; r++) {
+        const int64_t in_folder = rotation_row(&x->rotation, t->name, r, t->ne[1]);
+        memcpy((uint8_t *)to + (size_t)(x->to_gguf ? r : in_folder) * row, (const uint8_t *)t->data + (size_t)(x->to_gguf ? in_folder : r) * row, row);
+    }
+    *turned = *t;
+    turned->data = to;
+    *b = turned;
+    return KG_OK;
+}
+
+static kg_status add_pair(struct reading *x, const struct tensor *a, const char *name)
+{
+    const struct file *f = x->f;
     char other[512];
     if ((size_t)snprintf(other, sizeof other, "%s.lora_b", name) >= sizeof other) return status_set(KG_ERR_FORMAT, "%s: a name is too long", f->path);
     const struct tensor *b = file_tensor(f, other);
     if (!b) return status_set(KG_ERR_FORMAT, "%s: %s has no %s", f->path, a->name, other);
-    if (a->n_dims > 2 || b->n_dims > 2 || a->ne[1] != b->ne[0])
+    const int rank_at = strcmp(name, "token_embd.weight") != 0; /* A of an embedding is looked up: a row for each token */
+    if (a->n_dims > 3 || b->n_dims > 3 || a->ne[2] != b->ne[2] || a->ne[rank_at] != b->ne[0])
         return status_set(KG_ERR_FORMAT, "%s: %s {%lld, %lld} and %s {%lld, %lld} have no rank in common", f->path, a->name, (long long)a->ne[0],
                           (long long)a->ne[1], b->name, (long long)b->ne[0], (long long)b->ne[1]);
-    p->loras[p->n_loras++] = (struct lora){name, a, b, strength * (alpha != 0 ? alpha / (double)a->ne[1] : 1), false, f->path};
+    if (x->turn && b->ne[2] == 1) KG_TRY(turn_rows(x, &b));
+    double scale = x->alpha != 0 ? x->alpha / (double)b->ne[0] : 1;
+    if (x->scales && x->n_scales >= x->scales->n) return status_set(KG_ERR_FORMAT, "%s: kagari.lora_scales has only %llu numbers", f->path, (unsigned long long)x->scales->n);
+    if (x->scales) scale = file_arr_f64(x->scales, x->n_scales++);
+    x->p->loras[x->p->n_loras++] = (struct lora){name, a, b, x->strength * scale, false, f->path};
     return KG_OK;
 }
 
-static kg_status read_pairs(const struct file *f, double strength, bool halves, struct program *p)
+static kg_status read_pairs(struct reading *x)
 {
-    double alpha = 0;
+    const struct file *f = x->f;
+    struct program *p = x->p;
     bool found;
-    KG_TRY(file_get_f64(f, "adapter.lora.alpha", &alpha, &found));
+    KG_TRY(file_get_f64(f, "adapter.lora.alpha", &x->alpha, &found));
+    KG_TRY(file_get_arr(f, "kagari.lora_scales", META_F64, &x->scales, &found));
     struct lora *all = arena_array(&p->arena, (size_t)p->n_loras + f->n_tensors, sizeof *all);
     if (!all) return KG_ERR_MEMORY;
     if (p->n_loras) memcpy(all, p->loras, (size_t)p->n_loras * sizeof *all);
@@ -61,12 +104,19 @@ static kg_status read_pairs(const struct file *f, double strength, bool halves, 
             if (!file_tensor(f, other)) return status_set(KG_ERR_FORMAT, "%s: %s has no %s", f->path, t->name, other);
             continue;
         }
-        /* GGUF has the rows of these in another order than the model's folder */
-        if (halves && (strstr(name, ".attn_q.") || strstr(name, ".attn_k.")))
-            return status_set(KG_ERR_UNSUPPORTED, "%s: goes with a model in GGUF; convert the folder first", f->path);
-        KG_TRY(add_pair(f, t, name, alpha, strength, p));
+        KG_TRY(add_pair(x, t, name));
     }
     return KG_OK;
+}
+
+static kg_status read_order(struct reading *x)
+{
+    bool model = false, adapter = false, found;
+    KG_TRY(file_get_bool(x->base, "kagari.rope_halves", &model, &found));
+    KG_TRY(file_get_bool(x->f, "kagari.rope_halves", &adapter, &found));
+    x->turn = model != adapter;
+    x->to_gguf = adapter;
+    return x->turn ? rotation_read(x->base, &x->rotation) : KG_OK;
 }
 
 kg_status lora_open(struct file **out, const char *path, double strength, const struct file *base, struct program *p)
@@ -74,11 +124,11 @@ kg_status lora_open(struct file **out, const char *path, double strength, const 
     *out = NULL;
     if (!path) return status_set(KG_ERR_ARGUMENT, "an adapter has no path");
     if (!isfinite(strength)) return status_set(KG_ERR_ARGUMENT, "%s: the adapter's strength is not a finite number", path);
-    KG_TRY(file_open(out, path));
-    bool halves = false, found;
-    kg_status status = file_get_bool(base, "kagari.rope_halves", &halves, &found);
-    if (status == KG_OK) status = check_kind(*out, base);
-    if (status == KG_OK) status = read_pairs(*out, strength, halves, p);
+    KG_TRY(file_open_adapter(out, path, base));
+    struct reading x = {.f = *out, .base = base, .p = p, .strength = strength};
+    kg_status status = check_kind(*out, base);
+    if (status == KG_OK) status = read_order(&x);
+    if (status == KG_OK) status = read_pairs(&x);
     if (status != KG_OK) file_close(out);
     return status;
 }

@@ -1,5 +1,6 @@
 /* Low-rank adapters (LoRA, Hu et al. 2021, arXiv 2106.09685) in GGUF, as llama.cpp's conversion writes them: general.type "adapter",
- * adapter.type "lora", adapter.lora.alpha, and for a matrix NAME {in, out} the tensors NAME.lora_a {in, rank} and NAME.lora_b {rank, out}. */
+ * adapter.type "lora", adapter.lora.alpha, and for a matrix NAME {in, out} the tensors NAME.lora_a {in, rank} and NAME.lora_b {rank, out}. Of
+ * the matrices of experts there is one pair more per expert, {in, rank, experts}; of token_embd.weight A is {rank, n_vocab}. Folders of peft come as such. */
 #ifndef MODEL_LORA_H
 #define MODEL_LORA_H
 

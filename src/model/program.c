@@ -158,7 +158,7 @@ static void check_positive(struct program *p, const struct op *op, const char *w
     if (!(isfinite(v) && v > 0)) fail(p, op, "%s is %g, must be above 0", what, v);
 }
 
-void program_embed(struct program *p, int dst, const struct tensor *w)
+static void embed(struct program *p, int dst, const struct tensor *w)
 {
     struct op *op = add(p, OP_EMBED, dst, -1, -1, -1);
     if (!op) return;
@@ -239,22 +239,51 @@ static void matmul(struct program *p, int dst, int src, const struct tensor *w, 
     if (b) check_tensor(p, op, b, width(p, dst), 1);
 }
 
+/* Whether l changes the matrix w: a model without an output matrix of its own multiplies with that of the embedding, whose name its adapters do not have. */
+static bool is_of(const struct lora *l, const struct tensor *w)
+{
+    const bool tied = strcmp(w->name, "token_embd.weight") == 0;
+    return strcmp(l->name, tied ? "output.weight" : w->name) == 0;
+}
+
+/* Registers for a x and b (a x), of n experts each; false once the program has failed. */
+static bool lora_regs(struct program *p, struct lora *l, int dst, int64_t n, int *low, int *change)
+{
+    if (l->b->ne[0] > MAX_WIDTH || l->b->ne[0] * n > MAX_WIDTH) {
+        p->status = status_set(KG_ERR_FORMAT, "%s: rank %lld is out of range", l->a->name, (long long)l->b->ne[0]);
+        return false;
+    }
+    *low = lora_reg(p, (int)(l->b->ne[0] * n), 0);
+    *change = lora_reg(p, width(p, dst), 1);
+    l->used = true;
+    return true;
+}
+
+void program_embed(struct program *p, int dst, const struct tensor *w)
+{
+    embed(p, dst, w);
+    for (int i = 0; i < p->n_loras && p->status == KG_OK; i++) {
+        struct lora *l = &p->loras[i];
+        int low, change;
+        if (strcmp(l->name, w->name) != 0 || !lora_regs(p, l, dst, 1, &low, &change)) continue;
+        embed(p, low, l->a);
+        program_scale(p, low, low, l->scale);
+        matmul(p, change, low, l->b, NULL);
+        program_add(p, dst, dst, change);
+    }
+}
+
 void program_matmul(struct program *p, int dst, int src, const struct tensor *w, const struct tensor *b)
 {
     matmul(p, dst, src, w, b);
     for (int i = 0; i < p->n_loras && p->status == KG_OK; i++) {
         struct lora *l = &p->loras[i];
-        if (strcmp(l->name, w->name) != 0) continue;
-        if (l->a->ne[1] > MAX_WIDTH) {
-            p->status = status_set(KG_ERR_FORMAT, "%s: rank %lld is out of range", l->a->name, (long long)l->a->ne[1]);
-            return;
-        }
-        const int low = lora_reg(p, (int)l->a->ne[1], 0), change = lora_reg(p, width(p, dst), 1);
+        int low, change;
+        if (!is_of(l, w) || !lora_regs(p, l, dst, 1, &low, &change)) continue;
         matmul(p, low, src, l->a, NULL);
         program_scale(p, low, low, l->scale);
         matmul(p, change, low, l->b, NULL);
         program_add(p, dst, dst, change);
-        l->used = true;
     }
 }
 
@@ -420,7 +449,7 @@ static int n_used_of(struct program *p, struct op *op, int reg)
     return width(p, reg) / 2;
 }
 
-void program_matmul_experts(struct program *p, int dst, int src, int route, const struct tensor *w, const struct tensor *b)
+static void matmul_experts(struct program *p, int dst, int src, int route, const struct tensor *w, const struct tensor *b)
 {
     struct op *op = add(p, OP_MATMUL_EXPERTS, dst, src, route, -1);
     if (!op) return;
@@ -438,6 +467,21 @@ void program_matmul_experts(struct program *p, int dst, int src, int route, cons
         fail(p, op, "the source has width %d, wanted %lld or that %d times", width(p, src), (long long)in, op->n_used);
     check_tensor_3d(p, op, w, in, out, n);
     if (b) check_tensor(p, op, b, out, n);
+}
+
+void program_matmul_experts(struct program *p, int dst, int src, int route, const struct tensor *w, const struct tensor *b)
+{
+    matmul_experts(p, dst, src, route, w, b);
+    const int n_used = p->status == KG_OK ? p->ops[p->n_ops - 1].n_used : 1;
+    for (int i = 0; i < p->n_loras && p->status == KG_OK; i++) {
+        struct lora *l = &p->loras[i];
+        int low, change;
+        if (strcmp(l->name, w->name) != 0 || !lora_regs(p, l, dst, n_used, &low, &change)) continue;
+        matmul_experts(p, low, src, route, l->a, NULL);
+        program_scale(p, low, low, l->scale);
+        matmul_experts(p, change, low, route, l->b, NULL);
+        program_add(p, dst, dst, change);
+    }
 }
 
 void program_take(struct program *p, int dst, int src, int n_heads, int first)

@@ -180,10 +180,10 @@ struct kv_shape {
     int n_kv_heads;
 };
 
-/* A change of low rank to a matrix: wherever w is called name, w x + scale * b (a x) is computed. */
+/* A change of low rank to a matrix: wherever w is called name, w x + scale * b (a x) is computed; an embedding's a x is row token of a. */
 struct lora {
     const char *name;
-    const struct tensor *a, *b; /* {in, rank}, {rank, out} */
+    const struct tensor *a, *b; /* {in, rank}, {rank, out}; of experts one more dimension; of the embedding a {rank, n_vocab} */
     double scale;
     bool used;
     const char *path; /* for messages */
@@ -197,7 +197,7 @@ struct program {
     struct kv_shape *kv; /* [n_kv] */
     int n_kv;
     size_t n_state; /* numbers that layers keep per sequence, whatever its length; 0: none */
-    struct lora *loras; /* [n_loras]: program_matmul applies them */
+    struct lora *loras; /* [n_loras]: program_matmul, program_matmul_experts and program_embed apply them */
     int n_loras;
     int *lora_regs[2]; /* [n_lora_regs]: their registers, for a x and for b (a x); used again where the width is the same */
     int n_lora_regs[2];
