@@ -166,7 +166,7 @@ typedef enum kg_kv_type { KG_KV_F16, KG_KV_F32, KG_KV_Q8_0 } kg_kv_type;
 /* What quantized weights are multiplied with: activations rounded to int8 per block (fast), or exact f32. */
 typedef enum kg_activations { KG_ACT_INT8, KG_ACT_F32 } kg_activations;
 
-/* A low-rank adapter: a GGUF file whose general.type is "adapter". */
+/* A low-rank adapter: a GGUF file whose general.type is "adapter", or a folder with adapter_config.json and adapter_model.safetensors. */
 typedef struct kg_lora {
     const char *path;
     double strength; /* 1: as it was trained */

@@ -87,10 +87,8 @@ static float weight(uint64_t seed, uint64_t i, const struct tiny *t)
     return (float)(((double)(x >> 44) * 0x1p-19 - 1) * t->spread + t->middle);
 }
 
-/* Into a folder that is there. */
-static void write_model(const char *folder, const char *name, const struct cases *c)
+static void write_tensors(const char *path, const struct cases *c)
 {
-    char path[400];
     size_t size = (size_t)c->n_tensors * 400 + 16, len = 0;
     char *header = malloc(size);
     assert_non_null(header);
@@ -105,7 +103,6 @@ static void write_model(const char *folder, const char *name, const struct cases
     }
     len += (size_t)snprintf(header + len, size - len, "}");
     while (len % 8) header[len++] = ' ';
-    snprintf(path, sizeof path, "%s/model.safetensors", folder);
     FILE *f = fopen(path, "wb");
     assert_non_null(f);
     const uint64_t n = len;
@@ -123,13 +120,28 @@ static void write_model(const char *folder, const char *name, const struct cases
     }
     fclose(f);
     free(header);
-    FILE *from = open_in(name, "config.json");
-    snprintf(path, sizeof path, "%s/config.json", folder);
-    f = fopen(path, "wb");
+}
+
+/* A file of the case, into a folder. */
+static void copy_golden(const char *folder, const char *name, const char *file)
+{
+    char path[400];
+    FILE *from = open_in(name, file);
+    snprintf(path, sizeof path, "%s/%s", folder, file);
+    FILE *f = fopen(path, "wb");
     assert_non_null(f);
     for (int ch; (ch = fgetc(from)) != EOF;) fputc(ch, f);
     fclose(f);
     fclose(from);
+}
+
+/* Into a folder that is there. */
+static void write_model(const char *folder, const char *name, const struct cases *c)
+{
+    char path[400];
+    snprintf(path, sizeof path, "%s/model.safetensors", folder);
+    write_tensors(path, c);
+    copy_golden(folder, name, "config.json");
 }
 
 #endif

@@ -340,6 +340,19 @@ static kg_status load_weights(struct adapter *x)
     return st == KG_OK ? KG_OK : status_prefix(st, "adapter_model.safetensors");
 }
 
+/* The width of a head of values has no key of its own in GGUF. */
+static kg_status add_value_width(struct adapter *x)
+{
+    char key[160];
+    int64_t inner = 0;
+    bool found;
+    const int64_t heads = hf_config_number(&x->family, x->model, "ssm.time_step_rank");
+    snprintf(key, sizeof key, "%s.ssm.inner_size", x->family.arch);
+    KG_TRY(file_get_i64(x->base, key, &inner, &found));
+    if (!found || heads < 1 || !(x->family.flags & HF_DELTA)) return KG_OK;
+    return json_object_set_new(x->model, "linear_value_head_dim", json_integer(inner / heads)) == 0 ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory");
+}
+
 static kg_status read_all(struct adapter *x)
 {
     KG_TRY(hf_load_json(x->f, x->folder, "adapter_config.json", false, &x->config));
@@ -349,6 +362,7 @@ static kg_status read_all(struct adapter *x)
     KG_TRY(find_family(x));
     x->model = hf_config_of(&x->family, x->base);
     if (!x->model) return status_set(KG_ERR_MEMORY, "out of memory");
+    KG_TRY(add_value_width(x));
     KG_TRY(put_all(x));
     x->f->format = "PEFT";
     return put_metas(x);

@@ -211,7 +211,7 @@ kg_status arch_part(const struct arch_build *b, const struct tensor **out, const
     part->data = (const uint8_t *)t->data + (size_t)(first / per_unit) * unit;
     part->n_bytes = (size_t)(n / per_unit) * unit;
     *out = part;
-    return KG_OK;
+    return vector ? KG_OK : program_part_loras(b->program, t, part, first);
 }
 
 /* ---- RoPE */

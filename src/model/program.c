@@ -239,6 +239,36 @@ static void matmul(struct program *p, int dst, int src, const struct tensor *w, 
     if (b) check_tensor(p, op, b, width(p, dst), 1);
 }
 
+kg_status program_part_loras(struct program *p, const struct tensor *whole, const struct tensor *part, int64_t first)
+{
+    const int n = p->n_loras;
+    int found = 0;
+    for (int i = 0; i < n; i++) found += strcmp(p->loras[i].name, whole->name) == 0;
+    if (!found) return KG_OK;
+    struct lora *all = arena_array(&p->arena, (size_t)n + (size_t)found, sizeof *all);
+    if (!all) return KG_ERR_MEMORY;
+    memcpy(all, p->loras, (size_t)n * sizeof *all);
+    for (int i = 0; i < n; i++) {
+        if (strcmp(all[i].name, whole->name) != 0) continue;
+        const struct tensor *b = all[i].b;
+        struct tensor *rows = arena_alloc(&p->arena, sizeof *rows);
+        if (!rows) return KG_ERR_MEMORY;
+        if (b->n_dims > 2 || b->ne[1] != whole->ne[1])
+            return status_set(KG_ERR_FORMAT, "%s: %s has %lld rows, the model's matrix %lld", all[i].path, b->name, (long long)b->ne[1], (long long)whole->ne[1]);
+        *rows = *b;
+        rows->ne[1] = part->ne[1];
+        rows->n_bytes = tensor_row_bytes(b) * (size_t)part->ne[1];
+        rows->data = (const uint8_t *)b->data + tensor_row_bytes(b) * (size_t)first;
+        all[i].used = true; /* by its parts */
+        all[p->n_loras] = all[i];
+        all[p->n_loras].name = part->name;
+        all[p->n_loras].used = false;
+        all[p->n_loras++].b = rows;
+    }
+    p->loras = all;
+    return KG_OK;
+}
+
 /* Whether l changes the matrix w: a model without an output matrix of its own multiplies with that of the embedding, whose name its adapters do not have. */
 static bool is_of(const struct lora *l, const struct tensor *w)
 {

@@ -216,6 +216,8 @@ struct program {
  * one select comes before logits, and nothing that needs the whole batch (embed, rope, attention) after it. */
 int program_reg(struct program *p, int width);
 void program_set_layer(struct program *p, int layer); /* of the ops that follow; -1: none */
+/* part: rows of whole from `first` on, which are multiplied with by themselves: so are those of its adapters. */
+kg_status program_part_loras(struct program *p, const struct tensor *whole, const struct tensor *part, int64_t first);
 void program_embed(struct program *p, int dst, const struct tensor *w);
 void program_pos_embed(struct program *p, int dst, int src, const struct tensor *w);
 void program_add_row(struct program *p, int dst, int src, const struct tensor *w);
