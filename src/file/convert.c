@@ -3,8 +3,8 @@
  * the heads of a gated delta net. */
 #include "base/half.h"
 #include "file/gguf_write.h"
+#include "file/order.h"
 #include "file/reader.h"
-#include "file/rotate.h"
 #include "tensor/decode.h"
 
 #include <math.h>
@@ -16,10 +16,7 @@ struct convert {
     struct gguf_out *out;
     enum tensor_type to; /* of matrices; unless keep */
     bool keep;
-    bool unrotate; /* Q and K: halves of a head become pairs */
-    struct rotation rotation;
-    bool tile; /* heads of values that belong to one of keys, side by side: apart, see struct delta in model/program.h */
-    int64_t v_heads, k_heads, v_dim;
+    struct order order;
     float *x;      /* one row */
     uint8_t *y, *z;
 };
@@ -47,31 +44,6 @@ static enum tensor_type type_for(const struct convert *c, const struct tensor *t
     return t->type == TYPE_F64 ? TYPE_F32 : t->type;
 }
 
-/* Which element, of elements in v_heads parts, comes at i of the output. */
-static int64_t tiled(const struct convert *c, int64_t i, int64_t n)
-{
-    const int64_t part = n / c->v_heads, head = i / part;
-    return (head % c->k_heads * (c->v_heads / c->k_heads) + head / c->k_heads) * part + i % part;
-}
-
-/* The first of the rows that are heads of values; n_rows: there are none. */
-static int64_t first_tiled_row(const struct convert *c, const struct tensor *t, int64_t n_rows)
-{
-    static const char *const all[] = {".attn_gate.weight", ".ssm_alpha.weight", ".ssm_beta.weight", ".ssm_a", ".ssm_dt.bias"};
-    if (!c->tile) return n_rows;
-    for (size_t i = 0; i < COUNT_OF(all); i++)
-        if (ends_with(t->name, all[i])) return 0;
-    return strstr(t->name, ".ssm_conv1d.") || (strstr(t->name, ".attn_qkv.")) ? n_rows - c->v_heads * c->v_dim : n_rows;
-}
-
-/* What comes at row r of the output. The file has a head's rows as all first halves of pairs, then all second ones. */
-static int64_t source_row(const struct convert *c, const struct tensor *t, int64_t r, int64_t n_rows)
-{
-    const int64_t first = first_tiled_row(c, t, n_rows);
-    if (r >= first) return first + tiled(c, r - first, n_rows - first);
-    return c->unrotate ? rotation_row(&c->rotation, t->name, r, n_rows) : r;
-}
-
 /* n elements of t, at p, in the type that they get; *too_large: an infinity that was none. */
 static void put_elements(const struct convert *c, const struct tensor *t, const uint8_t *p, enum tensor_type to, int64_t n, bool *too_large)
 {
@@ -92,15 +64,15 @@ static kg_status write_tensor(const struct convert *c, const struct tensor *t)
 {
     enum tensor_type to = type_for(c, t);
     const struct type_info *from = type_by_id((uint32_t)t->type);
-    const bool columns = c->tile && ends_with(t->name, ".ssm_out.weight");
-    if (from->block > 1 || (to == t->type && !c->unrotate && !c->tile)) return gguf_out_data(c->out, t->data, t->n_bytes);
+    const bool columns = order_moves_columns(&c->order, t), moves = c->order.from.halves || c->order.from.grouped;
+    if (from->block > 1 || (to == t->type && !moves)) return gguf_out_data(c->out, t->data, t->n_bytes);
     bool vector = t->n_dims == 1, too_large = false;
     int64_t n_rows = vector ? t->ne[0] : tensor_n_rows(t), n = vector ? 1 : t->ne[0];
     size_t row_bytes = (size_t)n * (size_t)from->block_bytes, out_bytes = (size_t)n * (size_t)type_by_id((uint32_t)to)->block_bytes;
     const size_t size = out_bytes / (size_t)n;
     for (int64_t r = 0; r < n_rows; r++) {
-        put_elements(c, t, (const uint8_t *)t->data + (size_t)source_row(c, t, r, n_rows) * row_bytes, to, n, &too_large);
-        for (int64_t i = 0; i < n && columns; i++) memcpy(c->z + (size_t)i * size, c->y + (size_t)tiled(c, i, n) * size, size);
+        put_elements(c, t, (const uint8_t *)t->data + (size_t)order_row(&c->order, t, r) * row_bytes, to, n, &too_large);
+        for (int64_t i = 0; i < n && columns; i++) memcpy(c->z + (size_t)i * size, c->y + (size_t)order_column(&c->order, t, i) * size, size);
         KG_TRY(gguf_out_data(c->out, columns ? c->z : c->y, out_bytes));
     }
     if (too_large) return status_set(KG_ERR_UNSUPPORTED, "tensor %s has values beyond the range of F16: choose bf16 or f32", t->name);
@@ -128,44 +100,6 @@ static kg_status write_keys(const struct convert *c, int type_index)
     return gguf_out_u32(c->out, "general.file_type", types[type_index].file_type);
 }
 
-/* The heads, where rows of Q and K must move. */
-static kg_status read_heads(struct convert *c)
-{
-    bool found;
-    KG_TRY(file_get_bool(c->in, "kagari.rope_halves", &c->unrotate, &found));
-    return c->unrotate ? rotation_read(c->in, &c->rotation) : KG_OK;
-}
-
-/* The heads of a gated delta net, where they must move. */
-static kg_status read_tiles(struct convert *c)
-{
-    const struct file *f = c->in;
-    struct str arch;
-    char key[128];
-    bool found;
-    uint32_t v[3] = {0};
-    static const char *const names[] = {"ssm.time_step_rank", "ssm.group_count", "ssm.inner_size"};
-    KG_TRY(file_get_bool(f, "kagari.heads_grouped", &c->tile, &found));
-    if (!c->tile) return KG_OK;
-    KG_TRY(file_get_str(f, "general.architecture", &arch, NULL));
-    for (size_t i = 0; i < COUNT_OF(names); i++) {
-        snprintf(key, sizeof key, "%.*s.%s", (int)MIN(arch.len, 60), arch.ptr, names[i]);
-        KG_TRY(file_get_u32(f, key, &v[i], NULL));
-    }
-    if (v[0] == 0 || v[1] == 0 || v[0] % v[1] || v[2] % v[0]) return status_set(KG_ERR_FORMAT, "%s: its heads do not fit each other", f->path);
-    c->v_heads = v[0];
-    c->k_heads = v[1];
-    c->v_dim = v[2] / v[0];
-    return KG_OK;
-}
-
-static kg_status check_tiles(const struct convert *c, const struct tensor *t)
-{
-    const int64_t rows = t->n_dims == 1 ? t->ne[0] : tensor_n_rows(t), first = first_tiled_row(c, t, rows);
-    if (first >= 0 && (rows - first) % MAX(c->v_heads, (int64_t)1) == 0 && (!c->tile || !ends_with(t->name, ".ssm_out.weight") || t->ne[0] % c->v_heads == 0)) return KG_OK;
-    return status_set(KG_ERR_FORMAT, "tensor %s does not fit %lld heads", t->name, (long long)c->v_heads);
-}
-
 /* The most frequent float type of the matrices names the file. */
 static int main_type(const struct convert *c)
 {
@@ -185,14 +119,14 @@ static kg_status run(struct convert *c)
     int64_t widest = 1;
     if (f->n_metas == 0) return status_set(KG_ERR_UNSUPPORTED, "%s: is a file of tensors alone: a model is a folder with config.json", f->path);
     if (file_meta(f, "kagari.embedding_step")) return status_set(KG_ERR_UNSUPPORTED, "%s: a step behind pooling (modules.json) has no place in the GGUF that is written", f->path);
-    KG_TRY(read_heads(c));
-    KG_TRY(read_tiles(c));
+    struct order_kind kind;
+    KG_TRY(order_kind(f, &kind));
+    KG_TRY(order_read(f, kind, &c->order));
     KG_TRY(write_keys(c, main_type(c)));
     for (size_t i = 0; i < f->n_tensors; i++) {
         const struct tensor *t = &f->tensors[i];
         widest = MAX(widest, t->ne[0]);
-        if (c->unrotate) KG_TRY(rotation_check(&c->rotation, t->name, t->n_dims == 1 ? t->ne[0] : tensor_n_rows(t)));
-        KG_TRY(check_tiles(c, t));
+        KG_TRY(order_check(&c->order, t));
         KG_TRY(gguf_out_tensor(c->out, t->name, type_for(c, t), t->n_dims, t->ne));
     }
     c->x = malloc((size_t)widest * sizeof *c->x);

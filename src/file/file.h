@@ -51,7 +51,7 @@ kg_status file_open(struct file **out, const char *path);
 /* The same for its vocabulary alone: also a tokenizer.json or tokenizer.model, or a folder that has one of these and is no model. */
 kg_status file_open_vocabulary(struct file **out, const char *path);
 /* An adapter of the model base: a GGUF, or a folder of PEFT, which becomes the same (and is in the order of rows that folders have, which is what
- * kagari.rope_halves says). */
+ * kagari.rope_halves and kagari.heads_grouped say). */
 kg_status file_open_adapter(struct file **out, const char *path, const struct file *base);
 /* The same over bytes in memory that the caller keeps alive; `name` is for messages. */
 kg_status file_open_memory(struct file **out, const void *data, size_t n_bytes, const char *name);

@@ -320,7 +320,8 @@ static kg_status put_metas(struct adapter *x)
     meta_out_f32(o, "adapter.lora.alpha", json_is_number(alpha) ? (float)json_number_value(alpha) : 8);
     meta_out_array(o, "kagari.lora_scales", META_F64, x->n_out);
     meta_out_bytes(o, x->scales, x->n_out * sizeof *x->scales);
-    if (x->family.flags & HF_ROTATED) meta_out_bool(o, "kagari.rope_halves", true);
+    if (x->family.flags & HF_ROTATED) meta_out_bool(o, "kagari.rope_halves", true); /* as a folder of the model says */
+    if (x->family.flags & HF_DELTA && strcmp(x->family.model_type, "qwen3_next") != 0) meta_out_bool(o, "kagari.heads_grouped", true);
     KG_TRY(o->status);
     uint8_t *metas = arena_alloc(&x->f->arena, o->bytes.len);
     if (!metas) return KG_ERR_MEMORY;

@@ -1,8 +1,8 @@
 /* Reads adapters; how they enter a program is program_matmul's. */
 #include "model/lora.h"
 
+#include "file/order.h"
 #include "file/reader.h"
-#include "file/rotate.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -40,27 +40,37 @@ struct reading {
     double alpha, strength;
     const struct meta *scales; /* of each pair, whatever alpha says; NULL: none */
     uint64_t n_scales;         /* taken so far */
-    bool turn, to_gguf;        /* rows of Q and K lie as in folders, and the model's as in GGUF, or the reverse */
-    struct rotation rotation;
+    struct order order;        /* in which the adapter's rows and columns differ from the model's ... */
+    bool to_gguf;              /* ... which are those of GGUF; else the adapter's are */
 };
 
-/* B with its rows in the order of the model's. */
-static kg_status turn_rows(const struct reading *x, const struct tensor **b)
+/* A or B in the order of the model's matrix. */
+static kg_status reorder(const struct reading *x, const struct tensor **part)
 {
-    const struct tensor *t = *b;
-    struct tensor *turned = arena_alloc(&x->f->arena, sizeof *turned);
-    const size_t row = tensor_row_bytes(t);
+    const struct tensor *t = *part;
+    if (!x->order.from.halves && !x->order.from.grouped) return KG_OK;
+    struct tensor *moved = arena_alloc(&x->f->arena, sizeof *moved);
+    const size_t row = tensor_row_bytes(t), size = row / (size_t)t->ne[0];
     void *to = NULL;
-    if (!turned) return KG_ERR_MEMORY;
-    KG_TRY(rotation_check(&x->rotation, t->name, t->ne[1]));
+    if (!moved) return KG_ERR_MEMORY;
+    if (t->n_dims > 2) return KG_OK; /* of experts */
+    KG_TRY(order_check(&x->order, t));
+    if (type_by_id((uint32_t)t->type)->block > 1 && order_moves_columns(&x->order, t))
+        return status_set(KG_ERR_UNSUPPORTED, "%s: %s is quantized, and its columns would have to move", x->f->path, t->name);
     KG_TRY(file_alloc_more(x->f, t->n_bytes, &to));
     for (int64_t r = 0; r < t->ne[1]; r++) {
-        const int64_t in_folder = rotation_row(&x->rotation, t->name, r, t->ne[1]);
-        memcpy((uint8_t *)to + (size_t)(x->to_gguf ? r : in_folder) * row, (const uint8_t *)t->data + (size_t)(x->to_gguf ? in_folder : r) * row, row);
+        const int64_t in_folder = order_row(&x->order, t, r);
+        uint8_t *out = (uint8_t *)to + (size_t)(x->to_gguf ? r : in_folder) * row;
+        const uint8_t *in = (const uint8_t *)t->data + (size_t)(x->to_gguf ? in_folder : r) * row;
+        if (!order_moves_columns(&x->order, t)) memcpy(out, in, row);
+        for (int64_t i = 0; i < t->ne[0] && order_moves_columns(&x->order, t); i++) {
+            const int64_t k = order_column(&x->order, t, i);
+            memcpy(out + (size_t)(x->to_gguf ? i : k) * size, in + (size_t)(x->to_gguf ? k : i) * size, size);
+        }
     }
-    *turned = *t;
-    turned->data = to;
-    *b = turned;
+    *moved = *t;
+    moved->data = to;
+    *part = moved;
     return KG_OK;
 }
 
@@ -75,7 +85,8 @@ static kg_status add_pair(struct reading *x, const struct tensor *a, const char 
     if (a->n_dims > 3 || b->n_dims > 3 || a->ne[2] != b->ne[2] || a->ne[rank_at] != b->ne[0])
         return status_set(KG_ERR_FORMAT, "%s: %s {%lld, %lld} and %s {%lld, %lld} have no rank in common", f->path, a->name, (long long)a->ne[0],
                           (long long)a->ne[1], b->name, (long long)b->ne[0], (long long)b->ne[1]);
-    if (x->turn && b->ne[2] == 1) KG_TRY(turn_rows(x, &b));
+    KG_TRY(reorder(x, &a));
+    KG_TRY(reorder(x, &b));
     double scale = x->alpha != 0 ? x->alpha / (double)b->ne[0] : 1;
     if (x->scales && x->n_scales >= x->scales->n) return status_set(KG_ERR_FORMAT, "%s: kagari.lora_scales has only %llu numbers", f->path, (unsigned long long)x->scales->n);
     if (x->scales) scale = file_arr_f64(x->scales, x->n_scales++);
@@ -111,12 +122,11 @@ static kg_status read_pairs(struct reading *x)
 
 static kg_status read_order(struct reading *x)
 {
-    bool model = false, adapter = false, found;
-    KG_TRY(file_get_bool(x->base, "kagari.rope_halves", &model, &found));
-    KG_TRY(file_get_bool(x->f, "kagari.rope_halves", &adapter, &found));
-    x->turn = model != adapter;
-    x->to_gguf = adapter;
-    return x->turn ? rotation_read(x->base, &x->rotation) : KG_OK;
+    struct order_kind model, adapter;
+    KG_TRY(order_kind(x->base, &model));
+    KG_TRY(order_kind(x->f, &adapter));
+    x->to_gguf = adapter.halves || adapter.grouped;
+    return order_read(x->base, (struct order_kind){model.halves != adapter.halves, model.grouped != adapter.grouped}, &x->order);
 }
 
 kg_status lora_open(struct file **out, const char *path, double strength, const struct file *base, struct program *p)
