@@ -23,15 +23,18 @@ static void write_file(const char *dir, const char *name, const void *bytes, siz
     fclose(f);
 }
 
+static const char *model_type = "qwen2"; /* of the folders */
+
 /* A folder with this tokenizer and an embedding of n rows, as a tokenizer; the folder goes away. */
 static kg_status open_named(kg_tokenizer **out, const char *file_name, const char *json, size_t n_json, int n_vocab)
 {
     static const char *const names[] = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer.model"};
-    char dir[] = "/tmp/kagari-tokenizer-XXXXXX", header[200], path[256];
-    uint8_t file[8 + 200 + 4096] = {0};
+    char dir[] = "/tmp/kagari-tokenizer-XXXXXX", header[600], path[256];
+    uint8_t file[8 + 600 + 4096] = {0};
     assert_non_null(mkdtemp(dir));
-    write_file(dir, "config.json", "{\"model_type\":\"qwen2\"}", 22);
-    int n = snprintf(header, sizeof header, "{\"model.embed_tokens.weight\":{\"dtype\":\"F16\",\"shape\":[%d,1],\"data_offsets\":[0,%d]}}", n_vocab,
+    int n = snprintf(header, sizeof header, "{\"model_type\":\"%s\"}", model_type);
+    write_file(dir, "config.json", header, (size_t)n);
+    n = snprintf(header, sizeof header, "{\"model.embed_tokens.weight\":{\"dtype\":\"F16\",\"shape\":[%d,1],\"data_offsets\":[0,%d]}}", n_vocab,
                      2 * n_vocab);
     memcpy(file, &(uint64_t){(uint64_t)n}, 8);
     memcpy(file + 8, header, (size_t)n);
@@ -107,6 +110,22 @@ static void test_golden(void **state)
     assert_true(n_files >= 20);
 }
 
+/* Gemma 4's tokenizer, for which GGUF has a list of merges. */
+static void test_ranked(void **state)
+{
+    (void)state;
+    struct os_map map;
+    kg_tokenizer *tok = NULL;
+    assert_int_equal(os_map_file(&map, GOLDEN "gemma.json"), KG_OK);
+    model_type = "gemma4_text\",\"layer_types\":[\"full_attention\"],\"rope_parameters\":{\"rope_type\":\"proportional\"},\"head_dim\":2,\"num_hidden_layers\":1,"
+                 "\"num_key_value_heads\":1,\"intermediate_size\":1,\"hidden_act\":\"gelu_new";
+    if (open_named(&tok, "tokenizer.json", (const char *)map.data, map.n_bytes, 512) != KG_OK) fail_msg("%s", kg_error_message());
+    model_type = "qwen2";
+    os_unmap(&map);
+    assert_true(check_ids(tok, "gemma.json", "ids", 0));
+    kg_tokenizer_close(&tok);
+}
+
 #define STEPS(normalizer, pre) "{\"normalizer\":" normalizer ",\"pre_tokenizer\":" pre ",\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"[UNK]\":0}}}"
 
 static void test_refused(void **state)
@@ -142,6 +161,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_ranked),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -214,6 +214,16 @@ def unfused_weights(weights, config):
 
 alias("qwen35moe", lambda c: {"architectures": ["Qwen3_5MoeForConditionalGeneration"], "model_type": "qwen3_5_moe", "tie_word_embeddings": False,
                               "text_config": c, "vision_config": {"model_type": "qwen3_5_moe_vision", "depth": 1, "hidden_size": 16}}, fused_names, unfused_weights)
+SLIDING, FULL = "sliding_attention", "full_attention"
+GEMMA4 = dict(num_hidden_layers=7, head_dim=10, global_head_dim=16, sliding_window=7, final_logit_softcapping=3.0, vocab_size_per_layer_input=VOCAB, tie_word_embeddings=True)
+case("gemma4", "Gemma4TextConfig", hidden_size_per_layer_input=6, num_kv_shared_layers=3, use_double_wide_mlp=True, **GEMMA4,
+     layer_types=[SLIDING, SLIDING, FULL, SLIDING, SLIDING, FULL, FULL])
+case("gemma4-experts", "Gemma4TextConfig", hidden_size_per_layer_input=0, attention_k_eq_v=True, num_global_key_value_heads=3, enable_moe_block=True, num_experts=5,
+     top_k_experts=3, moe_intermediate_size=28, **{**GEMMA4, "num_hidden_layers": 5}, layer_types=[SLIDING, SLIDING, FULL, SLIDING, FULL])
+alias("gemma4-experts", lambda c: {"architectures": ["Gemma4ForConditionalGeneration"], "model_type": "gemma4", "vision_config": {"model_type": "gemma4_vision"},
+                                   "text_config": {**{k: v for k, v in c.items() if k != "per_layer_config"}, "global_head_dim": 16, "num_global_key_value_heads": 3}},
+      lambda shapes: {k.replace("model.", "model.language_model."): s for k, s in shapes.items()},
+      lambda weights, config: {k.replace("model.language_model.", "model."): w for k, w in weights.items()})
 HYBRID = dict(num_hidden_layers=5, layer_types=["mamba", "mamba", "attention", "mamba", "attention"], mamba_n_heads=6, mamba_n_groups=1, mamba_d_state=10,
               mamba_d_conv=4, mamba_expand=2, mamba_chunk_size=8, shared_intermediate_size=36, embedding_multiplier=3.0, residual_multiplier=0.5,
               attention_multiplier=0.25, logits_scaling=2.0, tie_word_embeddings=True)
@@ -287,8 +297,8 @@ def spread(case_name, name, shape):
     if name.endswith("_scales"):
         return 120, 2
     if len(shape) == 1:
-        less_one = case_name.startswith(("gemma", "nemotron", "qwen3next", "qwen35")) and not name.endswith("linear_attn.norm.weight")  # these store norms as w - 1
-        return (0 if less_one else 1, -1) if name.endswith("weight") else (0, -2)
+        less_one = case_name.startswith(("gemma", "nemotron", "qwen3next", "qwen35")) and not case_name.startswith("gemma4") and not name.endswith("linear_attn.norm.weight")  # these store norms as w - 1
+        return (0 if less_one else 1, -1) if name.endswith(("weight", "layer_scalar", "router.scale", "expert_scale")) else (0, -2)
     return 0, int(np.round(np.log2(np.sqrt(3 / shape[-1]))))
 
 
@@ -397,7 +407,7 @@ def check(name, kagari):
             sys.exit(f"{name}: gguf knows no architecture {arch}")
         names = {gguf.TENSOR_NAMES[t] for t in gguf.MODEL_TENSORS[number]}
         keys = {v.replace("{arch}", arch) for c in vars(gguf.Keys).values() if isinstance(c, type) for v in vars(c).values() if isinstance(v, str)}
-        bad = [t.name for t in r.tensors if ".".join("{bid}" if p.isdigit() else p for p in t.name.split(".") if p not in ("weight", "bias")) not in names]
+        bad = [t.name for t in r.tensors if ".".join("{bid}" if p.isdigit() else p for p in t.name.split(".") if p not in ("weight", "bias", "scale")) not in names]
         bad += [k for k in r.fields if not k.startswith("GGUF.") and k not in keys]
         print(f"{name}: {len(r.tensors)} tensors, {len(r.fields)} keys" + (f"; unknown to gguf: {', '.join(bad)}" if bad else ""))
     return bad

@@ -1,6 +1,6 @@
 /* The backends hybrid and hybrid-f32: the first layers on the best device of this machine, the others and the output on the processor. The
- * program is cut where only the residual stream is alive. Its first part gives the stream of every token as if it were logits, its second
- * begins with it as if it were an embedding, so that no backend knows of the cut. With all layers on the device, nothing is cut.
+ * program is cut behind a layer. Its first part gives what is alive there, the residual stream and what later layers read beside it, side by side for every
+ * token, as if it were logits; its second begins with it as if it were an embedding, so that no backend knows of the cut. With all layers on the device, nothing is cut.
  * KAGARI_HYBRID names the backend of the device, for tests. */
 #include "backend/backend.h"
 
@@ -15,7 +15,8 @@ struct hybrid {
     struct program parts[2];     /* borrow from whole but for ops, widths and shapes, which are in the arena */
     bool cut;
     int at; /* the first operation behind the cut */
-    struct tensor stream;        /* F32 {width, max_batch}: what the second part embeds */
+    int *alive, n_alive;         /* registers that go on: first the residual stream */
+    struct tensor stream;        /* F32 {width of these, max_batch}: what the second part embeds */
     float *rows;                 /* its data */
     struct batch_token *tokens[2];
     struct arena arena;
@@ -47,29 +48,32 @@ static bool is_alive(const struct program *p, int reg, int from)
     return false;
 }
 
-/* The number of operations up to the end of n layers; the register that goes on in *stream. */
-static kg_status find_cut(const struct program *p, int n, int *at, int *stream)
+/* The number of operations up to the end of n layers, and what is alive there. */
+static kg_status find_cut(struct hybrid *h, int n, int *at)
 {
+    const struct program *p = h->whole;
+    h->alive = arena_array(&h->arena, (size_t)p->n_regs + 1, sizeof *h->alive);
+    if (!h->alive) return KG_ERR_MEMORY;
     *at = 0;
     for (int i = 0; i < p->n_ops; i++)
         if (p->ops[i].tap && p->ops[i].layer == n - 1) {
             *at = i + 1;
-            *stream = p->ops[i].dst;
+            h->alive[0] = p->ops[i].dst;
         }
     if (!*at) return status_set(KG_ERR_UNSUPPORTED, "hybrid backend: the end of layer %d is not marked in this model", n - 1);
+    h->n_alive = 1;
     for (int r = 0; r < p->n_regs; r++)
-        if (r != *stream && is_alive(p, r, *at))
-            return status_set(KG_ERR_UNSUPPORTED, "hybrid backend: behind layer %d more than the residual stream is alive: this model cannot be divided", n - 1);
+        if (r != h->alive[0] && is_alive(p, r, *at)) h->alive[h->n_alive++] = r;
     return KG_OK;
 }
 
-/* Operations [from, to) of the whole and their caches; two operations more have room. */
+/* Operations [from, to) of the whole and their caches; what is alive at the cut, and two operations more, have room. */
 static kg_status take_part(struct hybrid *h, struct program *part, int from, int to)
 {
     const struct program *p = h->whole;
     *part = (struct program){.n_layers = p->n_layers, .dim = p->dim, .n_vocab = p->n_vocab, .n_ctx = p->n_ctx, .ctx_is_hard = p->ctx_is_hard};
-    part->ops = arena_array(&h->arena, (size_t)(to - from) + 2, sizeof *part->ops);
-    part->reg_width = arena_array(&h->arena, (size_t)p->n_regs + 1, sizeof *part->reg_width);
+    part->ops = arena_array(&h->arena, (size_t)(to - from + h->n_alive) + 2, sizeof *part->ops);
+    part->reg_width = arena_array(&h->arena, (size_t)(p->n_regs + h->n_alive) + 1, sizeof *part->reg_width);
     part->kv = arena_array(&h->arena, (size_t)p->n_kv + 1, sizeof *part->kv);
     int *new_kv = arena_array(&h->arena, (size_t)p->n_kv + 1, sizeof *new_kv);
     if (!part->ops || !part->reg_width || !part->kv || !new_kv) return KG_ERR_MEMORY;
@@ -92,16 +96,44 @@ static kg_status take_part(struct hybrid *h, struct program *part, int from, int
     return KG_OK;
 }
 
+/* The end of the first part: registers that are alive, side by side. The width of that. */
+static int give_alive(const struct hybrid *h, struct program *a)
+{
+    int all = h->alive[0];
+    for (int i = 1; i < h->n_alive; i++) {
+        a->reg_width[a->n_regs] = a->reg_width[all] + a->reg_width[h->alive[i]];
+        a->ops[a->n_ops++] = (struct op){.code = OP_JOIN, .layer = -1, .dst = a->n_regs, .src = {all, h->alive[i], -1}, .part = {.n_heads = 1}};
+        all = a->n_regs++;
+    }
+    a->reg_width[a->n_regs++] = a->reg_width[all];
+    a->ops[a->n_ops++] = (struct op){.code = OP_SELECT, .layer = -1, .dst = a->n_regs - 1, .src = {all, -1, -1}};
+    a->ops[a->n_ops++] = (struct op){.code = OP_LOGITS, .layer = -1, .dst = -1, .src = {a->n_regs - 1, -1, -1}};
+    return a->reg_width[all];
+}
+
+/* Operations that the beginning of the second needs for it. */
+static int n_taken(const struct hybrid *h) { return h->n_alive > 1 ? h->n_alive + 1 : 1; }
+
+static void take_alive(const struct hybrid *h, struct program *b)
+{
+    const int n = n_taken(h), all = h->n_alive > 1 ? b->n_regs : h->alive[0];
+    memmove(b->ops + n, b->ops, (size_t)b->n_ops * sizeof *b->ops);
+    b->n_ops += n;
+    b->ops[0] = (struct op){.code = OP_EMBED, .layer = -1, .dst = all, .src = {-1, -1, -1}, .w = &h->stream};
+    if (n == 1) return;
+    b->reg_width[b->n_regs++] = (int)h->stream.ne[0];
+    for (int i = 0, first = 0; i < h->n_alive; first += b->reg_width[h->alive[i++]])
+        b->ops[1 + i] = (struct op){.code = OP_TAKE, .layer = -1, .dst = h->alive[i], .src = {all, -1, -1}, .part = {.n_heads = 1, .first = first}};
+}
+
 static kg_status cut(struct hybrid *h, int n, int max_batch)
 {
-    int at, stream = -1;
+    int at;
     KG_TRY(may_cut(h->whole));
-    KG_TRY(find_cut(h->whole, n, &at, &stream));
+    KG_TRY(find_cut(h, n, &at));
     struct program *a = &h->parts[0], *b = &h->parts[1];
     KG_TRY(take_part(h, a, 0, at));
-    int width = a->reg_width[a->n_regs++] = a->reg_width[stream];
-    a->ops[a->n_ops++] = (struct op){.code = OP_SELECT, .layer = -1, .dst = a->n_regs - 1, .src = {stream, -1, -1}};
-    a->ops[a->n_ops++] = (struct op){.code = OP_LOGITS, .layer = -1, .dst = -1, .src = {a->n_regs - 1, -1, -1}};
+    const int width = give_alive(h, a);
 
     size_t n_bytes = (size_t)width * (size_t)max_batch * sizeof(float);
     h->rows = arena_alloc(&h->arena, n_bytes);
@@ -109,8 +141,7 @@ static kg_status cut(struct hybrid *h, int n, int max_batch)
     if (!h->rows || !h->tokens[0] || !h->tokens[1]) return KG_ERR_MEMORY;
     h->stream = (struct tensor){.name = "the residual stream", .type = TYPE_F32, .n_dims = 2, .ne = {width, max_batch, 1, 1}, .data = h->rows, .n_bytes = n_bytes};
     KG_TRY(take_part(h, b, at, h->whole->n_ops));
-    memmove(b->ops + 1, b->ops, (size_t)b->n_ops++ * sizeof *b->ops);
-    b->ops[0] = (struct op){.code = OP_EMBED, .layer = -1, .dst = stream, .src = {-1, -1, -1}, .w = &h->stream};
+    take_alive(h, b);
     b->n_vocab = MAX(b->n_vocab, max_batch); /* its ids are rows of the stream */
     h->cut = true;
     h->at = at;
@@ -301,7 +332,7 @@ struct watch {
 static const struct op *op_of(const struct hybrid *h, const struct op *op)
 {
     const struct program *a = &h->parts[0];
-    return h->whole->ops + (op >= a->ops && op < a->ops + a->n_ops ? op - a->ops : h->at + (op - h->parts[1].ops) - 1);
+    return h->whole->ops + (op >= a->ops && op < a->ops + a->n_ops ? op - a->ops : h->at + (op - h->parts[1].ops) - n_taken(h));
 }
 
 static void pass_tap(void *ctx, const struct op *op, int n, int width, const float *f32, const double *f64)

@@ -5,6 +5,7 @@
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #define TWO_PI 6.283185307179586
 
@@ -323,6 +324,52 @@ static kg_status put_ssm(const struct out *w)
     return KG_OK;
 }
 
+static void put_i32s(const struct out *w, const char *name, enum meta_type item, size_t n, const int32_t *v)
+{
+    char key[128];
+    meta_out_array(w->o, full_key(w, name, key, sizeof key), item, n);
+    for (size_t i = 0; i < n; i++) meta_out_bytes(w->o, &v[i], item == META_BOOL ? 1 : 4);
+}
+
+/* Gemma 4: layers with and without a window differ in heads, the last ones may have a feed-forward part twice as wide. */
+static kg_status put_kinds(const struct out *w)
+{
+    const json_t *types = json_object_get(w->config, "layer_types"), *global = json_object_get(w->config, "num_global_key_value_heads");
+    const json_t *rope = json_object_get(w->config, "rope_parameters");
+    const bool same = json_is_true(json_object_get(w->config, "attention_k_eq_v")), wide = json_is_true(json_object_get(w->config, "use_double_wide_mlp"));
+    const int64_t n = hf_config_number(w->family, w->config, "block_count"), shared = hf_config_number(w->family, w->config, "attention.shared_kv_layers");
+    const int64_t heads = hf_config_number(w->family, w->config, "attention.head_count_kv"), ffn = hf_config_number(w->family, w->config, "feed_forward_length");
+    const int64_t dim = json_integer_value(json_object_get(w->config, "global_head_dim")), local = hf_config_number(w->family, w->config, "attention.key_length");
+    const char *type = json_string_value(json_object_get(rope, "rope_type"));
+    if (n < 1 || n > 4096 || json_array_size(types) != (size_t)n || heads < 1 || heads > INT32_MAX || ffn < 1 || ffn > 1 << 29 || dim < 2 || dim > 65536 || local < 2 || local > 65536)
+        return status_set(KG_ERR_FORMAT, "config.json: its layers do not fit each other");
+    if (!type || strcmp(type, "proportional") != 0 || (json_object_get(rope, "factor") && json_number_value(json_object_get(rope, "factor")) != 1))
+        return status_set(KG_ERR_UNSUPPORTED, "config.json: rope_parameters: another rotation than \"proportional\" is not supported for %s", w->family->model_type);
+    const int64_t others = same && json_is_integer(global) ? json_integer_value(global) : heads;
+    if (others < 1 || others > INT32_MAX) return status_set(KG_ERR_FORMAT, "config.json: num_global_key_value_heads is out of range");
+    int32_t *v = malloc((size_t)n * 3 * sizeof *v);
+    if (!v) return status_set(KG_ERR_MEMORY, "out of memory");
+    kg_status st = KG_OK;
+    for (int64_t i = 0; i < n; i++) {
+        const char *kind = json_string_value(json_array_get(types, (size_t)i));
+        if (!kind || (strcmp(kind, "full_attention") != 0 && strcmp(kind, "sliding_attention") != 0)) st = status_set(KG_ERR_UNSUPPORTED, "config.json: layer_types: \"%.40s\" is not supported", kind ? kind : "?");
+        v[i] = has_window(w->config, (size_t)i) == 1;
+        v[n + i] = (int32_t)(v[i] ? heads : others);
+        v[2 * n + i] = (int32_t)(wide && i >= n - shared ? 2 * ffn : ffn);
+    }
+    put_i32s(w, "attention.sliding_window_pattern", META_BOOL, (size_t)n, v);
+    put_i32s(w, "attention.head_count_kv", META_I32, (size_t)n, v + n);
+    put_i32s(w, "feed_forward_length", META_I32, (size_t)n, v + 2 * n);
+    free(v);
+    put_u32(w, "attention.key_length", dim);
+    put_u32(w, "attention.value_length", dim);
+    put_u32(w, "attention.key_length_swa", local);
+    put_u32(w, "attention.value_length_swa", local);
+    put_u32(w, "rope.dimension_count", dim);
+    put_u32(w, "rope.dimension_count_swa", local);
+    return st;
+}
+
 static kg_status check_musts(const struct out *w)
 {
     for (size_t i = 0; i < COUNT_OF(musts); i++) {
@@ -406,6 +453,7 @@ static kg_status put_rows(const struct out *w)
         if (!v || !hf_lists(keys[i].families, w->family->model_type)) continue;
         if (find(w->family, w->config, keys[i].key) != v) continue; /* an earlier name of the same key counts */
         if (w->family->flags & HF_MIXED && (strcmp(keys[i].key, "attention.head_count_kv") == 0 || strcmp(keys[i].key, "feed_forward_length") == 0)) continue;
+        if (w->family->flags & HF_KINDS && (strcmp(keys[i].key, "attention.head_count_kv") == 0 || strcmp(keys[i].key, "feed_forward_length") == 0 || strcmp(keys[i].key, "attention.key_length") == 0)) continue;
         if (w->family->flags & HF_SSM && (strcmp(keys[i].key, "attention.layer_norm_epsilon") == 0 || strcmp(keys[i].key, "feed_forward_length") == 0 ||
                                           strcmp(keys[i].key, "attention.key_length") == 0))
             continue;
@@ -459,6 +507,15 @@ kg_status hf_rope_factors(const struct hf_family *family, const json_t *config, 
     const json_t *s = scaling(config, &type);
     *n = 0;
     if (which > 0) return is_longrope(type) ? listed_factors(json_object_get(s, which == 1 ? "short_factor" : "long_factor"), out, n) : KG_OK;
+    if (family->flags & HF_KINDS) { /* the others of a head do not rotate */
+        const int64_t whole = json_integer_value(json_object_get(config, "global_head_dim"));
+        if (whole < 2 || whole > 65536) return status_set(KG_ERR_FORMAT, "config.json: global_head_dim is out of range");
+        const json_t *share = json_object_get(s, "partial_rotary_factor");
+        const int64_t rotated = (int64_t)((json_is_number(share) ? json_number_value(share) : 1) * (double)whole / 2);
+        *n = whole / 2;
+        for (int64_t i = 0; out && i < *n; i++) out[i] = i < rotated ? 1.0f : 1e30f;
+        return KG_OK;
+    }
     if (strcmp(type, "llama3") != 0) return KG_OK;
     double factor, low, high, old_ctx;
     KG_TRY(number(s, "factor", &factor));
@@ -528,6 +585,7 @@ static kg_status put_rope(const struct out *w)
     const json_t *s = scaling(w->config, &type), *part = field(w->config, "partial_rotary_factor");
     char key[128];
     double factor;
+    if (w->family->flags & HF_KINDS) return KG_OK; /* put_kinds has it */
     if (!part) part = field(w->config, "rotary_pct");
     if (w->family->flags & HF_ROTATED || part)
         put_u32(w, "rope.dimension_count", (int64_t)((part ? json_number_value(part) : 1) * (double)head_dim(w->family, w->config)));
@@ -583,7 +641,7 @@ kg_status hf_config(struct meta_out *o, const struct hf_family *family, const js
     if (!find(family, config, "context_length") && hf_lists("falcon bloom", family->model_type)) put_u32(&w, "context_length", 2048); /* what they were trained with */
     if (family->flags & HF_LATENT) put_latent(&w);
     if (family->flags & HF_ENCODER) KG_TRY(put_encoder(&w));
-    KG_TRY(family->flags & HF_SSM ? put_ssm(&w) : family->flags & HF_DELTA ? put_delta(&w) : family->flags & HF_MIXED ? (family->flags & HF_SSM_2 ? put_granite_hybrid : put_lfm2)(&w) : put_windows(&w));
+    KG_TRY(family->flags & HF_KINDS ? put_kinds(&w) : family->flags & HF_SSM ? put_ssm(&w) : family->flags & HF_DELTA ? put_delta(&w) : family->flags & HF_MIXED ? (family->flags & HF_SSM_2 ? put_granite_hybrid : put_lfm2)(&w) : put_windows(&w));
     KG_TRY(put_unusual(&w));
     if (!find(family, config, "feed_forward_length") && hf_lists("gpt2 bloom mpt falcon gptj", family->model_type))
         put_u32(&w, "feed_forward_length", 4 * hf_config_number(family, config, "embedding_length"));

@@ -110,12 +110,35 @@ static kg_status normalize_modernbert(json_t *config)
     return KG_OK;
 }
 
+/* Newer files give numbers of single layers: those without a window, which must agree. */
+static kg_status normalize_gemma4(json_t *config)
+{
+    static const char *const names[][2] = {{"head_dim", "global_head_dim"}, {"num_key_value_heads", "num_global_key_value_heads"}};
+    const json_t *types = json_object_get(config, "layer_types"), *own = json_object_get(config, "per_layer_config");
+    char key[24];
+    if (!json_is_array(types)) return status_set(KG_ERR_FORMAT, "config.json: layer_types is needed");
+    for (size_t i = 0; i < json_array_size(types) && json_is_object(own); i++) {
+        snprintf(key, sizeof key, "%zu", i);
+        const json_t *layer = json_object_get(own, key);
+        for (size_t k = 0; k < COUNT_OF(names); k++) {
+            json_t *v = json_object_get(layer, names[k][0]), *before = json_object_get(config, names[k][1]);
+            if (!v) continue;
+            if (!is(json_array_get(types, i), "full_attention") || (json_is_integer(before) && !json_equal(v, before)))
+                return status_set(KG_ERR_UNSUPPORTED, "config.json: per_layer_config: layer %zu differs from others of its kind, which is not supported", i);
+            if (json_object_set(config, names[k][1], v) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
+        }
+    }
+    const json_t *dim = json_object_get(config, "global_head_dim");
+    return dim && !json_is_null(dim) ? KG_OK : set(config, "global_head_dim", json_integer(512));
+}
+
 kg_status hf_normalize(json_t *config)
 {
     if (!json_is_object(config)) return status_set(KG_ERR_FORMAT, "config.json is not an object");
     KG_TRY(take_text_part(config));
     KG_TRY(take_rope_of_full(config));
     const json_t *type = json_object_get(config, "model_type");
+    if (is(type, "gemma4_text")) return normalize_gemma4(config);
     if (is(type, "falcon")) return normalize_falcon(config);
     if (is(type, "deepseek_v2")) return normalize_deepseek2(config);
     if (is(type, "llama4_text")) return check_llama4(config);

@@ -27,6 +27,7 @@ static const struct {
     {"digits|bytes+", "starcoder", NULL},
     {"split " CL100K("\\p{N}{1,3}") "|bytes", "dbrx", "llama-bpe"},
     {"split " CL100K("\\p{N}") "|bytes", "qwen2", NULL},
+    {"split " CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+" "|bytes", "qwen35", NULL},
     {"split " O200K(CONTRACTION "?", "\\p{N}{1,3}") "|bytes", "gpt-4o", NULL},
     {"split " O200K("", "\\p{N}") "|bytes", NULL, "tekken"},
     {"split " GPT2 "|bytes", "gpt-2", NULL},
@@ -185,8 +186,9 @@ static kg_status put_characters(struct meta_out *o, struct hf_tokenizer *t)
     if (json_is_true(get(t->model, "ignore_merges"))) return status_set(KG_ERR_UNSUPPORTED, "BPE over characters with ignore_merges is not supported");
     if (fallback) hf_mark_bytes(&t->vocab);
     if (unk) hf_mark_unknown(&t->vocab, o, hf_find_word(&t->vocab, unk));
-    meta_out_str(o, "tokenizer.ggml.model", "llama", 5);
-    meta_out_str(o, "tokenizer.ggml.pre", "default", 7);
+    const bool ranked = plain && is(get(t->config, "model_type"), "gemma4_text"); /* the one model whose GGUF ranks merges of characters */
+    meta_out_str(o, "tokenizer.ggml.model", ranked ? "gemma4" : "llama", ranked ? 6 : 5);
+    if (!ranked) meta_out_str(o, "tokenizer.ggml.pre", "default", 7);
     put_tokens(o, &t->vocab);
     KG_TRY(put_scores(o, &t->vocab, t->model));
     hf_put_types(o, &t->vocab);
@@ -194,7 +196,7 @@ static kg_status put_characters(struct meta_out *o, struct hf_tokenizer *t)
     if (!plain) KG_TRY(hf_put_steps(o, t));
     if (!plain && !json_is_true(get(t->model, "fuse_unk"))) meta_out_bool(o, "kagari.split_unknown", true);
     if (plain && prefix && unless) meta_out_bool(o, "kagari.prefix_unless_space", true);
-    return put_merges(o, "kagari.bpe_merges", get(t->model, "merges")); /* scores do not say which pairs merge */
+    return put_merges(o, ranked ? "tokenizer.ggml.merges" : "kagari.bpe_merges", get(t->model, "merges")); /* scores do not say which pairs merge */
 }
 
 static kg_status put_bytes(struct meta_out *o, struct hf_tokenizer *t)
@@ -210,7 +212,7 @@ static kg_status put_bytes(struct meta_out *o, struct hf_tokenizer *t)
     meta_out_str(o, "tokenizer.ggml.pre", name, strlen(name));
     if (!pre) KG_TRY(hf_put_steps(o, t));
     if (!pre && ignore) meta_out_bool(o, "kagari.ignore_merges", true);
-    if (pre && nfc != (strcmp(pre, "qwen2") == 0)) meta_out_str(o, "kagari.normalizer", nfc ? "nfc" : "none", nfc ? 3 : 4); /* else the name says it */
+    if (pre && nfc != (strcmp(pre, "qwen2") == 0 || strcmp(pre, "qwen35") == 0)) meta_out_str(o, "kagari.normalizer", nfc ? "nfc" : "none", nfc ? 3 : 4); /* else the name says it */
     put_tokens(o, &t->vocab);
     hf_put_types(o, &t->vocab);
     return put_merges(o, "tokenizer.ggml.merges", get(t->model, "merges"));

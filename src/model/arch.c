@@ -107,6 +107,21 @@ kg_status arch_size_layers(const struct arch_build *b, const char *key, int *out
 
 kg_status arch_size_some_layers(const struct arch_build *b, const char *key, int *out, bool *some) { return size_layers(b, key, out, some); }
 
+kg_status arch_u32_layer(const struct arch_build *b, const char *key, int i, int *out)
+{
+    const struct full_key k = full_key(b, key);
+    const struct meta *m = file_meta(b->file, k.text);
+    if (!m || m->type != META_ARR) return arch_u32(b, key, out, NULL);
+    if (m->item > META_I32 && m->item != META_BOOL && m->item != META_U64 && m->item != META_I64)
+        return status_set(KG_ERR_FORMAT, "%s: key %s is an array of %s, not of integers", b->file->path, k.text, meta_type_name(m->item));
+    if (m->n != (uint64_t)b->program->n_layers)
+        return status_set(KG_ERR_FORMAT, "%s: key %s has %llu items for %d layers", b->file->path, k.text, (unsigned long long)m->n, b->program->n_layers);
+    const int64_t v = file_arr_i64(m, (uint64_t)i);
+    if (v < 0 || v > MAX_U32) return status_set(KG_ERR_FORMAT, "%s: key %s is %lld for layer %d, out of range", b->file->path, k.text, (long long)v, i);
+    *out = (int)v;
+    return KG_OK;
+}
+
 kg_status arch_epsilon(const struct arch_build *b, const char *key, double *out)
 {
     KG_TRY(arch_f64(b, key, out, NULL));
@@ -212,6 +227,17 @@ kg_status arch_part(const struct arch_build *b, const struct tensor **out, const
     part->n_bytes = (size_t)(n / per_unit) * unit;
     *out = part;
     return vector ? KG_OK : program_part_loras(b->program, t, part, first);
+}
+
+kg_status arch_ones(const struct arch_build *b, const struct tensor **out, int n)
+{
+    struct tensor *t = arena_alloc(&b->program->arena, sizeof *t);
+    float *data = arena_array(&b->program->arena, (size_t)n, sizeof *data);
+    if (!t || !data) return KG_ERR_MEMORY;
+    for (int i = 0; i < n; i++) data[i] = 1;
+    *t = (struct tensor){.name = "ones", .type = TYPE_F32, .n_dims = 1, .ne = {n, 1, 1, 1}, .data = data, .n_bytes = (size_t)n * sizeof *data};
+    *out = t;
+    return KG_OK;
 }
 
 /* ---- RoPE */

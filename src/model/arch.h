@@ -36,6 +36,8 @@ kg_status arch_size(const struct arch_build *b, const char *key, int *out);
 kg_status arch_size_layers(const struct arch_build *b, const char *key, int *out);
 /* The same for keys that are 0 where a layer is of another kind, which some[i] tells; others must be equal, and there must be one. */
 kg_status arch_size_some_layers(const struct arch_build *b, const char *key, int *out, bool *some);
+/* Item i of a key that has one number (or yes and no) for each layer, or the one number for all. It must be there. */
+kg_status arch_u32_layer(const struct arch_build *b, const char *key, int i, int *out);
 /* block_count, embedding_length, context_length and the rows of token_embd.weight -> program->{n_layers, dim, n_ctx, n_vocab},
  * which must agree with vocab_size and the tokenizer's list. */
 kg_status arch_sizes(struct arch_build *b);
@@ -55,6 +57,8 @@ kg_status arch_tensor_3d(const struct arch_build *b, const struct tensor **out, 
  * (whole blocks). It borrows t's bytes; the struct lives in the program's arena. */
 kg_status arch_part(const struct arch_build *b, const struct tensor **out, const struct tensor *t, int64_t first, int64_t n,
                     const char *tag);
+/* {n} of ones. */
+kg_status arch_ones(const struct arch_build *b, const struct tensor **out, int n);
 /* Reads rope.freq_base, rope.dimension_count, rope.scaling.* and rope_freqs.weight into *rope (style, n_heads and head_dim given). */
 kg_status arch_rope(const struct arch_build *b, struct rope *rope);
 

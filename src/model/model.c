@@ -30,7 +30,7 @@ static int by_address(const void *a, const void *b)
 /* The sorted addresses of everything that the program reads; *n of them, malloc'ed. */
 static uintptr_t *used_addresses(const struct program *p, size_t *n)
 {
-    uintptr_t *used = malloc(((size_t)p->n_ops * 3 + 1) * sizeof *used);
+    uintptr_t *used = malloc(((size_t)p->n_ops * 3 + (size_t)p->n_known + 1) * sizeof *used);
     *n = 0;
     if (!used) return NULL;
     for (int i = 0; i < p->n_ops; i++) {
@@ -40,6 +40,7 @@ static uintptr_t *used_addresses(const struct program *p, size_t *n)
         if (op->code == OP_ATTENTION && op->attention.sinks) used[(*n)++] = (uintptr_t)op->attention.sinks->data;
         if (op->code == OP_ROPE && op->rope.factors) used[(*n)++] = (uintptr_t)op->rope.factors->data;
     }
+    for (int i = 0; i < p->n_known; i++) used[(*n)++] = (uintptr_t)p->known[i]->data;
     qsort(used, *n, sizeof *used, by_address);
     return used;
 }

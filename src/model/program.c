@@ -362,7 +362,7 @@ void program_attention_as(struct program *p, int dst, int q, int k, int v, const
     if (!op) return;
     const int n_heads = a->n_heads, n_kv_heads = a->n_kv_heads, k_dim = a->k_dim, v_dim = a->v_dim;
     op->attention = *a;
-    op->attention.kv = p->n_kv;
+    if (!a->shares) op->attention.kv = p->n_kv;
     if (n_heads < 1 || n_kv_heads < 1 || n_heads % n_kv_heads) {
         fail(p, op, "%d heads are not a multiple of %d key/value heads", n_heads, n_kv_heads);
         return;
@@ -380,10 +380,14 @@ void program_attention_as(struct program *p, int dst, int q, int k, int v, const
         check_tensor(p, op, a->sinks, n_heads, 1);
         if (a->sinks->type != TYPE_F32) fail(p, op, "tensor %s must be F32", a->sinks->name);
     }
+    const struct kv_shape shape = {n_kv_heads * k_dim, n_kv_heads * v_dim, n_kv_heads};
+    if (a->shares && (a->kv < 0 || a->kv >= p->n_kv || memcmp(&p->kv[a->kv], &shape, sizeof shape) != 0))
+        fail(p, op, "the cache that it shares has another shape");
+    if (a->shares) return;
     struct kv_shape *kv = p->status == KG_OK ? grow(p, p->kv, p->n_kv, sizeof *kv) : NULL;
     if (!kv) return;
     p->kv = kv;
-    p->kv[p->n_kv++] = (struct kv_shape){n_kv_heads * k_dim, n_kv_heads * v_dim, n_kv_heads};
+    p->kv[p->n_kv++] = shape;
 }
 
 void program_act(struct program *p, int dst, int src, enum activation f)
@@ -455,8 +459,14 @@ void program_clamp(struct program *p, int dst, int src, double most) { add_value
 
 void program_route(struct program *p, int dst, int src, const struct tensor *bias, const struct route *route)
 {
+    program_route_scaled(p, dst, src, NULL, bias, route);
+}
+
+void program_route_scaled(struct program *p, int dst, int src, const struct tensor *factors, const struct tensor *bias, const struct route *route)
+{
     struct op *op = add(p, OP_ROUTE, dst, src, -1, -1);
     if (!op) return;
+    op->w = factors;
     op->b = bias;
     op->route = *route;
     const int n = width(p, src), groups = route->n_groups;
@@ -467,6 +477,7 @@ void program_route(struct program *p, int dst, int src, const struct tensor *bia
     check_width(p, op, "the destination", dst, 2 * (int64_t)route->n_used);
     check_positive(p, op, "the scale", route->scale);
     if (bias) check_tensor(p, op, bias, n, 1);
+    if (factors) check_tensor(p, op, factors, n, 1);
     if (groups < 0 || (groups > 1 && (n % groups || n / groups < 2 || route->n_groups_used < 1 || route->n_groups_used > groups ||
                                       (int64_t)route->n_groups_used * (n / groups) < route->n_used)))
         fail(p, op, "%d of %d groups of %d experts, of which %d are used", route->n_groups_used, groups, n, route->n_used);
@@ -618,6 +629,14 @@ void program_combine(struct program *p, int dst, int src, int route)
     if (!op) return;
     op->n_used = n_used_of(p, op, route);
     check_width(p, op, "the source", src, (int64_t)width(p, dst) * op->n_used);
+}
+
+void program_knows(struct program *p, const struct tensor *t)
+{
+    const struct tensor **known = p->status == KG_OK ? grow(p, p->known, p->n_known, sizeof *known) : NULL;
+    if (!known) return;
+    p->known = known;
+    p->known[p->n_known++] = t;
 }
 
 void program_tap(struct program *p)

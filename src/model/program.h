@@ -122,12 +122,13 @@ struct attention {
                      * 2^(-alibi (h - p + 1/2) / p) for the others                          (Press et al. 2021, arXiv 2108.12409) */
     int window;     /* only positions j > pos[t] - window count */
     bool chunked;   /* the window does not slide: only j >= pos[t] - pos[t] mod window */
+    bool shares;    /* kv is that of an earlier attention, whose keys and values come once more: they are stored where they are */
     bool both;      /* positions behind the token's count too, up to the last one of its sequence in the batch; the window then is |j - pos[t]| <= window / 2 */
     const struct tensor *sinks; /* F32 {n_heads}: the softmax has one more score, sinks[h], whose value is 0 */
 };
 
 /* The n_used experts with the highest numbers, of equal ones the first, in falling order. p: the numbers, after softmax over all experts or
- * sigmoid. Their weights are p, divided by the sum of the chosen ones if `normed`, times scale. A bias counts in the choice alone.
+ * sigmoid. Their weights are p, divided by the sum of the chosen ones if `normed`, times scale and w[expert], if there is a w. A bias counts in the choice alone.
  * With n_groups > 1 experts stand in groups of n / n_groups; only those of the n_groups_used best groups can be chosen, by the sum of a
  * group's two best numbers (with the bias), or by its best one alone. */
 struct route {
@@ -163,7 +164,7 @@ struct op {
             double value; /* SCALE, POS_SCALE, SOFTCAP, CLAMP */
             int length;   /* POS_SCALE */
         };
-        struct route route; /* its bias is b {experts} */
+        struct route route; /* its bias is b {experts}, its factors are w {experts} */
         int n_used; /* MATMUL_EXPERTS, COMBINE */
         struct {
             int n_heads, first; /* TAKE, JOIN */
@@ -199,6 +200,8 @@ struct program {
     size_t n_state; /* numbers that layers keep per sequence, whatever its length; 0: none */
     struct lora *loras; /* [n_loras]: program_matmul, program_matmul_experts and program_embed apply them */
     int n_loras;
+    const struct tensor **known; /* [n_known]: that no operation reads: their numbers are in operations, or nothing needs them */
+    int n_known;
     int *lora_regs[2]; /* [n_lora_regs]: their registers, for a x and for b (a x); used again where the width is the same */
     int n_lora_regs[2];
     int n_layers, dim, n_vocab;
@@ -226,7 +229,7 @@ void program_layer_norm(struct program *p, int dst, int src, const struct tensor
 void program_matmul(struct program *p, int dst, int src, const struct tensor *w, const struct tensor *b);
 void program_rope(struct program *p, int reg, const struct rope *rope);
 void program_attention(struct program *p, int dst, int q, int k, int v, int n_heads, int n_kv_heads, int k_dim, int v_dim, double scale);
-void program_attention_as(struct program *p, int dst, int q, int k, int v, const struct attention *a); /* a->kv is set here */
+void program_attention_as(struct program *p, int dst, int q, int k, int v, const struct attention *a); /* a->kv is set here: to the next one, unless a->shares */
 void program_act(struct program *p, int dst, int src, enum activation f);
 void program_glu(struct program *p, int dst, int gate, int up, enum activation f);
 void program_add(struct program *p, int dst, int a, int b);
@@ -236,6 +239,7 @@ void program_pos_scale(struct program *p, int dst, int src, double value, int le
 void program_softcap(struct program *p, int dst, int src, double cap);
 void program_clamp(struct program *p, int dst, int src, double most);
 void program_route(struct program *p, int dst, int src, const struct tensor *bias, const struct route *route);
+void program_route_scaled(struct program *p, int dst, int src, const struct tensor *factors, const struct tensor *bias, const struct route *route); /* factors NULL: none */
 void program_matmul_experts(struct program *p, int dst, int src, int route, const struct tensor *w, const struct tensor *b);
 void program_take(struct program *p, int dst, int src, int n_heads, int first);
 void program_join(struct program *p, int dst, int a, int b, int n_heads);
@@ -244,6 +248,7 @@ void program_conv(struct program *p, int dst, int src, const struct tensor *w, c
 void program_scan(struct program *p, int dst, int src, int step, int bc, const struct tensor *a, const struct tensor *d, const struct scan *scan);
 void program_delta(struct program *p, int dst, int qkv, int gates, const struct tensor *a, const struct tensor *bias, const struct delta *delta);
 void program_combine(struct program *p, int dst, int src, int route);
+void program_knows(struct program *p, const struct tensor *t); /* see known */
 void program_tap(struct program *p); /* marks the op just added */
 void program_select(struct program *p, int dst, int src);
 void program_logits(struct program *p, int src);

@@ -115,7 +115,7 @@ kg_status merges_load(struct kg_tokenizer *tok, const struct file *f)
 {
     const struct meta *m;
     bool bytes = tok->kind == TOKENIZER_BPE;
-    KG_TRY(file_get_arr(f, bytes ? "tokenizer.ggml.merges" : "kagari.bpe_merges", META_STR, &m, NULL));
+    KG_TRY(file_get_arr(f, bytes || !file_meta(f, "kagari.bpe_merges") ? "tokenizer.ggml.merges" : "kagari.bpe_merges", META_STR, &m, NULL));
     if (m->n > INT32_MAX) return status_set(KG_ERR_UNSUPPORTED, "tokenizer.ggml.merges has more than %d items", INT32_MAX);
     size_t n_slots = 64;
     while (n_slots * 2 < m->n * 3) n_slots *= 2;

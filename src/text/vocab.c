@@ -343,9 +343,12 @@ static kg_status load_specials(struct kg_tokenizer *tok, struct specials *out, b
     return KG_OK;
 }
 
+/* Gemma 4: pieces of SentencePiece, merged in the order of a list. */
+static bool is_ranked(struct str model) { return model.len == 6 && memcmp(model.ptr, "gemma4", 6) == 0; }
+
 static kg_status load_kind(struct kg_tokenizer *tok, struct str model)
 {
-    if (model.len == 5 && memcmp(model.ptr, "llama", 5) == 0)
+    if ((model.len == 5 && memcmp(model.ptr, "llama", 5) == 0) || is_ranked(model))
         tok->kind = TOKENIZER_SPM;
     else if (model.len == 4 && memcmp(model.ptr, "gpt2", 4) == 0)
         tok->kind = TOKENIZER_BPE;
@@ -356,7 +359,7 @@ static kg_status load_kind(struct kg_tokenizer *tok, struct str model)
     else {
         char name[32] = "";
         for (size_t i = 0; i < model.len && i < sizeof name - 1; i++) name[i] = isprint((uint8_t)model.ptr[i]) ? model.ptr[i] : '?';
-        return status_set(KG_ERR_UNSUPPORTED, "tokenizer.ggml.model: tokenizer model '%s' is not supported; those known are llama, gpt2, bert, t5",
+        return status_set(KG_ERR_UNSUPPORTED, "tokenizer.ggml.model: tokenizer model '%s' is not supported; those known are llama, gpt2, bert, t5, gemma4",
                           name);
     }
     return KG_OK;
@@ -389,7 +392,7 @@ static kg_status load(struct kg_tokenizer *tok, const struct file *f, struct str
     KG_TRY(load_scores(tok, f));
     KG_TRY(load_bytes(tok));
     if (pieces) KG_TRY(pieces_load(tok, f));
-    if (tok->kind == TOKENIZER_BPE || file_meta(f, "kagari.bpe_merges")) KG_TRY(merges_load(tok, f));
+    if (tok->kind == TOKENIZER_BPE || is_ranked(model) || file_meta(f, "kagari.bpe_merges")) KG_TRY(merges_load(tok, f));
     KG_TRY(load_flags(tok, f));
     KG_TRY(load_strip(tok, f));
     mark_ends(tok);

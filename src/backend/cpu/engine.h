@@ -124,7 +124,7 @@ static inline int cpu_n_tokens(const struct cpu *c, const struct step *s) { retu
 
 kg_status cpu_plan(struct cpu *c); /* steps, rope tables */
 /* experts.c: the choice of one token (scratch: 5 n floats), and the steps of MATMUL_EXPERTS */
-void cpu_route(const struct route *route, const float *x, const float *bias, int n, float *scratch, float *dst);
+void cpu_route(const struct route *route, const float *x, const float *factors, const float *bias, int n, float *scratch, float *dst);
 void cpu_experts_sort(struct cpu *c, const struct step *s);
 void cpu_experts_rows(struct cpu *c, const struct step *s, atomic_int *next);
 void cpu_experts_matmul(struct cpu *c, const struct step *s, int n_threads, void *scratch, atomic_int *next);

@@ -30,7 +30,7 @@ static void drop_groups(const struct route *route, const float *choice, int n, f
     for (int i = 0; i < n; i++) taken[i] = scratch[i / size] == 0;
 }
 
-void cpu_route(const struct route *route, const float *x, const float *bias, int n, float *scratch, float *dst)
+void cpu_route(const struct route *route, const float *x, const float *factors, const float *bias, int n, float *scratch, float *dst)
 {
     float *p = scratch, *choice = p + n, *taken = choice + n, *score = taken + n, *more = score + n, *weight = dst + route->n_used;
     float most = -INFINITY, sum = 0, total = 0;
@@ -48,7 +48,7 @@ void cpu_route(const struct route *route, const float *x, const float *bias, int
         weight[s] = p[e];
         total += p[e];
     }
-    for (int s = 0; s < route->n_used; s++) weight[s] *= (float)route->scale / (route->normed ? total : 1);
+    for (int s = 0; s < route->n_used; s++) weight[s] *= (float)route->scale * (factors ? factors[(int)dst[s]] : 1) / (route->normed ? total : 1);
 }
 
 /* ---- the products ---- */

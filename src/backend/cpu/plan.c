@@ -256,7 +256,10 @@ static kg_status add_op(struct cpu *c, struct hazards *h, const struct op *op, u
         KG_TRY(vector_f32(c, op->b, &s.b));
         break;
     case OP_ROPE: KG_TRY(add_rope(c, &op->rope, &s.rope_table)); break;
-    case OP_ROUTE: KG_TRY(vector_f32(c, op->b, &s.b)); break;
+    case OP_ROUTE:
+        KG_TRY(vector_f32(c, op->w, &s.w));
+        KG_TRY(vector_f32(c, op->b, &s.b));
+        break;
     case OP_MATMUL_EXPERTS:
         KG_TRY(add_experts(c, &s));
         s.code = STEP_EXPERT_SORT;

@@ -101,7 +101,7 @@ static void token_op(const struct worker *w, const struct step *s, int t)
     case OP_POS_SCALE: k->scale(dst, x, width, (float)(1 + op->value * log(1 + floor((tok->pos + 1.0) / op->length)))); break;
     case OP_SOFTCAP: k->softcap(dst, x, width, (float)op->value); break;
     case OP_CLAMP: k->clamp(dst, x, width, (float)op->value); break;
-    case OP_ROUTE: cpu_route(&op->route, x, s->b, c->program->reg_width[op->src[0]], w->scratch, dst); break;
+    case OP_ROUTE: cpu_route(&op->route, x, s->w, s->b, c->program->reg_width[op->src[0]], w->scratch, dst); break;
     case OP_TAKE: {
         const int n_heads = op->part.n_heads, n = width / n_heads, step = c->program->reg_width[op->src[0]] / n_heads;
         for (int h = 0; h < n_heads; h++) memcpy(dst + h * n, x + h * step + op->part.first, (size_t)n * sizeof *dst);

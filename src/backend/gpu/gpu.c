@@ -208,7 +208,7 @@ kg_status gpu_upload_steps(struct gpu *g)
             KG_TRY(upload_turns(g, s->rope_q, s->code == STEP_ATTEND ? &s->op->attention : NULL, &s->turns_q, &s->mscale_q));
             KG_TRY(upload_turns(g, s->rope_k, NULL, &s->turns_k, &s->mscale_k));
         }
-        if (s->code == STEP_STATE) KG_TRY(upload_vectors(g, &s->norm_w, &s->op->w, 1, false));
+        if (s->code == STEP_STATE || (s->code == STEP_ROUTE && s->op->w)) KG_TRY(upload_vectors(g, &s->norm_w, &s->op->w, 1, false));
         if (s->code == STEP_ROUTE || s->code == STEP_STATE) {
             if (s->op->b) KG_TRY(upload_vectors(g, &s->bias, &s->op->b, 1, false));
             else s->bias = NULL;

@@ -307,6 +307,7 @@ static void run_route(struct ref *r, const struct ref_run *run, const struct op 
     double *p = r->route, *choice = p + n, *score = choice + n;
     bool *taken = r->taken, *scratch = taken + n;
     if (op->b) ref_decode_row(op->b, 0, r->row_b);
+    if (op->w) ref_decode_row(op->w, 0, r->row_w);
     for (int t = 0; t < run->n; t++) {
         const double *x = row(r, op->src[0], t);
         double *chosen = row(r, op->dst, t), *weight = chosen + route->n_used, max = -INFINITY, sum = 0, total = 0;
@@ -324,7 +325,7 @@ static void run_route(struct ref *r, const struct ref_run *run, const struct op 
             weight[s] = p[e];
             total += p[e];
         }
-        for (int s = 0; s < route->n_used; s++) weight[s] *= route->scale / (route->normed ? total : 1);
+        for (int s = 0; s < route->n_used; s++) weight[s] *= route->scale * (op->w ? r->row_w[(int)chosen[s]] : 1) / (route->normed ? total : 1);
     }
 }
 

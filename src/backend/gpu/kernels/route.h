@@ -25,7 +25,7 @@ DEVFN uint take_best(LOCAL float *v, uint n CTX_PARAM)
 }
 
 /* A wave for each token. */
-KERNEL(route_tokens, 32, RouteP, BUF(1, const float, x), BUF(2, const float, bias), BUF(3, float, y))
+KERNEL(route_tokens, 32, RouteP, BUF(1, const float, x), BUF(2, const float, bias), BUF(3, const float, factors), BUF(4, float, y))
 {
     SHARED float prob[ROUTE_MOST];
     SHARED float choice[ROUTE_MOST];
@@ -74,7 +74,7 @@ KERNEL(route_tokens, 32, RouteP, BUF(1, const float, x), BUF(2, const float, bia
     WAVE_SYNC();
     for (uint k = lane; k < p.n_used; k += WAVE) {
         yr[k] = (float)chosen[k];
-        yr[p.n_used + k] = prob[chosen[k]] * (p.scale / (p.normed ? total : 1.0f));
+        yr[p.n_used + k] = prob[chosen[k]] * (p.scale * (p.has_factors ? factors[chosen[k]] : 1.0f) / (p.normed ? total : 1.0f));
     }
 }
 
