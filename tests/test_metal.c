@@ -18,7 +18,13 @@ static void computes(void **state)
 {
     (void)state;
     small_check(&m, "metal");
-    assert_true(fake_metal.n_launches > 0 && fake_metal.n_copies > 0);
+    assert_true(fake_metal.n_launches > 0 && fake_metal.n_copies > 0 && fake_metal.n_products > 0 && fake_metal.n_borrowed > 0);
+    in_order();
+    setenv("KAGARI_MPS", "0", 1); /* by the engine's own kernels, from memory of the device's own */
+    fake_metal.no_borrowing = true;
+    small_check(&m, "metal");
+    assert_true(fake_metal.n_products == 0 && fake_metal.n_borrowed == 0);
+    unsetenv("KAGARI_MPS");
     in_order();
 }
 
@@ -76,7 +82,7 @@ static int start(void **state)
     struct backend_params params = {.n_threads = 1, .kv_type = KG_KV_F16, .activations = KG_ACT_INT8, .max_batch = 32};
     OK(backend_check(backend_find("metal"), &m.p, &params, false)); /* the self-check passes; its verdict is kept for the others */
     OK(backend_check(backend_find("metal"), NULL, &params, false)); /* all operations and the usual types */
-    fake_metal.n_launches = fake_metal.n_copies = 0;
+    fake_metal.n_launches = fake_metal.n_copies = fake_metal.n_products = fake_metal.n_borrowed = 0;
     return 0;
 }
 

@@ -11,7 +11,8 @@ struct fake_metal {
     int fails_after;        /* command buffers until the device is lost; -1: never */
     long fails_with;        /* code of that error */
     int n_objects, n_buffers; /* that live now */
-    int n_launches, n_commands, n_copies; /* run so far */
+    int n_launches, n_commands, n_copies, n_products, n_borrowed; /* run so far; buffers of others' memory */
+    bool no_borrowing;      /* others' memory is refused */
     char misuse[200];       /* the first breach of Metal's rules; "": none */
 };
 extern struct fake_metal fake_metal;

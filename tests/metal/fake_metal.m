@@ -1,7 +1,7 @@
 /* A double of Apple's Foundation and Metal on the emulator. A library is really made from its text: a C++ compiler makes it into machine code,
  * with msl/ as Metal's standard library, kept in FAKE_METAL_CACHE by what the text is. Commands are recorded, checked and run by commit.
  * What breaks Metal's rules is remembered in fake_metal.misuse. */
-#import <Metal/Metal.h>
+#import <MetalPerformanceShaders/MetalPerformanceShaders.h>
 
 #include "backend/gpu/emu/simt.h"
 #include "base/half.h"
@@ -135,6 +135,7 @@ static NSError *make_error(const char *text, long number)
   @public
     void *p;
     NSUInteger n;
+    BOOL borrowed;
 }
 @end
 @implementation FakeBuffer
@@ -142,9 +143,11 @@ static NSError *make_error(const char *text, long number)
 - (NSUInteger)length { return n; }
 - (void)dealloc
 {
-    allocated -= n;
+    if (!borrowed) {
+        allocated -= n;
+        free(p);
+    }
     fake_metal.n_buffers--;
-    free(p);
     [super dealloc];
 }
 @end
@@ -185,6 +188,8 @@ enum { SLOTS = 31, BYTES_MOST = 4096 };
   @public
     FakeFunction *kernel; /* nil: a copy from slot[0] to slot[1] */
     FakeBuffer *slot[SLOTS];
+    NSUInteger at[SLOTS]; /* where in the buffer */
+    MPSMatrix *product[3]; /* result = left right^T; nil: none */
     NSUInteger from, to, size, params_bytes;
     unsigned grid[2], threads;
     char params[BYTES_MOST];
@@ -196,9 +201,25 @@ enum { SLOTS = 31, BYTES_MOST = 4096 };
 {
     [kernel release];
     for (int i = 0; i < SLOTS; i++) [slot[i] release];
+    for (int i = 0; i < 3; i++) [product[i] release];
     [super dealloc];
 }
 @end
+
+static char *row_of(const MPSMatrix *m, NSUInteger r) { return (char *)[m->buffer contents] + m->offset + r * m->d->bytes; }
+
+static void multiply(MPSMatrix *const *p)
+{
+    const MPSMatrix *l = p[0], *r = p[1], *y = p[2];
+    fake_metal.n_products++;
+    for (NSUInteger i = 0; i < y->d->rows; i++)
+        for (NSUInteger k = 0; k < y->d->columns; k++) {
+            const uint16_t *a = (const uint16_t *)(const void *)row_of(l, i), *b = (const uint16_t *)(const void *)row_of(r, k);
+            float sum = 0;
+            for (NSUInteger x = 0; x < l->d->columns; x++) sum += f32_from_f16(a[x]) * f32_from_f16(b[x]);
+            ((float *)(void *)row_of(y, i))[k] = sum;
+        }
+}
 
 @interface FakeCommands : NSObject <MTLCommandBuffer, MTLComputeCommandEncoder, MTLBlitCommandEncoder> {
     FakeCommand *now, *first, *last;
@@ -238,13 +259,14 @@ enum { SLOTS = 31, BYTES_MOST = 4096 };
 }
 - (void)setBuffer:(id<MTLBuffer>)b offset:(NSUInteger)offset atIndex:(NSUInteger)i
 {
-    if (i == 0 || i >= SLOTS || offset || !b) {
+    if (i == 0 || i >= SLOTS || offset % 16 || offset >= [b length] || !b) {
         misuse("setBuffer: none, or a slot that is not there");
         return;
     }
     [(FakeBuffer *)b retain];
     [now->slot[i] release];
     now->slot[i] = (FakeBuffer *)b;
+    now->at[i] = offset;
 }
 - (void)put
 {
@@ -258,6 +280,7 @@ enum { SLOTS = 31, BYTES_MOST = 4096 };
     now->params_bytes = c->params_bytes;
     memcpy(now->params, c->params, sizeof now->params);
     for (int i = 0; i < SLOTS; i++) now->slot[i] = [c->slot[i] retain];
+    memcpy(now->at, c->at, sizeof now->at);
 }
 - (void)dispatchThreadgroups:(MTLSize)g threadsPerThreadgroup:(MTLSize)t
 {
@@ -301,16 +324,30 @@ enum { SLOTS = 31, BYTES_MOST = 4096 };
 }
 - (void)run:(FakeCommand *)c
 {
+    if (c->product[0]) {
+        multiply(c->product);
+        return;
+    }
     if (!c->kernel) {
         memmove((char *)c->slot[1]->p + c->to, (char *)c->slot[0]->p + c->from, c->size);
         return;
     }
     void *buffers[SLOTS];
-    for (int i = 1; i < SLOTS; i++) buffers[i - 1] = c->slot[i] ? c->slot[i]->p : NULL;
+    for (int i = 1; i < SLOTS; i++) buffers[i - 1] = c->slot[i] ? (char *)c->slot[i]->p + c->at[i] : NULL;
     fake_metal.n_launches++;
     if (simt_run(&c->kernel->kernel, c->grid, c->threads, c->params, buffers) == KG_OK) return;
     why = [make_error(kg_error_message(), 3) retain];
     state = MTLCommandBufferStatusError;
+}
+- (void)putLeft:(MPSMatrix *)l right:(MPSMatrix *)r result:(MPSMatrix *)y
+{
+    if (encoding || state != MTLCommandBufferStatusNotEnqueued) misuse("a product while an encoder is open, or after commit");
+    blitting = YES; /* nothing set stays */
+    now->product[0] = [l retain];
+    now->product[1] = [r retain];
+    now->product[2] = [y retain];
+    [self put];
+    blitting = NO;
 }
 - (void)commit
 {
@@ -426,6 +463,20 @@ static void compile(const char *source, const char *base)
     fake_metal.n_buffers++;
     return b;
 }
+- (id<MTLBuffer>)newBufferWithBytesNoCopy:(void *)p length:(NSUInteger)n options:(MTLResourceOptions)o deallocator:(id)d
+{
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    (void)o;
+    if (fake_metal.no_borrowing) return nil;
+    if ((uintptr_t)p % page || n % page || !n || d) misuse("newBufferWithBytesNoCopy: not whole pages");
+    FakeBuffer *b = [[FakeBuffer alloc] init];
+    b->p = p;
+    b->n = n;
+    b->borrowed = YES;
+    fake_metal.n_buffers++;
+    fake_metal.n_borrowed++;
+    return b;
+}
 - (id<MTLLibrary>)newLibraryWithSource:(NSString *)s options:(MTLCompileOptions *)options error:(NSError **)e
 {
     uint64_t hash = 14695981039346656037u;
@@ -470,3 +521,69 @@ id<MTLDevice> MTLCreateSystemDefaultDevice(void)
     if (fake_metal.no_device) return nil;
     return [[FakeDevice alloc] init];
 }
+
+/* ---- Metal Performance Shaders ---- */
+
+BOOL MPSSupportsMTLDevice(id<MTLDevice> d) { return d != nil; }
+
+@implementation MPSMatrixDescriptor
++ (MPSMatrixDescriptor *)matrixDescriptorWithRows:(NSUInteger)r columns:(NSUInteger)c rowBytes:(NSUInteger)n dataType:(MPSDataType)t
+{
+    MPSMatrixDescriptor *d = [[[MPSMatrixDescriptor alloc] init] autorelease];
+    const NSUInteger item = t == MPSDataTypeFloat16 ? 2 : 4;
+    if (!r || !c || n < c * item || n % item) misuse("a matrix whose rows do not hold its columns");
+    d->rows = r;
+    d->columns = c;
+    d->bytes = n;
+    d->type = t;
+    return d;
+}
+@end
+
+@implementation MPSMatrix
+- (id)initWithBuffer:(id<MTLBuffer>)b offset:(NSUInteger)o descriptor:(MPSMatrixDescriptor *)descriptor
+{
+    const NSUInteger item = descriptor->type == MPSDataTypeFloat16 ? 2 : 4;
+    if (o % item || o + (descriptor->rows - 1) * descriptor->bytes + descriptor->columns * item > [b length]) misuse("a matrix beyond its buffer");
+    buffer = [b retain];
+    offset = o;
+    d = [descriptor retain];
+    return self;
+}
+- (void)dealloc
+{
+    [buffer release];
+    [d release];
+    [super dealloc];
+}
+@end
+
+@implementation MPSMatrixMultiplication
+- (id)initWithDevice:(id<MTLDevice>)device
+       transposeLeft:(BOOL)l
+      transposeRight:(BOOL)r
+          resultRows:(NSUInteger)m
+       resultColumns:(NSUInteger)n
+     interiorColumns:(NSUInteger)k
+               alpha:(double)alpha
+                beta:(double)beta
+{
+    (void)device;
+    left = l;
+    right = r;
+    rows = m;
+    columns = n;
+    inner = k;
+    a = alpha;
+    b = beta;
+    return self;
+}
+- (void)encodeToCommandBuffer:(id<MTLCommandBuffer>)commands leftMatrix:(MPSMatrix *)l rightMatrix:(MPSMatrix *)r resultMatrix:(MPSMatrix *)y
+{
+    if (left || !right || a != 1 || b != 0) misuse("a product that the double does not know");
+    if (l->d->rows != rows || l->d->columns != inner || r->d->rows != columns || r->d->columns != inner || y->d->rows != rows || y->d->columns != columns)
+        misuse("matrices of other sizes than the product");
+    if (l->d->type != MPSDataTypeFloat16 || r->d->type != MPSDataTypeFloat16 || y->d->type != MPSDataTypeFloat32) misuse("matrices of types that the double does not know");
+    [(FakeCommands *)commands putLeft:l right:r result:y];
+}
+@end

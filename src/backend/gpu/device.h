@@ -43,6 +43,9 @@ struct gpu_device {
     void (*close)(void *dev);
     kg_status (*alloc)(void *dev, void **buffer, size_t n_bytes); /* zeroed */
     void (*free)(void *dev, void *buffer);                        /* after all work that uses it */
+    /* A buffer, only to be read, of memory that lies where it is as long as the buffer. KG_ERR_UNSUPPORTED: this one cannot be used so. NULL: the device uses only its
+     * own memory. */
+    kg_status (*borrow)(void *dev, void **buffer, const void *data, size_t n_bytes);
     /* Uploads take src at once; what a download brings is there after the next sync. */
     kg_status (*upload)(void *dev, void *buffer, size_t offset, const void *src, size_t n_bytes);
     kg_status (*download)(void *dev, const void *buffer, size_t offset, void *dst, size_t n_bytes);

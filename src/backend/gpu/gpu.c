@@ -9,7 +9,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-kg_status gpu_buffer(struct gpu *g, void **buffer, size_t n_bytes)
+/* borrowed: memory to read where it lies; NULL: fresh memory. */
+static kg_status new_buffer(struct gpu *g, void **buffer, size_t n_bytes, const void *borrowed)
 {
     if (g->n_buffers == g->cap_buffers) {
         int cap = g->cap_buffers * 2 + 64;
@@ -18,10 +19,12 @@ kg_status gpu_buffer(struct gpu *g, void **buffer, size_t n_bytes)
         g->buffers = more;
         g->cap_buffers = cap;
     }
-    KG_TRY(g->device->alloc(g->dev, buffer, MAX(n_bytes, (size_t)64)));
+    KG_TRY(borrowed ? g->device->borrow(g->dev, buffer, borrowed, n_bytes) : g->device->alloc(g->dev, buffer, MAX(n_bytes, (size_t)64)));
     g->buffers[g->n_buffers++] = *buffer;
     return KG_OK;
 }
+
+kg_status gpu_buffer(struct gpu *g, void **buffer, size_t n_bytes) { return new_buffer(g, buffer, n_bytes, NULL); }
 
 void gpu_forget_recordings(struct gpu *g)
 {
@@ -102,6 +105,10 @@ static void pack_thread(void *ctx, int i, int n)
 static kg_status upload_weight(struct gpu *g, struct gpu_weight *w, struct pool *pool, uint8_t *staging, size_t staging_bytes, struct packing *p)
 {
     const size_t stride = w->row.row_bytes;
+    if (w->as_file) {
+        kg_status status = new_buffer(g, &w->buffer, (size_t)w->rows * stride, w->parts[0]->data);
+        if (status != KG_ERR_UNSUPPORTED) return status;
+    }
     KG_TRY(gpu_buffer(g, &w->buffer, (size_t)w->rows * stride));
     int64_t rows = MAX((int64_t)(staging_bytes / stride), 1);
     for (int64_t r = 0; r < w->rows; r += rows) {

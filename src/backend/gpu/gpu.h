@@ -21,7 +21,7 @@ struct gpu_pack {
     int offset;
 };
 const struct gpu_pack *gpu_pack_of(enum tensor_type type); /* never NULL for a type of quant.def */
-RowP gpu_pack_row(const struct gpu_pack *pack, enum tensor_type type, int64_t n_in);
+RowP gpu_pack_row(const struct gpu_pack *pack, enum tensor_type type, int64_t n_in, bool as_file);
 /* Packs rows [row0, row1) of t; row i goes to dst + (i - row0) * stride. KG_ERR_FORMAT: a value that the layout cannot hold. */
 kg_status gpu_pack_rows(const struct tensor *t, int64_t row0, int64_t row1, const RowP *row, uint8_t *dst, size_t stride);
 
@@ -31,6 +31,7 @@ struct gpu_weight {
     int n_parts;
     bool glu;
     bool experts; /* a matrix for each expert, one after the other */
+    bool as_file; /* plain numbers in the order of the file: the device may use them where they lie */
     const struct gpu_pack *pack;
     RowP row;
     int64_t rows;

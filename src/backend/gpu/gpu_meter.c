@@ -56,7 +56,7 @@ static kg_status multiply(struct meter *m)
         return m->device->gemm(m->dev, &g);
     }
     const uint side = (uint)n;
-    MatP p = {.w = gpu_pack_row(gpu_pack_of(TYPE_F16), TYPE_F16, n), .rows = side, .n = side, .n_in = side, .x_stride = side, .rows0 = side, .stride0 = side};
+    MatP p = {.w = gpu_pack_row(gpu_pack_of(TYPE_F16), TYPE_F16, n, false), .rows = side, .n = side, .n_in = side, .x_stride = side, .rows0 = side, .stride0 = side};
     const struct gpu_launch l = {.kernel = m->kernel, .grid = {(side + 63) / 64, (side + 127) / 128}, .threads = 256, .params = &p, .params_bytes = sizeof p,
                                  .buffers = {m->w, m->x, m->scale, m->none, m->none, m->y, m->none, m->none}, .n_buffers = 8};
     return m->device->launch(m->dev, &l);

@@ -66,7 +66,7 @@ static void plane_bytes(const struct gpu_pack *p, size_t units, size_t n[4])
     n[3] = p->scale >= SCALE_KM ? (units + 7) / 8 * 4 : 0;
 }
 
-RowP gpu_pack_row(const struct gpu_pack *pack, enum tensor_type type, int64_t n_in)
+RowP gpu_pack_row(const struct gpu_pack *pack, enum tensor_type type, int64_t n_in, bool as_file)
 {
     RowP r = {.n_units = (uint)((n_in + UNIT - 1) / UNIT)};
     size_t n[4], at[5] = {0};
@@ -76,6 +76,10 @@ RowP gpu_pack_row(const struct gpu_pack *pack, enum tensor_type type, int64_t n_
     r.off_s = (uint)at[2];
     r.off_d = (uint)at[3];
     r.row_bytes = (uint)at[4];
+    if (pack->code > 8) {
+        r.off_s = as_file ? 1 : r.n_units;
+        r.off_b = as_file ? (uint)(n[0] / 16 / r.n_units) : 1;
+    }
     uint32_t book[4] = {0};
     if (type_packs[type].book) memcpy(book, type_packs[type].book, sizeof book);
     r.book0 = book[0];
@@ -246,7 +250,7 @@ static void pack_plain_row(const struct row_out *o, const struct tensor *t, cons
         const uint8_t *from = src + u * UNIT * (size_t)info->block_bytes;
         if (convert) decode_f32(t->type)(from, f, (int64_t)have);
         for (size_t j = 0; j < UNIT / per; j++) {
-            uint8_t *to = o->dst + 16 * (j * units + u);
+            uint8_t *to = o->dst + 16 * (j * o->row->off_s + u * o->row->off_b);
             const size_t first = j * per, k = have > first ? MIN(per, have - first) : 0;
             memset(to, 0, 16);
             memcpy(to, convert ? (const uint8_t *)(f + first) : from + first * item, k * item);

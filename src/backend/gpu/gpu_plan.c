@@ -71,11 +71,19 @@ static struct gpu_weight *single_weight(struct gpu *g, const struct tensor *t)
     return w;
 }
 
-static void finish_weight(struct gpu_weight *w)
+/* The device can use the numbers of t where they lie. */
+static bool lies_right(const struct gpu *g, const struct tensor *t)
+{
+    const bool plain = t->type == TYPE_F32 || t->type == TYPE_F16 || t->type == TYPE_BF16;
+    return g->device->borrow && plain && t->ne[0] % 32 == 0 && (uintptr_t)t->data % 16 == 0;
+}
+
+static void finish_weight(const struct gpu *g, struct gpu_weight *w)
 {
     const struct tensor *t = w->parts[0];
     w->pack = gpu_pack_of(t->type);
-    w->row = gpu_pack_row(w->pack, t->type, t->ne[0]);
+    w->as_file = w->n_parts == 1 && lies_right(g, t);
+    w->row = gpu_pack_row(w->pack, t->type, t->ne[0], w->as_file);
 }
 
 static bool same_kind(const struct op *a, const struct op *b)
@@ -131,10 +139,10 @@ static int plan_matmul(struct gpu *g, int i)
     struct gpu_step *s = &g->steps[g->n_steps++];
     *s = (struct gpu_step){.code = STEP_MATMUL, .op = op, .first = op, .norm = joined_norm(p, i), .dst = {op->dst, -1, -1}, .res = -1};
     s->src = s->norm ? s->norm->src[0] : op->src[0];
-    if (is_glu(p, i) && !writes_source(s, op[2].dst)) {
+    if (is_glu(p, i) && !lies_right(g, op->w) && !writes_source(s, op[2].dst)) {
         struct gpu_weight *w = s->weight = &g->weights[g->n_weights++];
         *w = (struct gpu_weight){.parts = {op[0].w, op[1].w}, .n_parts = 2, .glu = true, .rows = 2 * op->w->ne[1]};
-        finish_weight(w);
+        finish_weight(g, w);
         s->act = true;
         s->activation = op[2].activation;
         s->dst[0] = op[2].dst;
@@ -142,12 +150,12 @@ static int plan_matmul(struct gpu *g, int i)
         return i + 2;
     }
     int n = 1;
-    while (n < 3 && i + n < p->n_ops && same_kind(op, &op[n]) && !writes_source(s, op[n].dst) && (!op->b) == (!op[n].b) &&
+    while (!lies_right(g, op->w) && n < 3 && i + n < p->n_ops && same_kind(op, &op[n]) && !writes_source(s, op[n].dst) && (!op->b) == (!op[n].b) &&
            !(i + n + 2 < p->n_ops && is_glu(p, i + n)))
         n++;
     if (n == 1) {
         s->weight = single_weight(g, op->w);
-        finish_weight(s->weight);
+        finish_weight(g, s->weight);
         return join_behind(p, i, s);
     }
     struct gpu_weight *w = s->weight = &g->weights[g->n_weights++];
@@ -157,7 +165,7 @@ static int plan_matmul(struct gpu *g, int i)
         w->rows += op[k].w->ne[1];
         s->dst[k] = op[k].dst;
     }
-    finish_weight(w);
+    finish_weight(g, w);
     s->op = &op[n - 1];
     return i + n - 1;
 }
@@ -170,11 +178,11 @@ static int plan_experts(struct gpu *g, int i)
     struct gpu_step *s = &g->steps[g->n_steps++];
     struct gpu_weight *w = &g->weights[g->n_weights++];
     const struct op *norm = takes_norm(p, op) ? joined_norm(p, i) : NULL;
-    const bool glu = is_glu(p, i) && op[2].dst != op->src[1] && !(norm && op[2].dst == norm->src[0]);
+    const bool glu = is_glu(p, i) && !lies_right(g, op->w) && op[2].dst != op->src[1] && !(norm && op[2].dst == norm->src[0]);
     *s = (struct gpu_step){.code = STEP_EXPERTS, .op = glu ? &op[2] : op, .first = op, .weight = w, .norm = norm, .src = norm ? norm->src[0] : op->src[0], .dst = {glu ? op[2].dst : op->dst, -1, -1}, .res = -1,
                            .act = glu, .activation = glu ? op[2].activation : ACTIVATION_SILU};
     *w = (struct gpu_weight){.parts = {op->w, glu ? op[1].w : NULL}, .n_parts = glu ? 2 : 1, .glu = glu, .experts = true, .rows = (glu ? 2 : 1) * op->w->ne[1] * op->w->ne[2]};
-    finish_weight(w);
+    finish_weight(g, w);
     return glu ? i + 2 : i;
 }
 
@@ -232,7 +240,7 @@ static kg_status plan_op(struct gpu *g, int *i)
     case OP_ADD_ROW:
         s.code = STEP_EMBED;
         s.weight = single_weight(g, op->w);
-        finish_weight(s.weight);
+        finish_weight(g, s.weight);
         break;
     case OP_RMS_NORM:
     case OP_LAYER_NORM:
@@ -280,7 +288,7 @@ kg_status gpu_plan(struct gpu *g)
         struct gpu_step *s = &g->steps[i], *before = s - 1;
         s->same_acts = s->code == STEP_MATMUL && before->code == STEP_MATMUL && s->src == before->src && s->norm == before->norm &&
                        before->dst[0] != s->src && before->dst[1] != s->src && before->dst[2] != s->src &&
-                       (s->weight->pack->code > 8) == (before->weight->pack->code > 8) && (s->weight->pack->code == 32) == (before->weight->pack->code == 32);
+                       (s->weight->pack->code > 8) == (before->weight->pack->code > 8) && s->weight->as_file == before->weight->as_file && (s->weight->pack->code == 32) == (before->weight->pack->code == 32);
     }
     return KG_OK;
 }

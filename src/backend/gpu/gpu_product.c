@@ -13,6 +13,8 @@ bool gpu_takes_halves(const struct gpu *g, const struct gpu_step *s)
 }
 
 static bool is_plain(const struct gpu_weight *w) { return w->pack->code == 16; }
+/* Halves are in the order of the planes of packed weights. */
+static bool by_planes(const struct gpu_weight *w) { return !(is_plain(w) && w->as_file); }
 static size_t half_row(const struct gpu_weight *w) { return (size_t)w->row.n_units * 64; }
 static int64_t slice_rows(const struct gpu_weight *w) { return MIN(w->rows, MAX((int64_t)((size_t)SLICE_BYTES / half_row(w)) / 64, 1) * 64); }
 
@@ -53,7 +55,7 @@ static kg_status end_product(struct gpu_run *r, const struct gpu_step *s, const 
     EndP e = {.m = *p, .row0 = (uint)row0, .rows = (uint)rows, .col0 = (uint)col0, .sums_stride = (uint)sums_stride};
     if (next) {
         e.next = gpu_norm_params(g, next, next->weight->row.n_units * 32);
-        e.next.planes = 1;
+        e.next.planes = by_planes(next->weight);
     }
     unsigned threads = row_threads((unsigned)rows / (p->glu ? 2 : 1), (unsigned)g->info.matvec_waves * 32);
     KG_TRY(LAUNCH(g, g->mm_end, r->n, 1, threads, e, g->sums, g->act_scale, s->bias, reg_buffer(g, s->res), reg_buffer(g, s->dst[0]), reg_buffer(g, s->dst[1]),
@@ -101,7 +103,7 @@ kg_status gpu_product(struct gpu_run *r, const struct gpu_step *s, MatP p)
     const uint units = w->row.n_units;
     if (!s->same_acts && !r->acts_ready) {
         NormP np = gpu_norm_params(g, s, units * 32);
-        np.planes = 1;
+        np.planes = by_planes(w);
         KG_TRY(LAUNCH(g, g->act_f16, r->n, 1, row_threads(units * 8, (unsigned)g->info.matvec_waves * 32), np, g->regs[s->src].buffer, s->norm_w, s->norm_b, g->acts, g->act_scale));
     }
     r->acts_ready = false;

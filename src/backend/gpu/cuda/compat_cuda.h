@@ -35,6 +35,7 @@ typedef unsigned char uchar;
 #define START() ((void)0)
 #define START_NEXT() ((void)0)
 #endif
+#define PLAIN_AT(w, j, u) ((j) * (w).n_units + (u))
 #define PREFETCH(a) asm volatile("prefetch.global.L2 [%0];" ::"l"(a))
 #define SKIP_UNLESS(some) if (some)
 

@@ -74,6 +74,7 @@ typedef struct {
 #define WAVE_SYNC() simt_wave_barrier(__LINE__)
 #define START() ((void)0)
 #define START_NEXT() ((void)0)
+#define PLAIN_AT(w, j, u) ((w).off_s * (j) + (w).off_b * (u))
 #define PREFETCH(a) ((void)(a))
 #define SKIP_UNLESS(some) if (some)
 /* Copies that run beside everything else are done at once; all lanes wait for them. */

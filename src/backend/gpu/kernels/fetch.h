@@ -6,7 +6,11 @@ DEVFN FN(Raw) FN(FETCH)(FETCH_SPACE const uchar *row, uint u, RowP w)
 #if FMT_CODE >= 4
     UNROLL for (uint j = 0; j < FMT_RAW / 4; j++)
     {
+#if FMT_CODE >= 16
+        uint4 v = FETCH_16((FETCH_SPACE const uint4 *)row + PLAIN_AT(w, j, u));
+#else
         uint4 v = FETCH_16((FETCH_SPACE const uint4 *)row + j * w.n_units + u);
+#endif
         r.c[4 * j] = v.x;
         r.c[4 * j + 1] = v.y;
         r.c[4 * j + 2] = v.z;

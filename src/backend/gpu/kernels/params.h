@@ -7,7 +7,8 @@
 #define NORM_RMS 1
 #define NORM_LAYER 2
 
-/* A row of packed weights: planes of codes from 0 and off_b, scales from off_s, superscales from off_d; bytes. */
+/* A row of packed weights: planes of codes from 0 and off_b, scales from off_s, superscales from off_d; bytes. Plain numbers: piece j of unit u is the
+ * (off_s j + off_b u)th of 16 bytes, which is one plane for each j, or the order of the file; a device that only has the former says so in PLAIN_AT. */
 typedef struct {
     uint n_units, off_b, off_s, off_d;
     uint row_bytes;

@@ -29,6 +29,7 @@ using namespace metal;
 #define WAVE_SYNC() simdgroup_barrier(mem_flags::mem_threadgroup)
 #define START() ((void)0)
 #define START_NEXT() ((void)0)
+#define PLAIN_AT(w, j, u) ((w).off_s * (j) + (w).off_b * (u))
 #define PREFETCH(a) ((void)0)
 #define SKIP_UNLESS(some) if (some)
 

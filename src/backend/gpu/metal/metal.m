@@ -1,18 +1,25 @@
 /* Apple's GPUs through Metal: Objective-C without ARC, as Apple's clang and gcc compile it. Kernels are text that Metal compiles when a module
- * is first asked for (the system keeps the result). Memory is shared between processor and GPU, so uploads and downloads are copies;
- * launches are collected in a command buffer, which goes to the GPU when it is full or somebody waits.
- * Not done: weights used in the mapped file (no layout of pack.def is a file's), Metal Performance Shaders (mm_f16 multiplies with
- * simdgroup matrices), recordings. */
+ * is first asked for (the system keeps the result). Memory is shared between processor and GPU, so uploads and downloads are copies, and
+ * plain numbers are used where they lie in the mapped file; launches are collected in a command buffer, which goes to the GPU when it is full or
+ * somebody waits. Prompts are multiplied by Metal Performance Shaders; KAGARI_MPS=0 leaves that to the engine's own kernels.
+ * Not done: recordings. */
 #import <Foundation/Foundation.h>
 #import <Metal/Metal.h>
+#import <MetalPerformanceShaders/MetalPerformanceShaders.h>
 
 #include "backend/gpu/gpu.h"
 #include "backend/gpu/source.h"
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <unistd.h>
 
 enum { IN_FLIGHT = 8, LAUNCHES = 64, ERROR_OUT_OF_MEMORY = 8 };
+
+struct metal_buffer {
+    id<MTLBuffer> b;
+    size_t offset; /* of what is meant: borrowed memory begins within a page */
+};
 
 struct metal_kernel {
     id<MTLComputePipelineState> pipeline;
@@ -35,7 +42,7 @@ struct metal {
     id<MTLCommandBuffer> sent[IN_FLIGHT]; /* to the GPU, in this order, not waited for */
     int n_sent;
     struct metal_pending {
-        id<MTLBuffer> from;
+        const struct metal_buffer *from;
         size_t offset, n_bytes;
         void *dst;
     } pending[16]; /* downloads that the next sync hands over */
@@ -110,6 +117,8 @@ static kg_status open_device(struct metal *m, struct gpu_info *info)
     if (!m->queue) return status_set(KG_ERR_DEVICE, "metal: %.100s gives no command queue", d.name);
     /* Metal does not say how many cores there are: 8 to 80. */
     *info = (struct gpu_info){.memory = (size_t)d.memory, .n_cores = 16, .matvec_waves = 8, .attend_waves = 16, .mv_groups = 4, .fuses = true};
+    const char *mps = getenv("KAGARI_MPS");
+    info->gemm = !(mps && *mps == '0') && MPSSupportsMTLDevice(m->device);
     snprintf(info->name, sizeof info->name, "%.80s, %.70s", d.name, d.driver);
     return KG_OK;
 }
@@ -179,7 +188,7 @@ static kg_status finish(struct metal *m)
     KG_TRY(wait_for(m, m->n_sent));
     for (int i = 0; i < m->n_pending; i++) {
         const struct metal_pending *p = &m->pending[i];
-        memcpy(p->dst, (const char *)[p->from contents] + p->offset, p->n_bytes);
+        memcpy(p->dst, (const char *)[p->from->b contents] + p->from->offset + p->offset, p->n_bytes);
     }
     m->n_pending = 0;
     return KG_OK;
@@ -195,6 +204,19 @@ static kg_status metal_sync(void *dev)
 
 /* ---- memory ---- */
 
+/* Takes b over. */
+static kg_status new_buffer(void **buffer, id<MTLBuffer> b, size_t offset)
+{
+    struct metal_buffer *r = malloc(sizeof *r);
+    if (!r) {
+        [b release];
+        return status_set(KG_ERR_MEMORY, "out of memory");
+    }
+    *r = (struct metal_buffer){b, offset};
+    *buffer = r;
+    return KG_OK;
+}
+
 static kg_status metal_alloc(void *dev, void **buffer, size_t n_bytes)
 {
     struct metal *m = dev;
@@ -202,22 +224,36 @@ static kg_status metal_alloc(void *dev, void **buffer, size_t n_bytes)
     id<MTLBuffer> b = n_bytes <= [m->device maxBufferLength] ? [m->device newBufferWithLength:n_bytes options:MTLResourceStorageModeShared] : nil;
     if (b) memset([b contents], 0, n_bytes);
     [pool drain];
-    if (!b) return status_set(KG_ERR_MEMORY, "metal: no device memory for %zu bytes", n_bytes);
-    *buffer = (void *)b;
-    return KG_OK;
+    return b ? new_buffer(buffer, b, 0) : status_set(KG_ERR_MEMORY, "metal: no device memory for %zu bytes", n_bytes);
+}
+
+/* Whole pages around what is meant: all of a mapping is there, and so is what large arrays are made of. */
+static kg_status metal_borrow(void *dev, void **buffer, const void *data, size_t n_bytes)
+{
+    struct metal *m = dev;
+    NSAutoreleasePool *pool = [[NSAutoreleasePool alloc] init];
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = (uintptr_t)data / page * page, end = ROUND_UP((uintptr_t)data + n_bytes, page);
+    id<MTLBuffer> b = nil;
+    if (end - first <= [m->device maxBufferLength])
+        b = [m->device newBufferWithBytesNoCopy:(void *)first length:end - first options:MTLResourceStorageModeShared deallocator:nil];
+    [pool drain];
+    return b ? new_buffer(buffer, b, (uintptr_t)data - first) : status_set(KG_ERR_UNSUPPORTED, "metal: %zu bytes cannot be used where they lie", n_bytes);
 }
 
 /* Command buffers hold on to what they use. */
 static void metal_free(void *dev, void *buffer)
 {
+    struct metal_buffer *r = buffer;
     (void)dev;
-    [(id<MTLBuffer>)buffer release];
+    [r->b release];
+    free(r);
 }
 
 static kg_status metal_upload(void *dev, void *buffer, size_t offset, const void *src, size_t n_bytes)
 {
+    const struct metal_buffer *to = buffer;
     KG_TRY(metal_sync(dev)); /* earlier launches may read what is there */
-    memcpy((char *)[(id<MTLBuffer>)buffer contents] + offset, src, n_bytes);
+    memcpy((char *)[to->b contents] + to->offset + offset, src, n_bytes);
     return KG_OK;
 }
 
@@ -225,18 +261,18 @@ static kg_status metal_download(void *dev, const void *buffer, size_t offset, vo
 {
     struct metal *m = dev;
     if (m->n_pending == (int)COUNT_OF(m->pending)) KG_TRY(metal_sync(dev));
-    m->pending[m->n_pending++] = (struct metal_pending){(id<MTLBuffer>)(void *)(uintptr_t)buffer, offset, n_bytes, dst};
+    m->pending[m->n_pending++] = (struct metal_pending){buffer, offset, n_bytes, dst};
     return KG_OK;
 }
 
-static kg_status copy(struct metal *m, void *dst, size_t dst_offset, const void *src, size_t src_offset, size_t n_bytes)
+static kg_status copy(struct metal *m, const struct metal_buffer *dst, size_t dst_offset, const struct metal_buffer *src, size_t src_offset, size_t n_bytes)
 {
     if (m->n_pending) KG_TRY(finish(m)); /* a download takes what is there before */
     KG_TRY(begin_commands(m));
     end_encoding(m);
     id<MTLBlitCommandEncoder> blit = [m->filling blitCommandEncoder];
     if (!blit) return status_set(KG_ERR_DEVICE, "metal: no encoder for copies");
-    [blit copyFromBuffer:(id<MTLBuffer>)(void *)(uintptr_t)src sourceOffset:src_offset toBuffer:(id<MTLBuffer>)dst destinationOffset:dst_offset size:n_bytes];
+    [blit copyFromBuffer:src->b sourceOffset:src->offset + src_offset toBuffer:dst->b destinationOffset:dst->offset + dst_offset size:n_bytes];
     [blit endEncoding];
     return KG_OK;
 }
@@ -325,7 +361,10 @@ static kg_status launch(struct metal *m, const struct gpu_launch *l)
     if (!m->encoder) return status_set(KG_ERR_DEVICE, "metal: no encoder for kernels");
     [m->encoder setComputePipelineState:k->pipeline];
     [m->encoder setBytes:l->params length:l->params_bytes atIndex:0];
-    for (int i = 0; i < l->n_buffers; i++) [m->encoder setBuffer:(id<MTLBuffer>)l->buffers[i] offset:0 atIndex:(NSUInteger)i + 1];
+    for (int i = 0; i < l->n_buffers; i++) {
+        const struct metal_buffer *b = l->buffers[i];
+        [m->encoder setBuffer:b->b offset:b->offset atIndex:(NSUInteger)i + 1];
+    }
     [m->encoder dispatchThreadgroups:MTLSizeMake(l->grid[0], l->grid[1], 1) threadsPerThreadgroup:MTLSizeMake(l->threads, 1, 1)];
     return ++m->n_launches == LAUNCHES ? send_commands(m) : KG_OK;
 }
@@ -338,17 +377,61 @@ static kg_status metal_launch(void *dev, const struct gpu_launch *l)
     return status;
 }
 
+/* ---- products of matrices ---- */
+
+static MPSMatrix *matrix(const struct metal_buffer *b, size_t offset, int rows, int columns, size_t row_bytes, MPSDataType type)
+{
+    MPSMatrixDescriptor *d = [MPSMatrixDescriptor matrixDescriptorWithRows:(NSUInteger)rows columns:(NSUInteger)columns rowBytes:row_bytes dataType:type];
+    return [[[MPSMatrix alloc] initWithBuffer:b->b offset:b->offset + offset descriptor:d] autorelease];
+}
+
+static kg_status product(struct metal *m, const struct gpu_gemm *g)
+{
+    const size_t half = sizeof(uint16_t);
+    if (m->n_pending) KG_TRY(finish(m)); /* a download takes what is there before */
+    KG_TRY(begin_commands(m));
+    end_encoding(m);
+    MPSMatrix *x = matrix(g->x, 0, g->n, g->n_in, (size_t)g->x_ld * half, MPSDataTypeFloat16);
+    MPSMatrix *w = matrix(g->w, g->w_offset, g->rows, g->n_in, (size_t)g->w_ld * half, MPSDataTypeFloat16);
+    MPSMatrix *y = matrix(g->y, g->y_offset * sizeof(float), g->n, g->rows, (size_t)g->y_ld * sizeof(float), MPSDataTypeFloat32);
+    MPSMatrixMultiplication *times = [[MPSMatrixMultiplication alloc] initWithDevice:m->device
+                                                                       transposeLeft:NO
+                                                                      transposeRight:YES
+                                                                          resultRows:(NSUInteger)g->n
+                                                                       resultColumns:(NSUInteger)g->rows
+                                                                     interiorColumns:(NSUInteger)g->n_in
+                                                                               alpha:1
+                                                                                beta:0];
+    if (!times || !x || !w || !y) {
+        [times release];
+        return status_set(KG_ERR_DEVICE, "metal: Metal Performance Shaders refuse a product of %d x %d x %d; KAGARI_MPS=0 does without", g->n, g->rows, g->n_in);
+    }
+    [times encodeToCommandBuffer:m->filling leftMatrix:x rightMatrix:w resultMatrix:y];
+    [times release];
+    return ++m->n_launches == LAUNCHES ? send_commands(m) : KG_OK;
+}
+
+static kg_status metal_gemm(void *dev, const struct gpu_gemm *g)
+{
+    NSAutoreleasePool *pool = [[NSAutoreleasePool alloc] init];
+    kg_status status = product(dev, g);
+    [pool drain];
+    return status;
+}
+
 static const struct gpu_device device = {
     .name = "metal",
     .open = metal_open,
     .close = metal_close,
     .alloc = metal_alloc,
     .free = metal_free,
+    .borrow = metal_borrow,
     .upload = metal_upload,
     .download = metal_download,
     .copy = metal_copy,
     .kernel = metal_kernel,
     .launch = metal_launch,
+    .gemm = metal_gemm,
     .sync = metal_sync,
 };
 

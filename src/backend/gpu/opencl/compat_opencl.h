@@ -24,6 +24,7 @@
 #define WAVE_SYNC() barrier(CLK_LOCAL_MEM_FENCE)
 #define START() ((void)0)
 #define START_NEXT() ((void)0)
+#define PLAIN_AT(w, j, u) ((j) * (w).n_units + (u))
 #define PREFETCH(a) ((void)(a))
 #define SKIP_UNLESS(some) /* wave operations are barriers, which had better stand in no condition */
 
