@@ -509,6 +509,7 @@ kg_status hf_rope_factors(const struct hf_family *family, const json_t *config, 
     if (which > 0) return is_longrope(type) ? listed_factors(json_object_get(s, which == 1 ? "short_factor" : "long_factor"), out, n) : KG_OK;
     if (family->flags & HF_KINDS) { /* the others of a head do not rotate */
         const int64_t whole = json_integer_value(json_object_get(config, "global_head_dim"));
+        if (whole == 0) return KG_OK; /* what an adapter knows of its model */
         if (whole < 2 || whole > 65536) return status_set(KG_ERR_FORMAT, "config.json: global_head_dim is out of range");
         const json_t *share = json_object_get(s, "partial_rotary_factor");
         const int64_t rotated = (int64_t)((json_is_number(share) ? json_number_value(share) : 1) * (double)whole / 2);
