@@ -35,9 +35,8 @@ size_t avx512_int_ahead(const struct cpu_matmul *m);
 /* Packed bytes that will be unpacked next: fetched a few lines at a time while tiles are computed, since nothing else would keep the
  * memory busy then. */
 struct avx512_ahead {
-    const uint8_t *p[2 * PACK_PLANES];
-    size_t n_bytes[2 * PACK_PLANES];
-    size_t total;
+    const uint8_t *p[2]; /* of two panels */
+    size_t n_bytes[2], total;
     int at; /* range in progress */
 };
 

@@ -8,11 +8,11 @@
 #define NAME(x) JOIN(x, TYPE)
 
 /* Superblocks [s0, s1) of one panel -> w [k4][2][64] and ws, wm [group][2][16]; the caller picks the half of the pair. */
-static void NAME(unpack_)(const uint8_t *const base[PACK_PLANES], const struct pack *pk, int s0, int s1, uint8_t *w, float *ws, float *wm)
+static void NAME(unpack_)(const struct pack *pk, const uint8_t *panel, int n_super, int s0, int s1, uint8_t *w, float *ws, float *wm)
 {
     const uint8_t *p[PACK_PLANES];
-    for (int s = s0; s < s1; s++) {
-        for (int i = 0; i < PACK_PLANES; i++) p[i] = base[i] + (size_t)s * (size_t)pk->plane[i];
+    pack_seek(pk, panel, n_super, s0, p);
+    for (int s = s0; s < s1; pack_next(pk, panel, n_super, s, p), s++) {
         NAME(scales_)(p, ws, wm, 32);
         ws += pk->superblock / GROUP * 32;
         wm += pk->superblock / GROUP * 32;
@@ -27,12 +27,12 @@ static void NAME(unpack_)(const uint8_t *const base[PACK_PLANES], const struct p
 static void NAME(gemv_)(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1)
 {
     const int n_super = m->in / pk->superblock, units = pk->superblock / 32;
-    const size_t panel_bytes = pack_plane(pk, m->in, PACK_PLANES), unit_bytes = panel_bytes / (size_t)(m->in / 32);
+    const size_t unit_bytes = pack_panel_bytes(pk, m->in) / (size_t)(m->in / 32);
     struct stream stream = stream_from(m, pk, panel0, panel1);
     _Alignas(64) float ws[16 * 16], wm[16 * 16];
     for (int panel = panel0; panel < panel1; panel++) {
-        const uint8_t *p[PACK_PLANES], *used = (const uint8_t *)m->packed + (size_t)panel * panel_bytes;
-        panel_planes(m, pk, panel, p);
+        const uint8_t *p[PACK_PLANES], *base = pack_panel(m, pk, panel), *used = base;
+        pack_seek(pk, base, n_super, 0, p);
         __m512 c = _mm512_setzero_ps(), sum = _mm512_setzero_ps();
         const int8_t *a = m->acts.q;
         const struct act_group *ag = m->acts.group;
@@ -59,7 +59,7 @@ static void NAME(gemv_)(const struct cpu_matmul *m, const struct pack *pk, int p
                 c = _mm512_fmadd_ps(sum, _mm512_set1_ps(ag->super), c);
                 sum = _mm512_setzero_ps();
             }
-            for (int i = 0; i < PACK_PLANES; i++) p[i] += pk->plane[i];
+            pack_next(pk, base, n_super, s, p);
         }
         if (m->in % ACT_SUPER) c = _mm512_fmadd_ps(sum, _mm512_set1_ps(ag[-1].super), c);
         avx512_store_row(m, 0, panel * PANEL, c);

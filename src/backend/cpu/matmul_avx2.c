@@ -159,12 +159,6 @@ static inline void store_8(const struct cpu_matmul *m, int t, int row, __m256 c)
     _mm256_maskstore_ps(y, mask, c);
 }
 
-static inline void panel_planes(const struct cpu_matmul *m, const struct pack *pk, int panel, const uint8_t *p[PACK_PLANES])
-{
-    const uint8_t *base = (const uint8_t *)m->packed + (size_t)panel * pack_plane(pk, m->in, PACK_PLANES);
-    for (int i = 0; i < PACK_PLANES; i++) p[i] = base + pack_plane(pk, m->in, i);
-}
-
 /* ---- the types: scales of a superblock of one panel; ws and wm are [group][16] ---- */
 
 INLINE __m256i load(const uint8_t *p) { return _mm256_loadu_si256((const void *)p); }
@@ -338,12 +332,12 @@ INLINE __m256i values(const enum tensor_type TYPE, const uint8_t *const *p, int 
 }
 
 /* Superblocks [s0, s1) of one panel -> w, ws, wm as struct tile has them. */
-INLINE void unpack(const uint8_t *const base[PACK_PLANES], const struct pack *pk, int s0, int s1, uint8_t *w, float *ws, float *wm,
+INLINE void unpack(const struct pack *pk, const uint8_t *panel, int n_super, int s0, int s1, uint8_t *w, float *ws, float *wm,
                    const enum tensor_type TYPE, const int GROUP, const int OFFSET)
 {
     const uint8_t *p[PACK_PLANES];
-    for (int s = s0; s < s1; s++) {
-        for (int i = 0; i < PACK_PLANES; i++) p[i] = base[i] + (size_t)s * (size_t)pk->plane[i];
+    pack_seek(pk, panel, n_super, s0, p);
+    for (int s = s0; s < s1; pack_next(pk, panel, n_super, s, p), s++) {
         scales_of(TYPE, p, ws, wm);
         ws += pk->superblock / GROUP * 16;
         wm += pk->superblock / GROUP * 16;
@@ -404,8 +398,8 @@ INLINE void gemv(const struct cpu_matmul *m, const struct pack *pk, int panel0, 
     const int n_super = m->in / pk->superblock, units = pk->superblock / 32;
     _Alignas(64) float ws[16 * 16], wm[16 * 16];
     for (int panel = panel0; panel < panel1; panel++) {
-        const uint8_t *p[PACK_PLANES];
-        panel_planes(m, pk, panel, p);
+        const uint8_t *p[PACK_PLANES], *base = pack_panel(m, pk, panel);
+        pack_seek(pk, base, n_super, 0, p);
         __m256 c[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
         const int8_t *a = m->acts.q;
         const struct act_group *ag = m->acts.group;
@@ -416,7 +410,7 @@ INLINE void gemv(const struct cpu_matmul *m, const struct pack *pk, int panel0, 
                 add_group(c, p, ws, wm, u, 0, a, ag, ah, TYPE, GROUP, OFFSET, ADDS, HAS_MIN);
                 if (GROUP == 16) add_group(c, p, ws, wm, u, 1, a, ag, ah, TYPE, GROUP, OFFSET, ADDS, HAS_MIN);
             }
-            for (int i = 0; i < PACK_PLANES; i++) p[i] += pk->plane[i];
+            pack_next(pk, base, n_super, s, p);
         }
         store_8(m, 0, panel * PANEL, c[0]);
         store_8(m, 0, panel * PANEL + 8, c[1]);
@@ -431,9 +425,9 @@ INLINE void gemv(const struct cpu_matmul *m, const struct pack *pk, int panel0, 
     X(IQ4_XS, iq4_xs, 32, 128, 8, false) X(MXFP4, mxfp4, 32, 16, 4, false)
 
 #define X(ENUM, name, GROUP, OFFSET, ADDS, HAS_MIN)                                                                                          \
-    static void unpack_##name(const uint8_t *const base[PACK_PLANES], const struct pack *pk, int s0, int s1, uint8_t *w, float *ws, float *wm) \
+    static void unpack_##name(const struct pack *pk, const uint8_t *panel, int n_super, int s0, int s1, uint8_t *w, float *ws, float *wm) \
     {                                                                                                                                      \
-        unpack(base, pk, s0, s1, w, ws, wm, TYPE_##ENUM, GROUP, OFFSET);                                                                   \
+        unpack(pk, panel, n_super, s0, s1, w, ws, wm, TYPE_##ENUM, GROUP, OFFSET);                                                                 \
     }                                                                                                                                      \
     static void gemv_##name(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1)                                     \
     {                                                                                                                                      \
@@ -444,7 +438,7 @@ INT_TYPES(X)
 
 struct int_kind {
     tile_fn tile;
-    void (*unpack)(const uint8_t *const base[PACK_PLANES], const struct pack *pk, int s0, int s1, uint8_t *w, float *ws, float *wm);
+    void (*unpack)(const struct pack *pk, const uint8_t *panel, int n_super, int s0, int s1, uint8_t *w, float *ws, float *wm);
     void (*gemv)(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1);
 };
 static const struct int_kind kinds[] = {
@@ -507,12 +501,10 @@ static void run_packed(const struct cpu_matmul *m, int row0, int row1)
         return;
     }
     for (int row = row0; row < row1; row += 2 * PANEL) {
-        const uint8_t *p[2][PACK_PLANES];
-        const int n_panels = row + PANEL < m->out ? 2 : 1;
-        for (int i = 0; i < n_panels; i++) panel_planes(m, pk, row / PANEL + i, p[i]);
+        const int n_panels = row + PANEL < m->out ? 2 : 1, n_super = pack_n_super(pk, m->in);
         for (int k0 = 0; k0 < m->in; k0 += CHUNK) {
             const int n = MIN(CHUNK, m->in - k0), s0 = k0 / pk->superblock, s1 = (k0 + n) / pk->superblock;
-            for (int i = 0; i < n_panels; i++) kind->unpack((const uint8_t *const *)p[i], pk, s0, s1, s->w[i], s->ws[i], s->wm[i]);
+            for (int i = 0; i < n_panels; i++) kind->unpack(pk, pack_panel(m, pk, row / PANEL + i), n_super, s0, s1, s->w[i], s->ws[i], s->wm[i]);
             multiply_chunk(m, s, row, k0, n / 32, kind->tile);
         }
     }

@@ -106,7 +106,7 @@ static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int ro
 
 static const uint8_t *panel_at(const struct cpu_matmul *m, int panel)
 {
-    return (const uint8_t *)m->packed + (size_t)panel * pack_plane(pack_find(m->tensor->type), m->in, PACK_PLANES);
+    return pack_panel(m, pack_find(m->tensor->type), panel);
 }
 
 /* Element k of rows 4 i .. 4 i + 3 of a packed panel. */

@@ -257,19 +257,13 @@ NEON_INLINE int8x16_t w_mxfp4(const uint8_t *const *p, int u, int j, int i) { re
 
 /* ---- what is made for every packed type ---- */
 
-static void panel_planes(const struct cpu_matmul *m, const struct pack *pk, int panel, const uint8_t *p[PACK_PLANES])
-{
-    const uint8_t *base = (const uint8_t *)m->packed + (size_t)panel * pack_plane(pk, m->in, PACK_PLANES);
-    for (int i = 0; i < PACK_PLANES; i++) p[i] = base + pack_plane(pk, m->in, i);
-}
-
 /* Superblocks [s0, s1) of one panel -> w, ws, wm as struct neon_tile has them. */
-NEON_INLINE void unpack(const uint8_t *const base[PACK_PLANES], const struct pack *pk, int s0, int s1, bool by_8, int8_t *restrict w,
+NEON_INLINE void unpack(const struct pack *pk, const uint8_t *panel, int n_super, int s0, int s1, bool by_8, int8_t *restrict w,
                         float *restrict ws, float *restrict wm, scales_fn scales, values_fn values, const int GROUP, const int OFFSET)
 {
     const uint8_t *p[PACK_PLANES];
-    for (int s = s0; s < s1; s++) {
-        for (int i = 0; i < PACK_PLANES; i++) p[i] = base[i] + (size_t)s * (size_t)pk->plane[i];
+    pack_seek(pk, panel, n_super, s0, p);
+    for (int s = s0; s < s1; pack_next(pk, panel, n_super, s, p), s++) {
         scales(p, ws, wm);
         ws += pk->superblock / GROUP * 16;
         wm += pk->superblock / GROUP * 16;
@@ -296,8 +290,8 @@ NEON_INLINE void gemv(const struct cpu_matmul *m, const struct pack *pk, int pan
     const int n_super = m->in / pk->superblock, units = pk->superblock / 32;
     float ws[16 * 16], wm[16 * 16], sums[16];
     for (int panel = panel0; panel < panel1; panel++) {
-        const uint8_t *p[PACK_PLANES];
-        panel_planes(m, pk, panel, p);
+        const uint8_t *p[PACK_PLANES], *base = pack_panel(m, pk, panel);
+        pack_seek(pk, base, n_super, 0, p);
         float32x4_t c[4];
 #pragma GCC unroll 4
         for (int i = 0; i < 4; i++) c[i] = vdupq_n_f32(0);
@@ -326,7 +320,7 @@ NEON_INLINE void gemv(const struct cpu_matmul *m, const struct pack *pk, int pan
                     }
                 }
             }
-            for (int i = 0; i < PACK_PLANES; i++) p[i] += pk->plane[i];
+            pack_next(pk, base, n_super, s, p);
         }
         for (int i = 0; i < 4; i++) vst1q_f32(sums + i * 4, c[i]);
         neon_store_row(m, 0, panel * PANEL, sums);
@@ -349,12 +343,12 @@ static const struct int_kind {
 #undef X
 };
 
-static void unpack_any(enum tensor_type type, const uint8_t *const base[PACK_PLANES], const struct pack *pk, int s0, int s1, bool by_8, int8_t *w,
+static void unpack_any(enum tensor_type type, const struct pack *pk, const uint8_t *panel, int n_super, int s0, int s1, bool by_8, int8_t *w,
                        float *ws, float *wm)
 {
     switch (type) {
 #define X(ENUM, name, group, has_min, offset) \
-    case TYPE_##ENUM: unpack(base, pk, s0, s1, by_8, w, ws, wm, scales_##name, w_##name, group, offset); break;
+    case TYPE_##ENUM: unpack(pk, panel, n_super, s0, s1, by_8, w, ws, wm, scales_##name, w_##name, group, offset); break;
         INT_TYPES(X)
 #undef X
     default: break; /* not packed */
@@ -416,11 +410,10 @@ static void run_packed(const struct cpu_matmul *m, int row0, int row1, const str
         return;
     }
     for (int row = row0; row < row1; row += PANEL) {
-        const uint8_t *p[PACK_PLANES];
-        panel_planes(m, pk, row / PANEL, p);
+        const uint8_t *panel = pack_panel(m, pk, row / PANEL);
         for (int k0 = 0; k0 < m->in; k0 += CHUNK) {
             const int n = MIN(CHUNK, m->in - k0);
-            unpack_any(m->tensor->type, p, pk, k0 / pk->superblock, (k0 + n) / pk->superblock, tiles->by_8, s->w, s->ws, s->wm);
+            unpack_any(m->tensor->type, pk, panel, pack_n_super(pk, m->in), k0 / pk->superblock, (k0 + n) / pk->superblock, tiles->by_8, s->w, s->ws, s->wm);
             multiply_chunk(m, s, row, k0, n, tiles->tile[kind->group == 16][kind->has_min]);
         }
     }

@@ -228,22 +228,22 @@ static void put_floats(enum tensor_type type, const uint8_t *src, size_t row_byt
 }
 
 static const struct pack packs[] = {
-    [TYPE_F32] = {1, {64}, NULL},
-    [TYPE_F16] = {1, {32}, NULL},
-    [TYPE_BF16] = {2, {64}, NULL},
-    [TYPE_Q4_0] = {32, {32, 256}, row_q4_0},
-    [TYPE_Q4_1] = {32, {64, 256}, row_q4_1},
-    [TYPE_Q5_0] = {32, {32, 256, 64}, row_q5_0},
-    [TYPE_Q5_1] = {32, {64, 256, 64}, row_q5_1},
-    [TYPE_Q8_0] = {32, {32, 512}, row_q8_0},
-    [TYPE_Q2_K] = {256, {64, 256, 1024}, row_q2_k},
-    [TYPE_Q3_K] = {256, {32, 192, 1024, 512}, row_q3_k},
-    [TYPE_Q4_K] = {256, {64, 192, 2048}, row_q4_k},
-    [TYPE_Q5_K] = {256, {64, 192, 2048, 512}, row_q5_k},
-    [TYPE_Q6_K] = {256, {32, 256, 2048, 1024}, row_q6_k},
-    [TYPE_IQ4_NL] = {32, {32, 256}, row_q4_0},
-    [TYPE_IQ4_XS] = {256, {32, 96, 2048}, row_iq4_xs},
-    [TYPE_MXFP4] = {32, {16, 256}, row_mxfp4},
+    [TYPE_F32] = {1, 1, {64}, NULL},
+    [TYPE_F16] = {1, 2, {32}, NULL},
+    [TYPE_BF16] = {2, 1, {64}, NULL},
+    [TYPE_Q4_0] = {32, 8, {32, 256}, row_q4_0},
+    [TYPE_Q4_1] = {32, 8, {64, 256}, row_q4_1},
+    [TYPE_Q5_0] = {32, 8, {32, 256, 64}, row_q5_0},
+    [TYPE_Q5_1] = {32, 8, {64, 256, 64}, row_q5_1},
+    [TYPE_Q8_0] = {32, 8, {32, 512}, row_q8_0},
+    [TYPE_Q2_K] = {256, 1, {64, 256, 1024}, row_q2_k},
+    [TYPE_Q3_K] = {256, 2, {32, 192, 1024, 512}, row_q3_k},
+    [TYPE_Q4_K] = {256, 1, {64, 192, 2048}, row_q4_k},
+    [TYPE_Q5_K] = {256, 1, {64, 192, 2048, 512}, row_q5_k},
+    [TYPE_Q6_K] = {256, 2, {32, 256, 2048, 1024}, row_q6_k},
+    [TYPE_IQ4_NL] = {32, 8, {32, 256}, row_q4_0},
+    [TYPE_IQ4_XS] = {256, 2, {32, 96, 2048}, row_iq4_xs},
+    [TYPE_MXFP4] = {32, 8, {16, 256}, row_mxfp4},
 };
 
 const struct pack *pack_find(enum tensor_type type)
@@ -253,27 +253,28 @@ const struct pack *pack_find(enum tensor_type type)
 
 size_t pack_bytes(enum tensor_type type, int64_t rows, int64_t in)
 {
-    return (size_t)((rows + PANEL - 1) / PANEL) * pack_plane(pack_find(type), in, PACK_PLANES);
+    return (size_t)((rows + PANEL - 1) / PANEL) * pack_panel_bytes(pack_find(type), in);
 }
 
 void pack_rows(void *packed, const struct tensor *t, int64_t row0, int64_t row1)
 {
     const struct pack *p = pack_find(t->type);
     const struct type_info *ti = type_by_id((uint32_t)t->type);
-    int64_t in = t->ne[0], n_super = in / p->superblock; /* exact for block types */
+    const int64_t in = t->ne[0];
+    const int n_super = pack_n_super(p, in); /* exact for block types */
     size_t row_bytes = tensor_row_bytes(t), super_bytes = (size_t)(p->superblock / ti->block) * (size_t)ti->block_bytes;
     for (int64_t row = row0; row < row1; row += PANEL) {
         int n = (int)MIN(row1 - row, PANEL);
         const uint8_t *src = tensor_row(t, row);
-        uint8_t *panel = (uint8_t *)packed + (size_t)(row / PANEL) * pack_plane(p, in, PACK_PLANES), *plane[PACK_PLANES];
-        for (int i = 0; i < PACK_PLANES; i++) plane[i] = panel + pack_plane(p, in, i);
+        uint8_t *panel = (uint8_t *)packed + (size_t)(row / PANEL) * pack_panel_bytes(p, in);
         if (!p->row) { /* stripes that stay in cache while their 16 rows come in */
             for (int64_t k = 0; k < in; k += 64) put_floats(t->type, src, row_bytes, n, k, MIN(k + 64, in), panel);
             continue;
         }
-        for (int64_t s = 0; s < n_super; s++) {
+        for (int s = 0; s < n_super; s++) {
+            uint8_t *plane[PACK_PLANES];
+            pack_seek(p, panel, n_super, s, (const uint8_t **)plane);
             for (int r = 0; r < n; r++) p->row(src + (size_t)r * row_bytes + (size_t)s * super_bytes, plane, r);
-            for (int i = 0; i < PACK_PLANES; i++) plane[i] += p->plane[i];
         }
     }
 }

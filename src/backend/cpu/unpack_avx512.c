@@ -15,12 +15,6 @@ static inline int32_t load_i32(const void *p)
     return v;
 }
 
-static void panel_planes(const struct cpu_matmul *m, const struct pack *pk, int panel, const uint8_t *p[PACK_PLANES])
-{
-    const uint8_t *base = (const uint8_t *)m->packed + (size_t)panel * pack_plane(pk, m->in, PACK_PLANES);
-    for (int i = 0; i < PACK_PLANES; i++) p[i] = base + pack_plane(pk, m->in, i);
-}
-
 /* ---- the types ---- */
 
 static inline __m512i load(const uint8_t *p) { return _mm512_loadu_si512(p); }
@@ -180,14 +174,14 @@ static inline __m512i w_iq4_nl(const uint8_t *const *p, int u, int j) { return l
 static inline __m512i w_iq4_xs(const uint8_t *const *p, int u, int j) { return lookup(kvalues_iq4nl, nibble(p[2], u, j)); }
 static inline __m512i w_mxfp4(const uint8_t *const *p, int u, int j) { return lookup(kvalues_fp4, nibble(p[1], u, j)); }
 
-/* At the start of a panel its last plane is read from the first line on: that line must be there by then. */
+/* At the start of a stripe its last plane is read from the first line on: that line must be there by then. */
 size_t avx512_int_ahead(const struct cpu_matmul *m)
 {
     const struct pack *pk = pack_find(m->tensor->type);
     int last = PACK_PLANES - 1;
     if (!pk || pk->superblock == 1 || !m->packed || !__builtin_cpu_is("amd")) return 0;
     while (!pk->plane[last]) last--;
-    return pack_plane(pk, m->in, last) + STREAM_AHEAD;
+    return pack_plane(pk, pk->stripe, last) + STREAM_AHEAD;
 }
 
 /* Lines that a single token's product asks for ahead of itself, in the order of memory, in which panel follows panel, then those that the
@@ -200,8 +194,7 @@ struct stream {
 
 static struct stream stream_from(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1)
 {
-    const size_t panel_bytes = pack_plane(pk, m->in, PACK_PLANES);
-    const uint8_t *first = (const uint8_t *)m->packed + (size_t)panel0 * panel_bytes, *end = (const uint8_t *)m->packed + (size_t)panel1 * panel_bytes;
+    const uint8_t *first = pack_panel(m, pk, panel0), *end = pack_panel(m, pk, panel1);
     struct stream s = {first, end, m->then ? (ptrdiff_t)((uintptr_t)m->then - (uintptr_t)end) : 0, avx512_int_ahead(m)};
     s.at += m->asked ? m->asked : s.distance;
     return s;
@@ -276,7 +269,7 @@ static inline void stream_fetch(struct stream *s, const uint8_t *used)
 struct int_kind {
     int group;
     bool has_min;
-    void (*unpack)(const uint8_t *const base[PACK_PLANES], const struct pack *pk, int s0, int s1, uint8_t *w, float *ws, float *wm);
+    void (*unpack)(const struct pack *pk, const uint8_t *panel, int n_super, int s0, int s1, uint8_t *w, float *ws, float *wm);
     void (*gemv)(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1);
 };
 static const struct int_kind kinds[] = {
@@ -289,7 +282,7 @@ static const struct int_kind kinds[] = {
 
 void avx512_ahead_fetch(struct avx512_ahead *a, size_t n_bytes)
 {
-    while (n_bytes > 0 && a->at < 2 * PACK_PLANES) {
+    while (n_bytes > 0 && a->at < 2) {
         if (a->n_bytes[a->at] == 0) {
             a->at++;
             continue;
@@ -302,15 +295,6 @@ void avx512_ahead_fetch(struct avx512_ahead *a, size_t n_bytes)
     }
 }
 
-/* The planes of the one or two panels from row on; returns how many there are. */
-static int pair_planes(const struct cpu_matmul *m, const struct pack *pk, int row, const uint8_t *p[2][PACK_PLANES])
-{
-    panel_planes(m, pk, row / PANEL, p[0]);
-    if (row + PANEL >= m->out) return 1;
-    panel_planes(m, pk, row / PANEL + 1, p[1]);
-    return 2;
-}
-
 struct avx512_ahead avx512_plan_ahead(const struct cpu_matmul *m, int row, int k0, int chunk)
 {
     struct avx512_ahead a = {.at = 0};
@@ -318,13 +302,12 @@ struct avx512_ahead avx512_plan_ahead(const struct cpu_matmul *m, int row, int k
     if (k0 + chunk < m->in) k0 += chunk;
     else row += 2 * PANEL, k0 = 0;
     if (!m->packed || row >= m->out) return a;
-    const uint8_t *p[2][PACK_PLANES];
-    const size_t s0 = (size_t)(k0 / pk->superblock), n_super = (size_t)(MIN(chunk, m->in - k0) / pk->superblock);
-    for (int i = pair_planes(m, pk, row, p) * PACK_PLANES - 1; i >= 0; i--) {
-        const size_t plane = (size_t)pk->plane[i % PACK_PLANES];
-        a.p[i] = p[i / PACK_PLANES][i % PACK_PLANES] + s0 * plane;
-        a.n_bytes[i] = n_super * plane;
-        a.total += a.n_bytes[i];
+    /* a chunk is some whole stripes */
+    const size_t panel = pack_panel_bytes(pk, m->in), from = pack_panel_bytes(pk, k0), to = pack_panel_bytes(pk, MIN(k0 + chunk, m->in));
+    for (int i = 0; i < 2 && row + i * PANEL < m->out; i++) {
+        a.p[i] = (const uint8_t *)m->packed + (size_t)(row / PANEL + i) * panel + from;
+        a.n_bytes[i] = to - from;
+        a.total += to - from;
     }
     return a;
 }
@@ -360,10 +343,9 @@ void avx512_int_unpack(const struct cpu_matmul *m, int row, int k0, int n, const
         return;
     }
     const struct pack *pk = pack_find(type);
-    const uint8_t *p[2][PACK_PLANES];
-    const int s0 = k0 / pk->superblock, s1 = (k0 + n) / pk->superblock, n_panels = pair_planes(m, pk, row, p);
-    kinds[type].unpack(p[0], pk, s0, s1, c->w, c->ws, c->wm);
-    if (n_panels == 2) kinds[type].unpack(p[1], pk, s0, s1, c->w + 64, c->ws + 16, c->wm + 16);
+    const int s0 = k0 / pk->superblock, s1 = (k0 + n) / pk->superblock, n_super = pack_n_super(pk, m->in);
+    for (int i = 0; i < 2 && row + i * PANEL < m->out; i++)
+        kinds[type].unpack(pk, pack_panel(m, pk, row / PANEL + i), n_super, s0, s1, c->w + 64 * i, c->ws + 16 * i, c->wm + 16 * i);
 }
 
 /* ---- one token against rows of the file ---- */
