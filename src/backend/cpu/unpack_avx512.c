@@ -6,7 +6,7 @@
 #include "tensor/codebooks.h"
 #include "tensor/decode.h"
 
-#define STREAM_AHEAD 8192
+#define STREAM_AHEAD 9728 /* bytes; a stripe, whose last plane is read from the start on, is less */
 
 static inline int32_t load_i32(const void *p)
 {
@@ -174,14 +174,10 @@ static inline __m512i w_iq4_nl(const uint8_t *const *p, int u, int j) { return l
 static inline __m512i w_iq4_xs(const uint8_t *const *p, int u, int j) { return lookup(kvalues_iq4nl, nibble(p[2], u, j)); }
 static inline __m512i w_mxfp4(const uint8_t *const *p, int u, int j) { return lookup(kvalues_fp4, nibble(p[1], u, j)); }
 
-/* At the start of a stripe its last plane is read from the first line on: that line must be there by then. */
 size_t avx512_int_ahead(const struct cpu_matmul *m)
 {
     const struct pack *pk = pack_find(m->tensor->type);
-    int last = PACK_PLANES - 1;
-    if (!pk || pk->superblock == 1 || !m->packed || !__builtin_cpu_is("amd")) return 0;
-    while (!pk->plane[last]) last--;
-    return pack_plane(pk, pk->stripe, last) + STREAM_AHEAD;
+    return pk && pk->superblock > 1 && m->packed && __builtin_cpu_is("amd") ? STREAM_AHEAD : 0;
 }
 
 /* Lines that a single token's product asks for ahead of itself, in the order of memory, in which panel follows panel, then those that the
