@@ -100,7 +100,8 @@ static void cache_new(struct cache *c, const struct cpu_kernels *k, kg_kv_type t
         if (pos % 11 == 5) memset(c->values + pos * v_width, 0, (size_t)v_dim * 4);
         memcpy(kx.p, c->keys + pos * k_width, kx.n);
         memcpy(vx.p, c->values + pos * v_width, vx.n);
-        k->kv_store(&c->kv, c->blocks[pos / KV_BLOCK], pos % KV_BLOCK, (const float *)(const void *)kx.p, (const float *)(const void *)vx.p);
+        const float *kp = (const void *)kx.p, *vp = (const void *)vx.p;
+        for (int h = 0; h < n_kv_heads; h++) k->kv_store(&c->kv, c->blocks[pos / KV_BLOCK], pos % KV_BLOCK, h, kp + h * k_dim, vp + h * v_dim);
         guarded_free(&kx, "keys");
         guarded_free(&vx, "values");
     }

@@ -112,34 +112,38 @@ static void lay_out_experts(struct cpu *c, char *base, size_t *used)
     x->acts = (struct cpu_acts){(void *)(base + q), (void *)(base + group), (void *)(base + halves), (void *)(base + f32), (void *)(base + bf16)};
 }
 
+/* n rows of register r, and their activations. */
+static void lay_out_register(const struct cpu *c, char *base, size_t *used, int r, size_t n, float **reg, struct cpu_acts *acts)
+{
+    const size_t width = (size_t)c->program->reg_width[r], units = width / ACT_GROUP;
+    const bool int8 = wants_acts(c, r, ACTS_INT8), f32 = wants_acts(c, r, ACTS_F32_TILES), bf16 = wants_acts(c, r, ACTS_BF16_TILES);
+    const size_t x = take(used, r == c->logits_reg ? 0 : n * width * sizeof(float));
+    const size_t q = take(used, int8 ? n * width : 0);
+    const size_t group = take(used, int8 ? n * units * sizeof(struct act_group) : 0);
+    const size_t halves = take(used, int8 ? n * units * sizeof(struct act_halves) : 0);
+    const size_t tiles_f32 = take(used, f32 ? n * width * sizeof(float) : 0);
+    const size_t tiles_bf16 = take(used, bf16 ? n * ROUND_UP(width, 2) * sizeof(uint16_t) : 0);
+    if (!base) return;
+    *reg = (void *)(base + x);
+    if (int8) {
+        acts->q = (void *)(base + q);
+        acts->group = (void *)(base + group);
+        acts->halves = (void *)(base + halves);
+    }
+    if (f32) acts->f32 = (void *)(base + tiles_f32);
+    if (bf16) acts->bf16 = (void *)(base + tiles_bf16);
+}
+
 /* Hands out the memory at base; with base NULL only measures it. Returns the bytes. */
 static size_t lay_out(struct cpu *c, char *base, size_t per_thread)
 {
-    const struct program *p = c->program;
-    size_t n = (size_t)c->params.max_batch, used = 0;
-    for (int r = 0; r < p->n_regs; r++) {
-        const size_t width = (size_t)p->reg_width[r], units = width / ACT_GROUP;
-        const bool int8 = wants_acts(c, r, ACTS_INT8), f32 = wants_acts(c, r, ACTS_F32_TILES), bf16 = wants_acts(c, r, ACTS_BF16_TILES);
-        const size_t x = take(&used, r == c->logits_reg ? 0 : n * width * sizeof(float));
-        const size_t q = take(&used, int8 ? n * width : 0);
-        const size_t group = take(&used, int8 ? n * units * sizeof(struct act_group) : 0);
-        const size_t halves = take(&used, int8 ? n * units * sizeof(struct act_halves) : 0);
-        const size_t tiles_f32 = take(&used, f32 ? n * width * sizeof(float) : 0);
-        const size_t tiles_bf16 = take(&used, bf16 ? n * ROUND_UP(width, 2) * sizeof(uint16_t) : 0);
-        if (!base) continue;
-        c->reg[r] = (void *)(base + x);
-        if (int8) {
-            c->acts[r].q = (void *)(base + q);
-            c->acts[r].group = (void *)(base + group);
-            c->acts[r].halves = (void *)(base + halves);
-        }
-        if (f32) c->acts[r].f32 = (void *)(base + tiles_f32);
-        if (bf16) c->acts[r].bf16 = (void *)(base + tiles_bf16);
-    }
+    size_t used = 0;
+    for (int r = 0; r < c->program->n_regs; r++) lay_out_register(c, base, &used, r, (size_t)c->params.max_batch, &c->reg[r], &c->acts[r]);
     lay_out_experts(c, base, &used);
     for (int i = 0; i < c->params.n_threads; i++) {
         size_t at = take(&used, per_thread);
         if (base) c->scratch[i] = base + at;
+        for (int r = 0; r < c->program->n_regs; r++) lay_out_register(c, base, &used, r, 1, &c->own[i].reg[r], &c->own[i].acts[r]);
     }
     return used;
 }
@@ -164,6 +168,13 @@ static kg_status allocate(struct cpu *c)
     c->reg = arena_array(&c->arena, n_regs, sizeof *c->reg);
     c->acts = arena_array(&c->arena, n_regs, sizeof *c->acts);
     c->scratch = arena_array(&c->arena, (size_t)c->params.n_threads, sizeof *c->scratch);
+    c->own = arena_array(&c->arena, (size_t)c->params.n_threads, sizeof *c->own);
+    if (!c->own) return KG_ERR_MEMORY;
+    for (int i = 0; i < c->params.n_threads; i++) {
+        c->own[i].reg = arena_array(&c->arena, n_regs, sizeof *c->own[i].reg);
+        c->own[i].acts = arena_array(&c->arena, n_regs, sizeof *c->own[i].acts);
+        if (!c->own[i].reg || !c->own[i].acts) return KG_ERR_MEMORY;
+    }
     c->tiles = arena_array(&c->arena, (size_t)c->params.max_batch, sizeof *c->tiles);
     c->selected = arena_array(&c->arena, (size_t)c->params.max_batch, sizeof *c->selected);
     if (!c->reg || !c->acts || !c->scratch || !c->tiles || !c->selected) return KG_ERR_MEMORY;

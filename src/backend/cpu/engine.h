@@ -12,6 +12,15 @@ enum split {
     SPLIT_ONE,    /* thread 0 does it */
 };
 
+/* The same for a batch of one token. */
+enum one_split {
+    ONE_FIRST,   /* the thread that has the first token does it */
+    ONE_EACH,    /* every thread does it by itself; the result is its own */
+    ONE_PARTS,   /* each thread does a part of the row */
+    ONE_LATER,   /* attention does it, head by head */
+    ONE_AS_MANY, /* as with many tokens */
+};
+
 enum step_code {
     STEP_ROPE_TABLES,
     STEP_OP,
@@ -33,8 +42,12 @@ struct step {
     const struct op *op;
     int reg;             /* STEP_ACTS: of this register ... */
     enum acts_kind acts; /* ... this kind */
-    bool barrier;  /* threads must meet before this step: it touches what a step since the last meeting wrote, or the reverse */
+    bool barrier;  /* threads must meet before this step */
     bool selected; /* after SELECT: works on the tokens that want logits */
+    /* of a batch of one token */
+    enum one_split one;
+    bool one_barrier;
+    uint8_t own; /* bit k: operand k is each thread's own; of ROPE bit 0: the row that it changes */
     /* prepared operands */
     const float *w, *b;        /* norm weight and bias, slopes and sinks of attention, bias of a choice or of experts: as f32 */
     struct cpu_matmul matmul;  /* all but n, x, y, acts; of experts: of the first */
@@ -87,6 +100,10 @@ struct cpu {
 
     float **reg;           /* [n_regs]: [max_batch][width]; the register of the logits points to the caller's memory */
     struct cpu_acts *acts; /* [n_regs]; NULL where no matmul wants them */
+    struct cpu_own {       /* of one token: a thread's own row of each register, and its activations */
+        float **reg;
+        struct cpu_acts *acts;
+    } *own;                /* [n_threads] */
     int logits_reg;
     struct cpu_experts experts;
     void **scratch;        /* [n_threads] */
@@ -123,6 +140,7 @@ static inline float *cpu_row(const struct cpu *c, int reg, int t) { return c->re
 static inline int cpu_n_tokens(const struct cpu *c, const struct step *s) { return s->selected ? c->n_selected : c->batch->n; }
 
 kg_status cpu_plan(struct cpu *c); /* steps, rope tables */
+kg_status cpu_plan_meetings(struct cpu *c); /* of the steps */
 /* experts.c: the choice of one token (scratch: 5 n floats), and the steps of MATMUL_EXPERTS */
 void cpu_route(const struct route *route, const float *x, const float *factors, const float *bias, int n, float *scratch, float *dst);
 void cpu_experts_sort(struct cpu *c, const struct step *s);

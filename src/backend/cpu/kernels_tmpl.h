@@ -228,20 +228,18 @@ static void kv_put_q8(const float *x, int n, int8_t *q, int stride, float *scale
     }
 }
 
-static void kv_store(const struct cpu_kv_layout *kv, uint8_t *block, int slot, const float *k, const float *v)
+static void kv_store(const struct cpu_kv_layout *kv, uint8_t *block, int slot, int h, const float *k, const float *v)
 {
-    for (int h = 0; h < kv->n_kv_heads; h++, k += kv->k_dim, v += kv->v_dim) {
-        size_t k0 = (size_t)h * (size_t)kv->k_dim * KV_BLOCK, v0 = ((size_t)h * KV_BLOCK + (size_t)slot) * (size_t)kv->v_dim;
-        if (kv->type == KG_KV_Q8_0) {
-            float *ks = (float *)(block + kv->k_scale_offset) + h * kv->k_groups * KV_BLOCK + slot;
-            float *vs = (float *)(block + kv->v_scale_offset) + (h * KV_BLOCK + slot) * kv->v_groups;
-            kv_put_q8(k, kv->k_dim, (int8_t *)(block + kv->k_offset) + k0 + slot, KV_BLOCK, ks, KV_BLOCK);
-            kv_put_q8(v, kv->v_dim, (int8_t *)(block + kv->v_offset) + v0, 1, vs, 1);
-            continue;
-        }
-        for (int i = 0; i < kv->k_dim; i++) kv_put(kv->type, block + kv->k_offset, k0 + (size_t)(i * KV_BLOCK + slot), k[i]);
-        for (int i = 0; i < kv->v_dim; i++) kv_put(kv->type, block + kv->v_offset, v0 + (size_t)i, v[i]);
+    size_t k0 = (size_t)h * (size_t)kv->k_dim * KV_BLOCK, v0 = ((size_t)h * KV_BLOCK + (size_t)slot) * (size_t)kv->v_dim;
+    if (kv->type == KG_KV_Q8_0) {
+        float *ks = (float *)(block + kv->k_scale_offset) + h * kv->k_groups * KV_BLOCK + slot;
+        float *vs = (float *)(block + kv->v_scale_offset) + (h * KV_BLOCK + slot) * kv->v_groups;
+        kv_put_q8(k, kv->k_dim, (int8_t *)(block + kv->k_offset) + k0 + slot, KV_BLOCK, ks, KV_BLOCK);
+        kv_put_q8(v, kv->v_dim, (int8_t *)(block + kv->v_offset) + v0, 1, vs, 1);
+        return;
     }
+    for (int i = 0; i < kv->k_dim; i++) kv_put(kv->type, block + kv->k_offset, k0 + (size_t)(i * KV_BLOCK + slot), k[i]);
+    for (int i = 0; i < kv->v_dim; i++) kv_put(kv->type, block + kv->v_offset, v0 + (size_t)i, v[i]);
 }
 
 /* Widens one head's K or V of a block to f32; Q8_0: group scales of K lie [k_groups][KV_BLOCK], of V [KV_BLOCK][v_groups]. */

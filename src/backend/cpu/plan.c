@@ -1,4 +1,4 @@
-/* From program to steps: which format each weight gets, what is prepared once, where threads must meet. */
+/* From program to steps: which format each weight gets, what is prepared once. */
 #include "backend/cpu/engine.h"
 
 #include "base/os.h"
@@ -150,93 +150,13 @@ static kg_status add_experts(struct cpu *c, struct step *s)
 
 /* ---- steps ---- */
 
-/* What steps since the last barrier touched; register n_regs stands for the KV memory, n_regs + 1 for the rope tables,
- * n_regs + 2 for the rows of experts. */
-struct hazards {
-    uint8_t *read, *written; /* [n]: 0 none, 1 by token-split steps only, 2 otherwise */
-    int n;
-};
-
-static bool conflicts(const struct hazards *h, const struct step *s, int reg, bool writes)
+static struct step *add_step(struct cpu *c, struct step s)
 {
-    if (reg < 0) return false;
-    uint8_t worst = writes ? MAX(h->read[reg], h->written[reg]) : h->written[reg];
-    return worst == 2 || (worst == 1 && s->split != SPLIT_TOKENS);
-}
-
-static void note(uint8_t *seen, const struct step *s, int reg)
-{
-    if (reg >= 0) seen[reg] = MAX(seen[reg], s->split == SPLIT_TOKENS ? 1 : 2);
-}
-
-/* Acts are written into memory beside their register: both count as the register. */
-static void step_registers(const struct cpu *c, const struct step *s, int reads[4], int *writes)
-{
-    const struct op *op = s->op;
-    int kv = c->program->n_regs;
-    memset(reads, 0xff, 4 * sizeof *reads);
-    *writes = -1;
-    switch (s->code) {
-    case STEP_ROPE_TABLES: *writes = kv + 1; break;
-    case STEP_ACTS:
-        reads[0] = s->reg;
-        *writes = s->reg;
-        break;
-    case STEP_KV_STORE:
-        reads[0] = op->src[1];
-        reads[1] = op->src[2];
-        *writes = kv;
-        break;
-    case STEP_ATTEND:
-        reads[0] = op->src[0];
-        reads[1] = kv;
-        *writes = op->dst;
-        break;
-    case STEP_EXPERT_SORT:
-        reads[0] = op->src[1];
-        *writes = kv + 2;
-        break;
-    case STEP_EXPERT_ROWS:
-        reads[0] = op->src[0];
-        *writes = kv + 2;
-        break;
-    case STEP_EXPERT_MATMUL: *writes = kv + 2; break;
-    case STEP_EXPERT_OUT:
-        reads[0] = kv + 2;
-        reads[1] = op->src[1];
-        *writes = op->dst;
-        break;
-    case STEP_STATE: /* the state is its own */
-    case STEP_OP:
-        for (int i = 0; i < 3; i++) reads[i] = op->src[i];
-        if (op->code == OP_ROPE) reads[0] = op->dst, reads[3] = kv + 1;
-        *writes = op->dst;
-        break;
-    }
-}
-
-static void place_barrier(struct cpu *c, struct hazards *h, struct step *s)
-{
-    int reads[4], writes;
-    step_registers(c, s, reads, &writes);
-    s->barrier |= conflicts(h, s, writes, true);
-    for (int i = 0; i < 4; i++) s->barrier |= conflicts(h, s, reads[i], false);
-    if (s->barrier) {
-        memset(h->read, 0, (size_t)h->n);
-        memset(h->written, 0, (size_t)h->n);
-    }
-    for (int i = 0; i < 4; i++) note(h->read, s, reads[i]);
-    note(h->written, s, writes);
-}
-
-static struct step *add_step(struct cpu *c, struct hazards *h, struct step s)
-{
-    place_barrier(c, h, &s);
     c->steps[c->n_steps] = s;
     return &c->steps[c->n_steps++];
 }
 
-static kg_status add_op(struct cpu *c, struct hazards *h, const struct op *op, uint8_t *acts_ready, bool *selected)
+static kg_status add_op(struct cpu *c, const struct op *op, uint8_t *acts_ready, bool *selected)
 {
     struct step s = {.code = STEP_OP, .split = SPLIT_TOKENS, .op = op, .selected = *selected};
     switch (op->code) {
@@ -245,7 +165,7 @@ static kg_status add_op(struct cpu *c, struct hazards *h, const struct op *op, u
         KG_TRY(vector_f32(c, op->b, &s.b));
         KG_TRY(add_matmul(c, &s, op->w));
         if (s.matmul.format->acts != ACTS_ROWS && !(acts_ready[op->src[0]] & 1u << s.matmul.format->acts)) {
-            add_step(c, h, (struct step){.code = STEP_ACTS, .split = SPLIT_TOKENS, .op = op, .reg = op->src[0], .acts = s.matmul.format->acts, .selected = *selected});
+            add_step(c, (struct step){.code = STEP_ACTS, .split = SPLIT_TOKENS, .op = op, .reg = op->src[0], .acts = s.matmul.format->acts, .selected = *selected});
             acts_ready[op->src[0]] |= (uint8_t)(1u << s.matmul.format->acts);
         }
         s.split = SPLIT_SHARED;
@@ -264,12 +184,12 @@ static kg_status add_op(struct cpu *c, struct hazards *h, const struct op *op, u
         KG_TRY(add_experts(c, &s));
         s.code = STEP_EXPERT_SORT;
         s.split = SPLIT_ONE;
-        add_step(c, h, s);
+        add_step(c, s);
         s.code = STEP_EXPERT_ROWS;
         s.split = SPLIT_SHARED;
-        add_step(c, h, s);
+        add_step(c, s);
         s.code = STEP_EXPERT_MATMUL;
-        add_step(c, h, s);
+        add_step(c, s);
         s.code = STEP_EXPERT_OUT;
         s.split = SPLIT_TOKENS;
         break;
@@ -277,7 +197,7 @@ static kg_status add_op(struct cpu *c, struct hazards *h, const struct op *op, u
         KG_TRY(slopes(c, &op->attention, &s.w));
         KG_TRY(vector_f32(c, op->attention.sinks, &s.b));
         s.code = STEP_KV_STORE;
-        add_step(c, h, s);
+        add_step(c, s);
         s.code = STEP_ATTEND;
         s.split = SPLIT_SHARED;
         break;
@@ -290,14 +210,13 @@ static kg_status add_op(struct cpu *c, struct hazards *h, const struct op *op, u
         s.split = SPLIT_SHARED;
         break;
     case OP_SELECT:
-        s.barrier = !*selected; /* rows that other threads wrote */
         *selected = s.selected = true;
         memset(acts_ready, 0, (size_t)c->program->n_regs);
         break;
     default: break;
     }
     if (op->dst >= 0) acts_ready[op->dst] = 0;
-    add_step(c, h, s);
+    add_step(c, s);
     return KG_OK;
 }
 
@@ -305,10 +224,7 @@ kg_status cpu_plan(struct cpu *c)
 {
     const struct program *p = c->program;
     size_t n_ops = (size_t)p->n_ops;
-    struct hazards h = {.n = p->n_regs + 3};
     size_t n_matrices = 1;
-    h.read = arena_alloc(&c->arena, (size_t)h.n);
-    h.written = arena_alloc(&c->arena, (size_t)h.n);
     uint8_t *acts_ready = arena_alloc(&c->arena, (size_t)p->n_regs); /* per register: bits 1 << enum acts_kind */
     bool selected = false;
     for (int i = 0; i < p->n_ops; i++)
@@ -317,12 +233,12 @@ kg_status cpu_plan(struct cpu *c)
     c->next = arena_array(&c->arena, (4 * n_ops + 1) * (size_t)c->params.n_threads, sizeof *c->next);
     c->rope_tables = arena_array(&c->arena, n_ops, sizeof *c->rope_tables);
     c->packed = arena_array(&c->arena, n_matrices, sizeof *c->packed);
-    if (!h.read || !h.written || !acts_ready || !c->steps || !c->next || !c->rope_tables || !c->packed) return KG_ERR_MEMORY;
+    if (!acts_ready || !c->steps || !c->next || !c->rope_tables || !c->packed) return KG_ERR_MEMORY;
     c->logits_reg = -1;
-    add_step(c, &h, (struct step){.code = STEP_ROPE_TABLES, .split = SPLIT_TOKENS});
+    add_step(c, (struct step){.code = STEP_ROPE_TABLES, .split = SPLIT_TOKENS});
     for (int i = 0; i < p->n_ops; i++) {
         if (p->ops[i].code == OP_LOGITS) c->logits_reg = p->ops[i].src[0];
-        KG_TRY(add_op(c, &h, &p->ops[i], acts_ready, &selected));
+        KG_TRY(add_op(c, &p->ops[i], acts_ready, &selected));
     }
-    return KG_OK;
+    return cpu_plan_meetings(c);
 }

@@ -10,6 +10,7 @@
 struct worker {
     struct cpu *c;
     int i, n;      /* thread i of n */
+    bool one;      /* the batch is one token, shared out as enum one_split has it */
     void *scratch; /* its own */
     const uint8_t *then; /* packed weights that it is going to read, as far as known, of which ... */
     size_t asked;        /* ... these bytes have been asked for */
@@ -32,11 +33,23 @@ static void rope_tables(struct cpu *c, int t)
     }
 }
 
-static void make_acts(struct cpu *c, const struct step *s, int t)
+/* Token t's row of operand k, which is register reg. */
+static float *operand(const struct worker *w, const struct step *s, int k, int reg, int t)
 {
+    return w->one && s->own >> k & 1 ? w->c->own[w->i].reg[reg] : cpu_row(w->c, reg, t);
+}
+
+static float *result(const struct worker *w, const struct step *s, int t)
+{
+    return w->one && s->one == ONE_EACH ? w->c->own[w->i].reg[s->op->dst] : cpu_row(w->c, s->op->dst, t);
+}
+
+static void make_acts(const struct worker *w, const struct step *s, int t)
+{
+    struct cpu *c = w->c;
     const int width = c->program->reg_width[s->reg], n = cpu_n_tokens(c, s);
-    const struct cpu_acts *a = &c->acts[s->reg];
-    const float *x = cpu_row(c, s->reg, t);
+    const struct cpu_acts *a = w->one && s->one == ONE_EACH ? &c->own[w->i].acts[s->reg] : &c->acts[s->reg];
+    const float *x = operand(w, s, 0, s->reg, t);
     const int t0 = t / ACT_FLOAT_TILE * ACT_FLOAT_TILE, T = MIN(ACT_FLOAT_TILE, n - t0);
     const size_t at = (size_t)t0 * (size_t)width, even = (size_t)t0 * ROUND_UP((size_t)width, 2);
     switch (s->acts) {
@@ -47,11 +60,14 @@ static void make_acts(struct cpu *c, const struct step *s, int t)
     }
 }
 
-static void kv_store(struct cpu *c, const struct op *op, int t)
+static void kv_store(const struct worker *w, const struct step *s, int t, int head)
 {
+    struct cpu *c = w->c;
     const struct batch_token *tok = &c->batch->tokens[t];
+    const struct cpu_kv_layout *kv = &c->kv[s->op->attention.kv];
     uint8_t *block = c->seq_blocks[c->seq_first[tok->seq] + (size_t)(tok->pos / KV_BLOCK)];
-    c->kernels.kv_store(&c->kv[op->attention.kv], block, tok->pos % KV_BLOCK, cpu_row(c, op->src[1], t), cpu_row(c, op->src[2], t));
+    const float *k = operand(w, s, 1, s->op->src[1], t), *v = operand(w, s, 2, s->op->src[2], t);
+    c->kernels.kv_store(kv, block, tok->pos % KV_BLOCK, head, k + head * kv->k_dim, v + head * kv->v_dim);
 }
 
 /* A row, or each head of it. */
@@ -71,8 +87,9 @@ static void token_op(const struct worker *w, const struct step *s, int t)
     const struct op *op = s->op;
     const struct cpu_kernels *k = &c->kernels;
     const struct batch_token *tok = &c->batch->tokens[t];
-    float *dst = cpu_row(c, op->dst, t);
-    const float *x = op->src[0] >= 0 ? cpu_row(c, op->src[0], t) : NULL; /* of SELECT: not the row that it takes */
+    float *dst = result(w, s, t);
+    const float *x = op->src[0] >= 0 ? operand(w, s, 0, op->src[0], t) : NULL; /* of SELECT: not the row that it takes */
+    const float *y = op->src[1] >= 0 ? operand(w, s, 1, op->src[1], t) : NULL;
     int width = c->program->reg_width[op->dst];
     switch (op->code) {
     case OP_EMBED: decode_f32(op->w->type)(tensor_row(op->w, tok->id), dst, width); break;
@@ -86,14 +103,17 @@ static void token_op(const struct worker *w, const struct step *s, int t)
         break;
     case OP_RMS_NORM:
     case OP_LAYER_NORM: norm(k, s, dst, x, width); break;
-    case OP_ROPE: k->rope(dst, c->rope_tables[s->rope_table].cos_sin + (size_t)t * (size_t)op->rope.n_rot, &op->rope); break;
+    case OP_ROPE:
+        if (dst != operand(w, s, 0, op->dst, t)) memcpy(dst, operand(w, s, 0, op->dst, t), (size_t)width * sizeof *dst);
+        k->rope(dst, c->rope_tables[s->rope_table].cos_sin + (size_t)t * (size_t)op->rope.n_rot, &op->rope);
+        break;
     case OP_ACT: k->act(dst, x, width, op->activation); break;
-    case OP_GLU: k->glu(dst, x, cpu_row(c, op->src[1], t), width, op->activation); break;
-    case OP_MUL: k->mul(dst, x, cpu_row(c, op->src[1], t), width); break;
-    case OP_ADD: k->add(dst, x, cpu_row(c, op->src[1], t), width); break;
+    case OP_GLU: k->glu(dst, x, y, width, op->activation); break;
+    case OP_MUL: k->mul(dst, x, y, width); break;
+    case OP_ADD: k->add(dst, x, y, width); break;
     case OP_GATE: {
         float gate;
-        k->act(&gate, cpu_row(c, op->src[1], t), 1, op->activation);
+        k->act(&gate, y, 1, op->activation);
         k->scale(dst, x, width, gate);
         break;
     }
@@ -111,15 +131,15 @@ static void token_op(const struct worker *w, const struct step *s, int t)
         const int n_heads = op->part.n_heads, a = c->program->reg_width[op->src[0]] / n_heads, b = width / n_heads - a;
         for (int h = 0; h < n_heads; h++) {
             memcpy(dst + h * (a + b), x + h * a, (size_t)a * sizeof *dst);
-            memcpy(dst + h * (a + b) + a, cpu_row(c, op->src[1], t) + h * b, (size_t)b * sizeof *dst);
+            memcpy(dst + h * (a + b) + a, y + h * b, (size_t)b * sizeof *dst);
         }
         break;
     }
     case OP_COMBINE:
-        k->scale(dst, x, width, cpu_row(c, op->src[1], t)[op->n_used]);
-        for (int i = 1; i < op->n_used; i++) k->add_scaled(dst, x + (size_t)i * (size_t)width, width, cpu_row(c, op->src[1], t)[op->n_used + i]);
+        k->scale(dst, x, width, y[op->n_used]);
+        for (int i = 1; i < op->n_used; i++) k->add_scaled(dst, x + (size_t)i * (size_t)width, width, y[op->n_used + i]);
         break;
-    case OP_SELECT: memcpy(dst, cpu_row(c, op->src[0], c->selected[t]), (size_t)width * sizeof *dst); break;
+    case OP_SELECT: memcpy(dst, operand(w, s, 0, op->src[0], c->selected[t]), (size_t)width * sizeof *dst); break;
     default: break; /* the others are not split by tokens */
     }
 }
@@ -165,8 +185,9 @@ static void matmul(struct worker *w, int step)
     const struct step *s = &c->steps[step];
     struct cpu_matmul m = s->matmul;
     m.n = cpu_n_tokens(c, s);
-    m.x = c->reg[s->op->src[0]];
-    m.acts = c->acts[s->op->src[0]];
+    const bool own = w->one && s->own & 1;
+    m.x = own ? c->own[w->i].reg[s->op->src[0]] : c->reg[s->op->src[0]];
+    m.acts = own ? c->own[w->i].acts[s->op->src[0]] : c->acts[s->op->src[0]];
     m.y = c->reg[s->op->dst];
     m.scratch = w->scratch;
     const size_t ahead = m.n == 1 && m.packed && c->kernels.ahead ? c->kernels.ahead(&m) : 0;
@@ -195,6 +216,7 @@ static void attend(const struct worker *w, int step)
         const struct token_tile *tile = &c->tiles[c->n_tiles - 1 - i / a->n_kv_heads]; /* late tokens first: they take longest */
         const struct batch_token *tok = &c->batch->tokens[tile->first];
         int h = i % a->n_kv_heads;
+        if (w->one) kv_store(w, s, 0, h);
         struct cpu_attend job = {
             .kv = &c->kv[a->kv],
             .blocks = c->seq_blocks + c->seq_first[tok->seq],
@@ -209,7 +231,7 @@ static void attend(const struct worker *w, int step)
             .chunked = a->chunked,
             .slopes = s->w ? s->w + h * n_q : NULL,
             .sinks = s->b ? s->b + h * n_q : NULL,
-            .q = cpu_row(c, s->op->src[0], tile->first) + h * n_q * a->k_dim,
+            .q = operand(w, s, 0, s->op->src[0], tile->first) + h * n_q * a->k_dim,
             .out = cpu_row(c, s->op->dst, tile->first) + h * n_q * a->v_dim,
             .q_stride = (size_t)c->program->reg_width[s->op->src[0]],
             .out_stride = (size_t)c->program->reg_width[s->op->dst],
@@ -223,8 +245,10 @@ static void token_step(const struct worker *w, const struct step *s, int t)
 {
     switch (s->code) {
     case STEP_ROPE_TABLES: rope_tables(w->c, t); break;
-    case STEP_ACTS: make_acts(w->c, s, t); break;
-    case STEP_KV_STORE: kv_store(w->c, s->op, t); break;
+    case STEP_ACTS: make_acts(w, s, t); break;
+    case STEP_KV_STORE:
+        for (int h = 0; h < s->op->attention.n_kv_heads; h++) kv_store(w, s, t, h);
+        break;
     case STEP_EXPERT_OUT: cpu_experts_out(w->c, s, t); break;
     default: token_op(w, s, t); break;
     }
@@ -272,26 +296,80 @@ static void show_input(const struct worker *w, const struct step *s)
     pool_barrier(c->pool);
 }
 
+static void run_shared_step(struct worker *w, int at)
+{
+    struct cpu *c = w->c;
+    const struct step *s = &c->steps[at];
+    if (s->code == STEP_EXPERT_SORT && w->i == 0) cpu_experts_sort(c, s);
+    if (s->code == STEP_EXPERT_ROWS) cpu_experts_rows(c, s, taken(w, at, 0));
+    else if (s->code == STEP_EXPERT_MATMUL) cpu_experts_matmul(c, s, w->n, w->scratch, taken(w, at, 0));
+    else if (s->code == STEP_STATE) cpu_states_step(c, s, w->n, w->scratch, taken(w, at, 0));
+    else if (s->code == STEP_ATTEND) attend(w, at);
+    else if (s->split == SPLIT_SHARED) matmul(w, at);
+}
+
+/* This thread's part of a row. */
+static void part_step(const struct worker *w, const struct step *s)
+{
+    const struct cpu *c = w->c;
+    const struct cpu_kernels *k = &c->kernels;
+    const int reg = s->code == STEP_ACTS ? s->reg : s->op->dst, width = c->program->reg_width[reg], units = width / ACT_SUPER;
+    const int from = units * w->i / w->n * ACT_SUPER, n = units * (w->i + 1) / w->n * ACT_SUPER - from;
+    if (n == 0) return;
+    if (s->code == STEP_ACTS) {
+        const float *x = cpu_row(c, reg, 0) + from;
+        const struct act_row row = act_row(&c->acts[reg], width, 1, 0);
+        if (s->acts == ACTS_INT8) k->quantize(x, n, (struct act_row){row.q + from, row.group + from / ACT_GROUP, row.halves + from / ACT_GROUP, 1});
+        else if (s->acts == ACTS_F32_TILES) k->tile_f32(x, n, c->acts[reg].f32 + from, 1);
+        else if (s->acts == ACTS_BF16_TILES) k->tile_bf16(x, n, c->acts[reg].bf16 + from, 1);
+        return;
+    }
+    float *dst = cpu_row(c, reg, 0) + from;
+    const float *x = operand(w, s, 0, s->op->src[0], 0) + from;
+    if (s->op->code == OP_ACT) {
+        k->act(dst, x, n, s->op->activation);
+        return;
+    }
+    const float *y = operand(w, s, 1, s->op->src[1], 0) + from;
+    if (s->op->code == OP_GLU) k->glu(dst, x, y, n, s->op->activation);
+    else k->mul(dst, x, y, n);
+}
+
+/* A batch of one token, without a tap. */
+static void run_one(struct worker *w)
+{
+    const struct cpu *c = w->c;
+    for (int at = 0; at < c->n_steps; at++) {
+        const struct step *s = &c->steps[at];
+        if (s->selected && c->n_selected == 0) break;
+        if (s->one_barrier) pool_barrier(c->pool);
+        switch (s->one) {
+        case ONE_FIRST:
+            if (w->i == 0) token_step(w, s, 0);
+            break;
+        case ONE_EACH: token_step(w, s, 0); break;
+        case ONE_PARTS: part_step(w, s); break;
+        case ONE_LATER: break;
+        case ONE_AS_MANY: run_shared_step(w, at); break;
+        }
+    }
+}
+
 static void run_thread(void *ctx, int i, int n)
 {
     struct cpu *c = ctx;
-    struct worker w = {.c = c, .i = i, .n = n, .scratch = c->scratch[i]};
+    struct worker w = {.c = c, .i = i, .n = n, .scratch = c->scratch[i], .one = c->batch->n == 1 && n > 1 && !c->batch->tap && !c->batch->input};
+    if (w.one) {
+        run_one(&w);
+        return;
+    }
     for (int at = 0; at < c->n_steps;) {
         const struct step *s = &c->steps[at];
         if (s->selected && c->n_selected == 0) break;
         if (s->barrier) pool_barrier(c->pool);
         if (c->batch->input && ((s->code == STEP_OP && s->op->code == OP_MATMUL) || s->code == STEP_EXPERT_ROWS)) show_input(&w, s);
-        if (s->split == SPLIT_TOKENS) {
-            at += run_token_steps(&w, at);
-        } else {
-            if (s->code == STEP_EXPERT_SORT && i == 0) cpu_experts_sort(c, s);
-            if (s->code == STEP_EXPERT_ROWS) cpu_experts_rows(c, s, taken(&w, at, 0));
-            else if (s->code == STEP_EXPERT_MATMUL) cpu_experts_matmul(c, s, n, w.scratch, taken(&w, at, 0));
-            else if (s->code == STEP_STATE) cpu_states_step(c, s, n, w.scratch, taken(&w, at, 0));
-            else if (s->code == STEP_ATTEND) attend(&w, at);
-            else if (s->split == SPLIT_SHARED) matmul(&w, at);
-            at++;
-        }
+        if (s->split == SPLIT_TOKENS) at += run_token_steps(&w, at);
+        else run_shared_step(&w, at++);
         if (is_tapped(c, &c->steps[at - 1])) show_tap(&w, &c->steps[at - 1]);
     }
 }
