@@ -149,17 +149,24 @@ static void token_op(const struct worker *w, const struct step *s, int t)
 /* Pieces of work taken of a step's share for one thread. */
 static atomic_int *taken(const struct worker *w, int step, int owner) { return &w->c->next[owner * w->c->n_steps + step]; }
 
-/* The rows of a matmul in pieces: enough to even out threads that are slowed down, few enough to stream. */
-struct share {
-    int piece;    /* rows */
-    int first, n; /* pieces of one thread */
+/* Rows [row0, row1) of a matmul. */
+struct rows {
+    int row0, row1;
 };
 
-static struct share share_of(const struct cpu_matmul *m, int thread, int n_threads)
+static struct rows share_of(const struct cpu_matmul *m, int thread, int n_threads)
 {
-    const int piece = MAX(ROUND_UP(m->out / (8 * n_threads), 2 * PANEL), 2 * PANEL), n_pieces = (m->out + piece - 1) / piece;
-    const int first = (int)((int64_t)n_pieces * thread / n_threads);
-    return (struct share){piece, first, (int)((int64_t)n_pieces * (thread + 1) / n_threads) - first};
+    const int64_t units = (m->out + 2 * PANEL - 1) / (2 * PANEL);
+    return (struct rows){(int)(units * thread / n_threads) * 2 * PANEL, MIN((int)(units * (thread + 1) / n_threads) * 2 * PANEL, m->out)};
+}
+
+/* Piece number i of a share, empty when there is none: a third of what is left each time, so that there are few, to stream, and threads that
+ * were slowed down have little left when the others are done. */
+static struct rows piece_of(struct rows share, int i)
+{
+    struct rows p = {share.row0, share.row0};
+    for (; i >= 0 && p.row1 < share.row1; i--) p = (struct rows){p.row1, MIN(p.row1 + MAX((share.row1 - p.row1) / 3 / (2 * PANEL), 1) * 2 * PANEL, share.row1)};
+    return i >= 0 ? (struct rows){share.row1, share.row1} : p;
 }
 
 static const uint8_t *packed_at(const struct cpu_matmul *m, int row) { return (const uint8_t *)m->packed + m->format->packed_bytes(row, m->in); }
@@ -171,8 +178,7 @@ static const uint8_t *next_share(const struct worker *w, int step)
     for (int i = 1; i <= c->n_steps; i++) {
         const struct step *s = &c->steps[(step + i) % c->n_steps];
         if (s->code != STEP_OP || s->op->code != OP_MATMUL) continue;
-        const struct share mine = share_of(&s->matmul, w->i, w->n);
-        return s->matmul.packed ? packed_at(&s->matmul, mine.first * mine.piece) : NULL;
+        return s->matmul.packed ? packed_at(&s->matmul, share_of(&s->matmul, w->i, w->n).row0) : NULL;
     }
     return NULL;
 }
@@ -183,9 +189,9 @@ static void matmul(struct worker *w, int step)
 {
     const struct cpu *c = w->c;
     const struct step *s = &c->steps[step];
+    const bool own = w->one && s->own & 1;
     struct cpu_matmul m = s->matmul;
     m.n = cpu_n_tokens(c, s);
-    const bool own = w->one && s->own & 1;
     m.x = own ? c->own[w->i].reg[s->op->src[0]] : c->reg[s->op->src[0]];
     m.acts = own ? c->own[w->i].acts[s->op->src[0]] : c->acts[s->op->src[0]];
     m.y = c->reg[s->op->dst];
@@ -193,15 +199,17 @@ static void matmul(struct worker *w, int step)
     const size_t ahead = m.n == 1 && m.packed && c->kernels.ahead ? c->kernels.ahead(&m) : 0;
     const uint8_t *after = ahead ? next_share(w, step) : NULL;
     for (int i = 0; i < w->n; i++) {
-        const struct share o = share_of(&m, (w->i + i) % w->n, w->n);
-        for (int at; (at = atomic_fetch_add_explicit(taken(w, step, (w->i + i) % w->n), 1, memory_order_relaxed)) < o.n;) {
-            const int row0 = (o.first + at) * o.piece, row1 = MIN(row0 + o.piece, m.out);
+        const int owner = (w->i + i) % w->n;
+        const struct rows share = share_of(&m, owner, w->n);
+        for (;;) {
+            const struct rows p = piece_of(share, atomic_fetch_add_explicit(taken(w, step, owner), 1, memory_order_relaxed));
+            if (p.row0 == p.row1) break;
             if (ahead) {
-                m.asked = w->then == packed_at(&m, row0) ? w->asked : 0;
-                w->then = m.then = i == 0 && at + 1 < o.n ? packed_at(&m, row1) : after;
+                m.asked = w->then == packed_at(&m, p.row0) ? w->asked : 0;
+                w->then = m.then = i == 0 && p.row1 < share.row1 ? packed_at(&m, p.row1) : after;
                 w->asked = ahead;
             }
-            s->matmul.format->run(&m, row0, row1);
+            s->matmul.format->run(&m, p.row0, p.row1);
         }
     }
 }
