@@ -514,8 +514,9 @@ static kg_status rename_one(const struct folder *d, struct merged *m, struct ten
     return add_expert(d, to, t, expert, &m->n_experts);
 }
 
-/* Llama 3 stretches the rotation by factors, Phi by one list for short texts and one for long ones: GGUF has them as tensors. */
-static kg_status add_rope_factors(const struct folder *d, struct tensor *list, size_t *n)
+/* Llama 3 stretches the rotation by factors, Phi by one list for short texts and one for long ones: GGUF has them as tensors.
+ * rename_all leaves room for them. */
+static kg_status add_rope_factors(const struct folder *d)
 {
     static const char *const tensors[] = {"rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"};
     for (int i = 0; i < 3; i++) {
@@ -525,7 +526,7 @@ static kg_status add_rope_factors(const struct folder *d, struct tensor *list, s
         float *factors = arena_array(&d->f->arena, (size_t)n_factors, sizeof *factors);
         if (!factors) return KG_ERR_MEMORY;
         KG_TRY(hf_rope_factors(d->family, d->config, i, factors, &n_factors));
-        list[(*n)++] = (struct tensor){tensors[i], TYPE_F32, 1, {n_factors, 1, 1, 1}, factors, (size_t)n_factors * 4};
+        d->f->tensors[d->f->n_tensors++] = (struct tensor){tensors[i], TYPE_F32, 1, {n_factors, 1, 1, 1}, factors, (size_t)n_factors * 4};
     }
     return KG_OK;
 }
@@ -539,7 +540,6 @@ static kg_status rename_all(const struct folder *d)
     kg_status st = list && m.by_name && m.experts ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory");
     for (size_t i = 0; i < f->n_tensors && st == KG_OK; i++) st = rename_one(d, &m, list, &n, &f->tensors[i]);
     if (st == KG_OK && m.n_experts != json_object_size(m.experts)) st = status_set(KG_ERR_FORMAT, "some experts are missing");
-    if (st == KG_OK) st = add_rope_factors(d, list, &n);
     json_decref(m.by_name);
     json_decref(m.experts);
     f->tensors = list;
@@ -660,6 +660,7 @@ static kg_status read_all(struct folder *d, const char *only)
     KG_TRY(hf_widen_fp8(d->f, d->config));
     KG_TRY(hf_join_mxfp4(d->f));
     KG_TRY(rename_all(d));
+    KG_TRY(add_rope_factors(d));
     uint32_t n_vocab = 0;
     for (size_t i = 0; i < f->n_tensors; i++)
         if (strcmp(f->tensors[i].name, "token_embd.weight") == 0) n_vocab = (uint32_t)MIN(f->tensors[i].ne[1], 1 << 30);
