@@ -40,7 +40,7 @@ struct avx512_ahead {
     int at; /* range in progress */
 };
 
-/* What comes after the chunk at (row, k0). */
+/* The chunk at (row, k0); nothing where there is no such row. */
 struct avx512_ahead avx512_plan_ahead(const struct cpu_matmul *m, int row, int k0, int chunk);
 void avx512_ahead_fetch(struct avx512_ahead *a, size_t n_bytes);
 

@@ -13,6 +13,7 @@
 
 #define CHUNK AVX512_CHUNK
 #define TILE ACT_TILE
+#define BLOCK 128 /* rows that a chunk of activations meets while it is in the L2 cache */
 
 static inline int32_t load_i32(const void *p)
 {
@@ -118,7 +119,7 @@ static void tile_16_min(const struct tile *x, int t) { TILE_CASES(16, true) }
 
 /* ---- drivers ---- */
 
-/* Scratch of a thread; every array 64-byte aligned. Behind it: sums [tiles][ACT_TILE][2][16]. */
+/* Scratch of a thread; every array 64-byte aligned. Behind it: sums [BLOCK / 32][tiles][ACT_TILE][2][16]. */
 struct scratch {
     uint8_t w[CHUNK / 4 * 128];
     float ws[CHUNK / 16 * 32], wm[CHUNK / 16 * 32];
@@ -127,18 +128,18 @@ struct scratch {
 static size_t scratch_bytes(int in, int max_n)
 {
     (void)in;
-    return sizeof(struct scratch) + (size_t)ROUND_UP(max_n, TILE) * 32 * sizeof(float);
+    return sizeof(struct scratch) + (size_t)ROUND_UP(max_n, TILE) * BLOCK * sizeof(float);
 }
 
 typedef void (*tile_fn)(const struct tile *x, int t);
 
 /* All tokens against the chunk [k0, k0 + n_units * 32) of rows row .. row + 31 in s->w. */
-static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int row, int k0, int n_units, tile_fn fn, struct avx512_ahead *next)
+static void multiply_chunk(const struct cpu_matmul *m, const struct scratch *s, float *sums, int row, int k0, int n_units, tile_fn fn, struct avx512_ahead *next)
 {
     const size_t n_tiles = (size_t)(m->n + TILE - 1) / TILE, step = (next->total + n_tiles - 1) / n_tiles;
     const size_t in = (size_t)m->in, units = in / ACT_GROUP, u0 = (size_t)(k0 / ACT_GROUP);
     const bool last = k0 + n_units * 32 == m->in;
-    struct tile x = {.w = s->w, .ws = s->ws, .wm = s->wm, .n_units = n_units, .c = (float *)(s + 1), .first = k0 == 0};
+    struct tile x = {.w = s->w, .ws = s->ws, .wm = s->wm, .n_units = n_units, .c = sums, .first = k0 == 0};
     for (int t0 = 0; t0 < m->n; t0 += TILE, x.c += TILE * 32) {
         const int T = MIN(TILE, m->n - t0);
         x.a = m->acts.q + (size_t)t0 * in + (size_t)(k0 * T);
@@ -163,12 +164,17 @@ static void run(const struct cpu_matmul *m, int row0, int row1)
     const struct avx512_int_kind kind = avx512_int_kind(m->tensor->type);
     const struct avx512_chunk c = {s->w, s->ws, s->wm};
     const tile_fn fn = kind.group == 16 ? (kind.has_min ? tile_16_min : tile_16) : (kind.has_min ? tile_32_min : tile_32);
-    for (int row = row0; row < row1; row += 2 * PANEL) {
+    for (int first = row0; first < row1; first += BLOCK) {
+        const int end = MIN(first + BLOCK, row1);
         for (int k0 = 0; k0 < m->in; k0 += CHUNK) {
             const int n = MIN(CHUNK, m->in - k0);
-            avx512_int_unpack(m, row, k0, n, &c);
-            struct avx512_ahead next = avx512_plan_ahead(m, row, k0, CHUNK);
-            multiply_chunk(m, s, row, k0, n / 32, fn, &next);
+            float *sums = (float *)(s + 1);
+            for (int row = first; row < end; row += 2 * PANEL, sums += ROUND_UP(m->n, TILE) * 32) {
+                avx512_int_unpack(m, row, k0, n, &c);
+                const bool last_row = row + 2 * PANEL >= end, last = last_row && k0 + CHUNK >= m->in;
+                struct avx512_ahead next = avx512_plan_ahead(m, last ? end : last_row ? first : row + 2 * PANEL, last ? 0 : last_row ? k0 + CHUNK : k0, CHUNK);
+                multiply_chunk(m, s, sums, row, k0, n / 32, fn, &next);
+            }
         }
     }
 }

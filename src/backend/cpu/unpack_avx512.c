@@ -295,8 +295,6 @@ struct avx512_ahead avx512_plan_ahead(const struct cpu_matmul *m, int row, int k
 {
     struct avx512_ahead a = {.at = 0};
     const struct pack *pk = pack_find(m->tensor->type);
-    if (k0 + chunk < m->in) k0 += chunk;
-    else row += 2 * PANEL, k0 = 0;
     if (!m->packed || row >= m->out) return a;
     /* a chunk is some whole stripes */
     const size_t panel = pack_panel_bytes(pk, m->in), from = pack_panel_bytes(pk, k0), to = pack_panel_bytes(pk, MIN(k0 + chunk, m->in));
