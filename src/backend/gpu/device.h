@@ -24,7 +24,7 @@ struct gpu_launch {
     unsigned grid[2], threads; /* groups in x and y, threads of a group */
     const void *params;
     size_t params_bytes, shared_bytes; /* shared_bytes: beyond what the kernel declares */
-    void *buffers[12]; /* every one a buffer of this device */
+    void *buffers[13]; /* every one a buffer of this device */
     int n_buffers;
     bool overlap; /* may start while the launch before still runs: START() in the kernel waits for it */
 };

@@ -252,8 +252,11 @@ static kg_status pack_kernels(struct gpu *g, struct gpu_weight *w)
     snprintf(module, sizeof module, "stream_%s", w->pack->name);
     snprintf(name, sizeof name, "ms_f32_%s", w->pack->name);
     KG_TRY(g->device->kernel(g->dev, module, name, &w->ms_f32));
+    if (w->pack->code > 8) return KG_OK;
     snprintf(name, sizeof name, "ms_i8_%s", w->pack->name);
-    return w->pack->code > 8 ? KG_OK : g->device->kernel(g->dev, module, name, &w->ms_i8);
+    KG_TRY(g->device->kernel(g->dev, module, name, &w->ms_i8));
+    snprintf(name, sizeof name, "ms_fed_%s", w->pack->name);
+    return g->device->kernel(g->dev, module, name, &w->ms_fed);
 }
 
 static kg_status find_kernels(struct gpu *g)
@@ -279,6 +282,8 @@ static kg_status find_kernels(struct gpu *g)
         snprintf(module, sizeof module, "one_%s", kv);
         snprintf(name, sizeof name, "attend_one_%s", kv);
         KG_TRY(g->device->kernel(g->dev, module, name, &g->attend_one));
+        snprintf(name, sizeof name, "merge_one_%s", kv);
+        KG_TRY(g->device->kernel(g->dev, module, name, &g->merge_one));
     }
     if (g->info.flash && g->params.kv_type == KG_KV_F16 && g->params.activations == KG_ACT_INT8) { /* queries and weights of values become halves */
         KG_TRY(g->device->kernel(g->dev, "flash_64", "flash_64", &g->flash_64));
@@ -445,13 +450,15 @@ static kg_status open_all(struct gpu *g)
     KG_TRY(g->device->open(&g->dev, &g->info));
     if (g->params.deterministic) g->info.stream_waves = 0;
     if (g->params.deterministic) g->info.attend_one = g->info.fuses = g->info.flash = g->info.gemm = false; /* one way for any number of tokens */
-    g->beside = gpu_streams_beside(g);
     KG_TRY(gpu_buffer(g, &g->none, 64));
     KG_TRY(find_kernels(g));
     KG_TRY(kv_layout(g));
     KG_TRY(gpu_upload_weights(g));
     KG_TRY(gpu_upload_steps(g));
     KG_TRY(make_registers(g));
+    gpu_plan_feeds(g);
+    g->beside = gpu_streams_beside(g);
+    KG_TRY(gpu_stream_memory(g));
     return g->device->sync(g->dev);
 }
 

@@ -37,7 +37,7 @@ struct gpu_weight {
     int64_t rows;
     void *buffer;
     void *kept; /* as halves, with those of the steps that read the same activations; NULL: decoded each time */
-    void *mv1, *mv2, *mv1_i8, *mv1r4_i8, *mv4_i8, *mm_f16, *mm_f32, *embed, *halves, *ms_i8, *ms_f32, *mx_i8, *mx_f32, *mg_f16; /* kernels */
+    void *mv1, *mv2, *mv1_i8, *mv1r4_i8, *mv4_i8, *mm_f16, *mm_f32, *embed, *halves, *ms_i8, *ms_fed, *ms_f32, *mx_i8, *mx_f32, *mg_f16; /* kernels */
 };
 
 /* ---- steps: the program with neighbouring operations joined ---- */
@@ -53,6 +53,8 @@ struct gpu_step {
     int res;                 /* MATMUL, COMBINE: register added at the end; -1: none */
     const struct op *norm;   /* MATMUL: norm of src before it; NORM: itself */
     bool same_acts;          /* MATMUL: the step before has prepared the same activations */
+    const struct gpu_step *feeds; /* MATMUL, ATTEND: one token's result goes to this matmul as int8 units too; NULL: to none */
+    void *meet;              /* MATMUL: words with which the launch behind waits for the beginning of this one; NULL: it waits for its end */
     bool act;                /* MATMUL: activation of `activation`; with weight->glu that of the GLU */
     enum activation activation;
     void *bias;              /* f32 [rows], in the order of the weight's rows; NULL: none */
@@ -98,11 +100,12 @@ struct gpu {
     uint32_t *batch_host;
     size_t batch_words;
     void *acts, *act_scale, *normed; /* prepared activations of max_batch tokens; f32 after a norm */
+    void *fed[2];         /* one token's units for the next matmul, in turn */
     bool keeps_halves;
     void *expert_acts, *expert_scale, *expert_rows, *expert_order; /* prepared rows of experts; their scales; padded ones; sorted, as SortP says */
     void *halves, *sums, *next_scale; /* products by the device's library: a slice of weights, what comes out, the next matmul's act_scale */
     void *part;           /* attention in splits */
-    void *norm, *act_i8, *act_f16, *mm_end, *act, *glu, *add, *value, *gate, *norm_heads, *select, *rope, *attend, *attend_one, *merge, *flash_64, *flash_128; /* kernels */
+    void *norm, *act_i8, *act_f16, *mm_end, *act, *glu, *add, *value, *gate, *norm_heads, *select, *rope, *attend, *attend_one, *merge_one, *merge, *flash_64, *flash_128; /* kernels */
     void *state_conv, *state_scan, *state_delta, *mul, *pos_scale, *route, *pad_rows, *sort_experts, *tile_experts, *combine, *part_heads, *wide_rope, *wide_store, *wide_attend, *wide_merge;
     void **buffers;       /* [n_buffers] all that close frees, but for the cache's and the batch's */
     int n_buffers, cap_buffers;

@@ -86,62 +86,6 @@ static kg_status run_matvec(const struct gpu_run *r, const struct gpu_step *s, M
                   reg_buffer(g, s->res), reg_buffer(g, s->dst[0]), reg_buffer(g, s->dst[1]), reg_buffer(g, s->dst[2]));
 }
 
-/* Up to `waves` waves, their rings and their bundles in shared memory, token included. False: there is no place for a row. */
-static bool fit_streams(const struct gpu *g, const struct gpu_step *s, uint waves, size_t token, MatP *p)
-{
-    enum { STREAM_SLOTS = 4 };
-    const size_t room = STREAM_ROOM, row = p->w.row_bytes;
-    p->n_groups = (uint)g->info.n_cores;
-    for (p->waves = waves; token < room && p->waves >= 1; p->waves--) {
-        const size_t each = (room - token) / p->waves / 128 * 128;
-        p->bundle = s->weight->glu || (p->rows % 2 == 0 && p->rows >= 4 * p->waves * p->n_groups && 2 * row <= each) ? 2 : 1;
-        p->bundle_bytes = p->bundle * p->w.row_bytes;
-        p->n_bundles = p->rows / p->bundle;
-        const size_t rounds = ceil_div(p->n_bundles, p->waves * p->n_groups);
-        p->slots = (uint)MIN(MIN(each / p->bundle_bytes, (size_t)STREAM_SLOTS), rounds);
-        p->ring = (uint)ROUND_UP(p->slots * p->bundle_bytes, (size_t)128);
-        if (p->slots > 0) return true;
-    }
-    return false;
-}
-
-static size_t stream_token(const MatP *p, bool int8) { return ROUND_UP((size_t)p->w.n_units * (int8 ? 44 : 128), (size_t)128); }
-
-static bool is_int8(const struct gpu *g, const struct gpu_step *s) { return s->weight->pack->code <= 8 && g->params.activations == KG_ACT_INT8; }
-static uint few_waves(const struct gpu *g) { return (2 * (uint)g->info.stream_waves + 2) / 3; }
-
-/* All weights of a group find room at once with few waves: a launch's group then fits beside that of the launch before, and its weights come while
- * that one waits and computes. It takes neighbours that all do, since one that fills the multiprocessor keeps the next one out. */
-bool gpu_streams_beside(const struct gpu *g)
-{
-    for (int i = 0; i < g->n_steps; i++) {
-        const struct gpu_step *s = &g->steps[i];
-        if (s->code == STEP_SELECT) break; /* the head is long */
-        if (s->code != STEP_MATMUL) continue;
-        MatP p = {.w = s->weight->row, .rows = (uint)s->weight->rows};
-        if (!fit_streams(g, s, few_waves(g), stream_token(&p, is_int8(g, s)), &p) || p.waves < few_waves(g) || p.slots * p.waves * p.n_groups < p.n_bundles) return false;
-    }
-    return true;
-}
-
-/* One token, its weights as streams. */
-static bool plan_streams(const struct gpu *g, const struct gpu_step *s, bool int8, MatP *p)
-{
-    const uint most = (uint)g->info.stream_waves, few = few_waves(g);
-    const size_t token = stream_token(p, int8);
-    if (!most) return false;
-    if (g->beside && fit_streams(g, s, few, token, p) && p->slots * p->waves * p->n_groups >= p->n_bundles) return true;
-    return fit_streams(g, s, most, token, p);
-}
-
-static kg_status run_streams(const struct gpu_run *r, const struct gpu_step *s, const MatP *p, bool int8)
-{
-    struct gpu *g = r->g;
-    const size_t shared = (size_t)p->waves * p->ring + stream_token(p, int8);
-    return LAUNCH_ROOM(g, int8 ? s->weight->ms_i8 : s->weight->ms_f32, p->n_groups, 1, p->waves * 32, shared, *p, s->weight->buffer, g->regs[s->src].buffer, s->norm_w,
-                       s->norm_b, s->bias, reg_buffer(g, s->res), reg_buffer(g, s->dst[0]), reg_buffer(g, s->dst[1]), reg_buffer(g, s->dst[2]));
-}
-
 static kg_status run_tiles(const struct gpu_run *r, const struct gpu_step *s, const MatP *p, bool f16, void *x)
 {
     struct gpu *g = r->g;
@@ -155,12 +99,12 @@ static kg_status run_matmul(struct gpu_run *r, const struct gpu_step *s)
     const struct gpu_weight *w = s->weight;
     MatP p = gpu_mat_params(r, s);
     const uint units = p.w.n_units;
-    const bool quantized = is_int8(g, s);
+    const bool quantized = gpu_is_int8(g, s);
     const unsigned threads = row_threads(units * 8, (unsigned)g->info.matvec_waves * 32);
     void *x = g->regs[s->src].buffer;
     const unsigned waves = (unsigned)g->info.matvec_waves, half = MIN(waves, 8u); /* the kernels with more in registers */
     const bool alone = r->n == 1 && g->info.fuses;
-    if (alone && plan_streams(g, s, quantized, &p)) return run_streams(r, s, &p, quantized);
+    if (alone && gpu_plan_streams(g, s, &p)) return gpu_run_streams(r, s, &p);
     if (alone && quantized && units <= MV_UNITS) {
         bool tall = p.rows >= 4 * half * (unsigned)(g->info.n_cores * g->info.mv_groups); /* work for all even with four rows each */
         return run_matvec(r, s, &p, tall ? w->mv1r4_i8 : w->mv1_i8, x, 1, tall ? 4 : 2, tall ? half : waves);
@@ -249,7 +193,7 @@ static kg_status run_rope(const struct gpu_run *r, const struct gpu_step *s)
     return LAUNCH(g, g->rope, ceil_div(p.n_heads, 4), r->n, 128, p, g->batch, s->turns_q, s->turns_k, g->regs[s->rope_q->dst].buffer, NULL, NULL, NULL, NULL, NULL, NULL);
 }
 
-static kg_status run_attend(const struct gpu_run *r, const struct gpu_step *s)
+static kg_status run_attend(struct gpu_run *r, const struct gpu_step *s)
 {
     struct gpu *g = r->g;
     const struct gpu_kv *kv = &g->kv[s->op->attention.kv];
@@ -259,15 +203,18 @@ static kg_status run_attend(const struct gpu_run *r, const struct gpu_step *s)
     const bool plain = !p.window && p.softcap == 0 && !p.has_slopes && !p.has_sinks;
     const bool one = r->n == 1 && g->attend_one && plain;
     if (one) {
+        void *next = NULL;
+        p.feeds = gpu_feed(r, s, &next);
         KG_TRY(LAUNCH(g, g->attend_one, p.n_heads, r->splits, MIN(8u, (unsigned)g->info.attend_waves) * 32, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v,
-                      kv->k_scale, kv->v_scale, out, g->part));
-    } else if (!p.owner) KG_TRY(LAUNCH(g, g->rope, ceil_div(p.n_heads + 2 * p.n_kv_heads, 4), r->n, 128, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v, kv->k_scale, kv->v_scale));
+                      kv->k_scale, kv->v_scale, out, g->part, next));
+        return r->splits == 1 ? KG_OK : LAUNCH(g, g->merge_one, p.n_heads, 1, row_threads(p.v_dim, 256), p, g->part, out, next);
+    }
+    if (!p.owner) KG_TRY(LAUNCH(g, g->rope, ceil_div(p.n_heads + 2 * p.n_kv_heads, 4), r->n, 128, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v, kv->k_scale, kv->v_scale));
     unsigned rows = p.n * p.n_heads / p.n_kv_heads;
     void *flash = p.k_dim != p.v_dim || !plain ? NULL : p.k_dim == 64 ? g->flash_64 : p.k_dim == 128 ? g->flash_128 : NULL;
     if (flash && r->n > GPU_MV_TOKENS && r->one_sequence) return LAUNCH(g, flash, p.n_kv_heads * ceil_div(rows, 64), 1, 128, p, g->batch, q, kv->k, kv->v, out);
-    if (!one)
-        KG_TRY(LAUNCH(g, g->attend, p.n_kv_heads * ceil_div(rows, p.rows), r->splits, p.rows * p.slices * 32, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v,
-                      kv->k_scale, kv->v_scale, out, g->part));
+    KG_TRY(LAUNCH(g, g->attend, p.n_kv_heads * ceil_div(rows, p.rows), r->splits, p.rows * p.slices * 32, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v, kv->k_scale,
+                  kv->v_scale, out, g->part));
     if (r->splits == 1) return KG_OK;
     return LAUNCH(g, g->merge, p.n_heads, r->n, row_threads(p.v_dim, 256), p, g->part, out, s->turns_q);
 }
@@ -304,7 +251,7 @@ static kg_status run_select(struct gpu_run *r, const struct gpu_step *s)
     SelectP p = {.stride = (uint)y->stride, .sel_at = r->sel_at};
     r->n = r->n_select;
     r->sorted = -1;
-    if (r->n == 0) return KG_OK;
+    if (r->n == 0 || (r->fed == s + 1 && !r->batch->tap)) return KG_OK; /* the matmul behind has its units */
     unsigned threads = row_threads((unsigned)y->stride, 256);
     return LAUNCH(g, g->select, ceil_div((unsigned)y->stride, threads), r->n, threads, p, g->batch, g->regs[s->op->src[0]].buffer, y->buffer);
 }

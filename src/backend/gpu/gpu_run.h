@@ -16,6 +16,9 @@ struct gpu_run {
     int taken;    /* steps behind the running one that it has done too */
     int sorted;   /* the choice whose rows lie in the order of their experts; -1: none */
     bool acts_ready; /* the next matmul's halves are there */
+    const struct gpu_step *fed; /* the matmul whose int8 units are there, in g->fed[fed_at] */
+    int fed_at;
+    void *met; /* what the next launch meets the one before with */
 };
 
 kg_status gpu_launch(struct gpu *g, void *kernel, unsigned x, unsigned y, unsigned threads, size_t shared_bytes, const void *params, size_t params_bytes,
@@ -31,12 +34,21 @@ static inline unsigned row_threads(unsigned n, unsigned most) { return MIN(most,
 static inline void *reg_buffer(const struct gpu *g, int reg) { return reg >= 0 ? g->regs[reg].buffer : NULL; }
 
 NormP gpu_norm_params(const struct gpu *g, const struct gpu_step *s, uint out_stride);
-bool gpu_streams_beside(const struct gpu *g);
 MatP gpu_mat_params(const struct gpu_run *r, const struct gpu_step *s);
 
 /* The norm of a step, of all tokens, to f32 rows of out_stride. */
 kg_status gpu_run_norm(const struct gpu_run *r, const struct gpu_step *s, void *out, int out_stride);
 HeadP gpu_head_params(const struct gpu_run *r, const struct gpu_step *s);
+
+/* gpu_stream.c: one token's matmuls whose weights come as streams. */
+bool gpu_is_int8(const struct gpu *g, const struct gpu_step *s); /* activations and weights are integers */
+void gpu_plan_feeds(struct gpu *g);
+bool gpu_streams_beside(const struct gpu *g);
+bool gpu_plan_streams(const struct gpu *g, const struct gpu_step *s, MatP *p); /* false: the step does not go this way */
+kg_status gpu_run_streams(struct gpu_run *r, const struct gpu_step *s, const MatP *p);
+kg_status gpu_stream_memory(struct gpu *g);
+/* What the running step leaves for the matmul that it feeds goes into *to: n_units, 0 if it feeds none. */
+uint gpu_feed(struct gpu_run *r, const struct gpu_step *s, void **to);
 
 /* gpu_experts.c: mixtures of experts, heads with matrices of their own. */
 kg_status gpu_expert_kernels(struct gpu *g, struct gpu_weight *w);

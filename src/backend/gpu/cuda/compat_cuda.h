@@ -36,6 +36,25 @@ typedef unsigned char uchar;
 #define START_NEXT() ((void)0)
 #endif
 #define PLAIN_AT(w, j, u) ((j) * (w).n_units + (u))
+/* meet[0] counts the launches that have told that they started, meet[1 + group] those that each group of the other kernel has joined. */
+#define TELL(meet)                                                                                        \
+    do                                                                                                    \
+        if (group_x == 0 && tid == 0) {                                                                   \
+            uint told_;                                                                                   \
+            asm volatile("ld.relaxed.gpu.global.u32 %0, [%1];" : "=r"(told_) : "l"(meet) : "memory");     \
+            asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(meet), "r"(told_ + 1) : "memory");   \
+        }                                                                                                 \
+    while (0)
+#define START_WITH(meet)                                                                                  \
+    do {                                                                                                  \
+        if (tid == 0) {                                                                                   \
+            uint told_, want_ = (meet)[1 + group_x] + 1;                                                  \
+            do asm volatile("ld.acquire.gpu.global.u32 %0, [%1];" : "=r"(told_) : "l"(meet) : "memory");  \
+            while (told_ != want_);                                                                       \
+            (meet)[1 + group_x] = want_;                                                                  \
+        }                                                                                                 \
+        BARRIER();                                                                                        \
+    } while (0)
 #define PREFETCH(a) asm volatile("prefetch.global.L2 [%0];" ::"l"(a))
 #define SKIP_UNLESS(some) if (some)
 

@@ -45,9 +45,9 @@ typedef struct {
 #define EMU_MODULE(name) \
     extern const char emu_module_##name; \
     const char emu_module_##name = 1;
-#define EMU_PICK(a, b, c, d, e, f, g, h, i, j, k, l, n, ...) n
-#define EMU_COUNT(...) EMU_PICK(__VA_ARGS__, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)
-#define EMU_ARGS(...) EMU_PICK(__VA_ARGS__, EMU_12, EMU_11, EMU_10, EMU_9, EMU_8, EMU_7, EMU_6, EMU_5, EMU_4, EMU_3, EMU_2, EMU_1, 0)
+#define EMU_PICK(a, b, c, d, e, f, g, h, i, j, k, l, m, n, ...) n
+#define EMU_COUNT(...) EMU_PICK(__VA_ARGS__, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0)
+#define EMU_ARGS(...) EMU_PICK(__VA_ARGS__, EMU_13, EMU_12, EMU_11, EMU_10, EMU_9, EMU_8, EMU_7, EMU_6, EMU_5, EMU_4, EMU_3, EMU_2, EMU_1, 0)
 #define EMU_1 b[0]
 #define EMU_2 EMU_1, b[1]
 #define EMU_3 EMU_2, b[2]
@@ -60,6 +60,7 @@ typedef struct {
 #define EMU_10 EMU_9, b[9]
 #define EMU_11 EMU_10, b[10]
 #define EMU_12 EMU_11, b[11]
+#define EMU_13 EMU_12, b[12]
 
 #define CTX_PARAM
 #define CTX
@@ -75,6 +76,8 @@ typedef struct {
 #define START() ((void)0)
 #define START_NEXT() ((void)0)
 #define PLAIN_AT(w, j, u) ((w).off_s * (j) + (w).off_b * (u))
+#define START_WITH(meet) ((void)(meet))
+#define TELL(meet) ((void)(meet))
 #define PREFETCH(a) ((void)(a))
 #define SKIP_UNLESS(some) if (some)
 /* Copies that run beside everything else are done at once; all lanes wait for them. */

@@ -37,7 +37,7 @@ DEVFN Turn turn_of(uint pos, uint2 turn, uint turns, float mscale)
 }
 
 KERNEL(KN(attend_one), 256, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, turns_q), BUF(3, const uint2, turns_k), BUF(4, const float, q), BUF(5, const float, k),
-       BUF(6, const float, v), BUF(7, uchar, k_cache), BUF(8, uchar, v_cache), BUF(9, float, k_scale), BUF(10, float, v_scale), BUF(11, float, out), BUF(12, float, part))
+       BUF(6, const float, v), BUF(7, uchar, k_cache), BUF(8, uchar, v_cache), BUF(9, float, k_scale), BUF(10, float, v_scale), BUF(11, float, out), BUF(12, float, part), BUF(13, uchar, next))
 {
     SHARED float4 qs4[HEAD_MOST / 4];
     SHARED float own[2 * HEAD_MOST]; /* k and v of the token itself */
@@ -172,20 +172,26 @@ KERNEL(KN(attend_one), 256, HeadP, BUF(1, const uint, batch), BUF(2, const uint2
     all += wave_xor(all, 4);
     if (lane < ONE_WAVES) pw[lane] = factor;
     WAVE_SYNC();
-    UNROLL_N(1) for (uint e = tid; e < p.v_dim; e += group_size)
+    UNROLL_N(1) for (uint e0 = 0; e0 < p.v_dim; e0 += group_size)
     {
+        uint e = e0 + tid, there = e < p.v_dim;
         float value = 0.0f;
-        UNROLL for (uint s = 0; s < ONE_WAVES; s++)
-        {
-            if (s < waves) value += sums[s * HEAD_MOST + e] * pw[s];
-        }
-        if (p.splits == 1) out[(size_t)h * p.v_dim + e] = value / all;
-        else {
-            GLOBAL float *to = part + (size_t)(h * p.splits + split) * (HEAD_MOST + 2);
-            to[2 + e] = value;
-            if (e == 0) {
-                to[0] = all;
-                to[1] = largest;
+        SKIP_UNLESS(e0 + wave * WAVE < p.v_dim) {
+            UNROLL for (uint s = 0; s < ONE_WAVES; s++)
+            {
+                if (s < waves && there) value += sums[s * HEAD_MOST + e] * pw[s];
+            }
+            if (p.splits == 1) {
+                value = quotient(value, all);
+                if (there) out[(size_t)h * p.v_dim + e] = value;
+                if (p.feeds) feed_16(next, p.feeds, h * p.v_dim + e, there, value CTX);
+            } else if (there) {
+                GLOBAL float *to = part + (size_t)(h * p.splits + split) * (HEAD_MOST + 2);
+                to[2 + e] = value;
+                if (e == 0) {
+                    to[0] = all;
+                    to[1] = largest;
+                }
             }
         }
     }
@@ -204,3 +210,24 @@ KERNEL(KN(attend_one), 256, HeadP, BUF(1, const uint, batch), BUF(2, const uint2
 #undef ONE_BASE
 #undef ONE_KEYS
 #undef ONE_VALUES
+
+/* The splits of a head together, as merge does it. */
+KERNEL(KN(merge_one), 256, HeadP, BUF(1, const float, part), BUF(2, float, out), BUF(3, uchar, next))
+{
+    START();
+    uint h = group_x;
+    GLOBAL const float *from = part + (size_t)(h * p.splits) * (HEAD_MOST + 2);
+    float most = -1e30f, sum = 0.0f;
+    for (uint s = 0; s < p.splits; s++) most = fmaxf(most, from[s * (HEAD_MOST + 2) + 1]);
+    for (uint s = 0; s < p.splits; s++) sum += from[s * (HEAD_MOST + 2)] * expf(from[s * (HEAD_MOST + 2) + 1] - most);
+    for (uint i0 = 0; i0 < p.v_dim; i0 += group_size) {
+        uint i = i0 + tid, there = i < p.v_dim;
+        float v = 0.0f;
+        SKIP_UNLESS(i0 + wave * WAVE < p.v_dim) {
+            for (uint s = 0; s < p.splits && there; s++) v += from[s * (HEAD_MOST + 2) + 2 + i] * expf(from[s * (HEAD_MOST + 2) + 1] - most);
+            v = quotient(v, sum);
+            if (there) out[(size_t)h * p.v_dim + i] = v;
+            if (p.feeds) feed_16(next, p.feeds, h * p.v_dim + i, there, v CTX);
+        }
+    }
+}

@@ -191,17 +191,22 @@ typedef struct {
 #define ROUNDER_BITS 0x4b400000
 DEVFN float sum_float(int sum) { return bits_f32((uint)sum) - ROUNDER; } /* sum - ROUNDER_BITS, between -2^22 and 2^22 */
 
-/* Eight lanes round a unit, four elements each. */
-DEVFN Quant quantize(float4 v CTX_PARAM)
+/* most: the largest magnitude of those that share d. */
+DEVFN Quant rounded(float4 v, float most CTX_PARAM)
 {
     Quant r;
-    float most = wave_max8(fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w))));
     float inv = most > 0.0f ? quotient(127.0f, most) : 0.0f;
     uint a = f32_bits(v.x * inv + ROUNDER), b = f32_bits(v.y * inv + ROUNDER), c = f32_bits(v.z * inv + ROUNDER), e = f32_bits(v.w * inv + ROUNDER);
     r.d = most * (1.0f / 127.0f);
     r.q = (a & 255u) | (b & 255u) << 8 | (c & 255u) << 16 | e << 24;
     r.sum = wave_sum4(sum_float(dot4(r.q, 0x01010101u, ROUNDER_BITS)));
     return r;
+}
+
+/* Eight lanes round a unit, four elements each. */
+DEVFN Quant quantize(float4 v CTX_PARAM)
+{
+    return rounded(v, wave_max8(fmaxf(fmaxf(fabsf(v.x), fabsf(v.y)), fmaxf(fabsf(v.z), fabsf(v.w)))) CTX);
 }
 
 DEVFN ActUnit act_unit(uint4 lo, uint4 hi, float d, float s0, float s1)

@@ -150,4 +150,30 @@ DEVFN float FN(unit_dot)(FN(Unit) a, ActUnit x)
 #endif
     return x.d * v;
 }
+
+/* Product with int8 activations whose halves have scales of their own: d, and t = d times the sum of the half. */
+DEVFN float FN(unit_dot_16)(FN(Unit) a, uint4 x0, uint4 x1, float4 d)
+{
+    int lo = dot4(a.q[0], x0.x, dot4(a.q[1], x0.y, dot4(a.q[2], x0.z, dot4(a.q[3], x0.w, ROUNDER_BITS))));
+    int hi = dot4(a.q[4], x1.x, dot4(a.q[5], x1.y, dot4(a.q[6], x1.z, dot4(a.q[7], x1.w, ROUNDER_BITS))));
+    float v0 = sum_float(lo) * d.x, v1 = sum_float(hi) * d.y;
+#if FMT_SCALE == 3 || FMT_SCALE >= 6
+#if FMT_OFFSET
+    v0 -= (float)FMT_OFFSET * d.z;
+    v1 -= (float)FMT_OFFSET * d.w;
+#endif
+    float v = a.s0 * v0 + a.s1 * v1;
+#if FMT_SCALE == 7
+    v -= a.m0 * d.z + a.m1 * d.w;
+#endif
+#else
+    float v = a.s0 * (v0 + v1);
+#if FMT_OFFSET
+    v -= a.s0 * (float)FMT_OFFSET * (d.z + d.w);
+#elif FMT_SCALE == 2 || FMT_SCALE == 5
+    v -= a.m0 * (d.z + d.w);
+#endif
+#endif
+    return v;
+}
 #endif

@@ -3,8 +3,10 @@
 #include "backend/gpu/kernels/params.h"
 #include "backend/gpu/kernels/tune.h"
 #include "backend/gpu/kernels/common.h"
+#include "backend/gpu/kernels/feed.h"
 #include "backend/gpu/kernels/format.h"
 
+#define MS_FED 0
 #define MS_NAME ms_f32
 #define MS_I8 0
 #include "backend/gpu/kernels/stream.h"
@@ -13,5 +15,10 @@
 #if FMT_CODE <= 8
 #define MS_NAME ms_i8
 #define MS_I8 1
+#include "backend/gpu/kernels/stream.h"
+#undef MS_NAME
+#undef MS_FED
+#define MS_NAME ms_fed
+#define MS_FED 1
 #include "backend/gpu/kernels/stream.h"
 #endif

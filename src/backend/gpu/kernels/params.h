@@ -3,6 +3,13 @@
 #ifndef GPU_PARAMS_H
 #define GPU_PARAMS_H
 
+/* Launches that need the same: the one behind does not wait for the end of the one before, only for its beginning. */
+#define MEET_NONE 0
+#define MEET_TELL 1
+#define MEET_JOIN 2
+
+#define FED_UNIT 48 /* bytes of a unit as feed.h has it */
+
 #define NORM_NONE 0
 #define NORM_RMS 1
 #define NORM_LAYER 2
@@ -31,7 +38,10 @@ typedef struct {
     uint splits;            /* waves that share a row */
     uint n_tiles, n_groups; /* matvec: tiles of rows, groups that share them */
     uint waves, slots, ring; /* streams: waves of a group, copies under way, bytes of them */
-    uint bundle, bundle_bytes, n_bundles; /* rows of a copy */
+    uint bundle, bundle_bytes, n_bundles, per_group; /* rows of a copy; copies of a group */
+    uint feeds, feeds_norm; /* streams: units of the next matmul's token, which this one prepares (0: it does not), times the weight of its norm */
+    uint meets;             /* MEET_* */
+    uint sums_at;           /* byte of shared memory where the rows' sums lie */
 } MatP;
 
 /* dst[t] = a row of w, by the token's id or its position, or the first one; add: + src[t] */
@@ -138,6 +148,7 @@ typedef struct {
     uint rows, slices;       /* (token, head) of a group; waves that share one */
     uint owner;              /* attend: one token, which the kernel itself rotates and stores */
     uint lanes;              /* lanes that read one value; a power of two */
+    uint feeds;              /* attend_one, merge_one: units of the next matmul's token, which they prepare; 0: they do not */
     uint store;              /* rope: also put k and v into the cache */
     uint window, chunked;    /* positions that a token sees; 0: all */
     uint both;               /* those behind it too, the window around it */

@@ -1,23 +1,21 @@
 /* A matmul of one token. Every wave has bundles of one or two neighbouring rows, each of which comes into its part of shared memory by one copy; those
- * that find room there are on their way before the activations exist. The group rounds the token itself; the RMS norm's factor is one number, which
- * the sums of rows get at their end. What is done by every wave counts: a group's time is instructions, not bytes (bench/NOTES.md). Re-included with
+ * that find room there are on their way before the activations exist. The token is rounded by the step before, if that feeds this one, or by the group itself; the RMS norm's
+ * factor is one number, which the sums of rows get at their end. What is done by every wave counts: a group's time is instructions, not bytes (bench/NOTES.md). Re-included with
  *   MS_NAME  kernel
  *   MS_I8    activations as int8 units, else f32
+ *   MS_FED   the step before has prepared them: x holds units, and squares if there is a norm
  * Shared memory: p.waves rings of p.ring bytes, then the activations. Groups: p.n_groups, p.waves waves. */
 #define STREAM_SLOTS 4
 #define STREAM_WAVES 32
-#define STREAM_KEEP 4 /* bundles whose sums are finished together */
 #define STREAM_PRE 3  /* pieces of 4 elements of a token that a thread has under way */
 
 #ifndef STREAM_SHARED
 #define STREAM_SHARED
-/* The token of a matmul in shared memory: int8 units (planes q of 16 bytes, n_units apart; d; sum of each half), or f32 (planes f of 4 elements). */
+/* The token of a matmul in shared memory: int8 units as feed.h has them, or f32 (planes f of 4 elements). */
 typedef struct {
     LOCAL uint4 *q;
-    LOCAL float *d;
-    LOCAL float *sum;
-    LOCAL float4 *f;
-    LOCAL uchar *q_put, *d_put, *sum_put, *f_put; /* where this thread's first piece goes */
+    LOCAL float4 *d, *f;
+    LOCAL uchar *q_put, *d_put, *f_put; /* where this thread's first piece goes */
 } Token;
 
 typedef struct {
@@ -66,11 +64,12 @@ DEVFN void prepare_token(MatP p, uint as_i8, GLOBAL const float *x, GLOBAL const
                     v = norm_piece(v, nw.v[j], nb, norm);
                 }
                 if (as_i8) {
-                    Quant e = quantize(v CTX);
+                    Quant e = quantize_16(v CTX);
                     if (i < n_pieces) {
+                        LOCAL float *d = (LOCAL float *)(to.d_put + 16 * units);
                         *(LOCAL uint *)(to.q_put + 16 * units) = e.q;
-                        if (tid % 4 == 0) *(LOCAL float *)(to.sum_put + 8 * units) = e.sum;
-                        if (tid % 8 == 0) *(LOCAL float *)(to.d_put + 4 * units) = e.d;
+                        if (tid % 4 == 0) d[0] = e.d;
+                        if (tid % 4 == 0) d[2] = e.d * e.sum;
                     }
                 } else if (i < n_pieces) *(LOCAL float4 *)(to.f_put + 16 * units) = v;
             }
@@ -84,130 +83,157 @@ DEVFN void prepare_token(MatP p, uint as_i8, GLOBAL const float *x, GLOBAL const
     }
 }
 
-/* Sums over the wave of 2 * STREAM_KEEP values; lane 4 i has that of value i. */
-DEVFN float sums_8(float s0, float s1, float s2, float s3, float s4, float s5, float s6, float s7 CTX_PARAM)
+/* The token that the step before has prepared. Returns this lane's part of its sum of squares, if asked for. All loads are under way before the first is waited for. */
+DEVFN float take_token(MatP p, GLOBAL const uchar *fed, uint wants_squares, LOCAL uint4 *to CTX_PARAM)
 {
-    uint high = lane & 16, mid = lane & 8, low = lane & 4;
-    float a = (high ? s4 : s0) + wave_xor(high ? s0 : s4, 16), b = (high ? s5 : s1) + wave_xor(high ? s1 : s5, 16);
-    float c = (high ? s6 : s2) + wave_xor(high ? s2 : s6, 16), d = (high ? s7 : s3) + wave_xor(high ? s3 : s7, 16);
-    a = (mid ? c : a) + wave_xor(mid ? a : c, 8);
-    b = (mid ? d : b) + wave_xor(mid ? b : d, 8);
-    return wave_sum4((low ? b : a) + wave_xor(low ? a : b, 4));
+    uint n = FED_UNIT / 16 * p.w.n_units, n_squares = wants_squares ? 2 * p.w.n_units : 0;
+    GLOBAL const uint4 *from = (GLOBAL const uint4 *)fed;
+    GLOBAL const float *squares = (GLOBAL const float *)(fed + FED_UNIT * p.w.n_units);
+    uint4 a = from[tid < n ? tid : 0], b = from[tid + group_size < n ? tid + group_size : 0];
+    float s0 = lane < n_squares ? squares[lane] : 0.0f, s1 = lane + WAVE < n_squares ? squares[lane + WAVE] : 0.0f;
+    float s2 = lane + 2 * WAVE < n_squares ? squares[lane + 2 * WAVE] : 0.0f, s3 = lane + 3 * WAVE < n_squares ? squares[lane + 3 * WAVE] : 0.0f;
+    if (tid < n) to[tid] = a;
+    if (tid + group_size < n) to[tid + group_size] = b;
+    for (uint i = tid + 2 * group_size; i < n; i += group_size) to[i] = from[i];
+    s0 += s1 + s2 + s3;
+    UNROLL_N(4) for (uint i = lane + 4 * WAVE; i < n_squares; i += WAVE) s0 += squares[i];
+    return s0;
 }
+
+DEVFN float parts_sum(float4 a) { return (a.x + a.y) + (a.z + a.w); }
 #endif
 
 KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), BUF(3, const float, norm_w), BUF(4, const float, norm_b), BUF(5, const float, bias),
-       BUF(6, const float, res), BUF(7, float, y0), BUF(8, float, y1), BUF(9, float, y2))
+       BUF(6, const float, res), BUF(7, float, y0), BUF(8, float, y1), BUF(9, float, y2), BUF(10, uchar, next), BUF(11, const float, next_w), BUF(12, uint, meet))
 {
     SHARED_MOST(room, STREAM_ROOM);
     SHARED StreamBar bars[STREAM_WAVES * STREAM_SLOTS];
     SHARED float tmp[STREAM_WAVES];
-    uint n_units = p.w.n_units, step = p.waves * p.n_groups, first = wave * p.n_groups + group_x, slot = 0, parity = 0;
+    uint n_units = p.w.n_units, step = p.waves, begin = group_x * p.per_group, first = begin + wave, slot = 0, parity = 0;
+    uint end = begin + p.per_group < p.n_bundles ? begin + p.per_group : p.n_bundles, rows_out = p.glu ? 1 : p.bundle, out0 = begin * rows_out, n_out = (end - begin) * rows_out;
     LOCAL uchar *ring = kept_local(room + wave * p.ring), *token = kept_local(room + p.waves * p.ring);
+    LOCAL float4 *sums = (LOCAL float4 *)(room + p.sums_at); /* of each row, in four parts */
     LOCAL StreamBar *bar = bars + wave * STREAM_SLOTS;
     StreamAt bar_at = stream_at(bar);
     KEEP(bar_at);
     START_NEXT();
+#if !MS_FED
     Ahead nw = fetch_ahead(norm_w, p.norm != NORM_NONE ? 8 * n_units : 0, 0 CTX);
+#endif
+    float next_norm = p.feeds_norm && tid < n_out ? next_w[out0 + tid] : 1.0f; /* of the result that this thread ends */
+    float add = p.has_bias && tid < n_out ? bias[p.glu ? 2 * (out0 + tid) : out0 + tid] : 0.0f;
     if (lane == 0) {
         UNROLL_N(1) for (uint k = 0; k < p.slots; k++) stream_init(bar + k);
         stream_ready();
-        UNROLL_N(1) for (uint k = 0, b = first; k < p.slots && b < p.n_bundles; k++, b += step)
+        UNROLL_N(1) for (uint k = 0, b = first; k < p.slots && b < end; k++, b += step)
             stream_copy(ring + k * p.bundle_bytes, w + (size_t)b * p.bundle_bytes, p.bundle_bytes, bar + k);
     }
     Token t;
     t.q = (LOCAL uint4 *)token;
-    t.d = (LOCAL float *)(t.q + 2 * n_units);
-    t.sum = t.d + n_units;
+    t.d = (LOCAL float4 *)(t.q + 2 * n_units);
+#if !MS_FED
     t.f = (LOCAL float4 *)t.q;
     t.q_put = kept_local(token + ((tid % 8 / 4 * n_units + tid / 8) * 4 + tid % 4) * 4);
-    t.sum_put = kept_local(t.sum + tid / 4);
-    t.d_put = kept_local(t.d + tid / 8);
+    t.d_put = kept_local((LOCAL float *)(t.d + tid / 8) + tid % 8 / 4);
     t.f_put = kept_local(t.f + tid % 8 * n_units + tid / 8);
-    /* every fourth lane ends a row: which, and what it adds */
-    uint part = lane / 4 % 2, mine = first + lane / 8 * step, at = mine * p.bundle + part, to = p.glu ? mine : at;
-    uint has = lane % 4 == 0 && mine < p.n_bundles && part < p.bundle, ends = has && !(p.glu && part);
-    KEEP(to);
-    KEEP(ends);
-    START();
-    float r = p.has_res && ends ? res[to] : 0.0f, add = p.has_bias && has ? bias[at] : 0.0f;
+#endif
+    if (p.meets == MEET_JOIN) START_WITH(meet);
+    else START();
+    if (p.meets == MEET_TELL) TELL(meet);
+    float r = p.has_res && tid < n_out ? res[out0 + tid] : 0.0f;
+#if MS_FED
+    (void)norm_w; /* the same arguments for all */
+    (void)norm_b;
+    float square = take_token(p, (GLOBAL const uchar *)x, p.norm != NORM_NONE && wave * WAVE < n_out, t.q CTX);
+#else
     prepare_token(p, MS_I8, x, norm_w, norm_b, nw, tmp, t CTX);
+#endif
     BARRIER();
-    UNROLL_N(1) for (uint b0 = first; b0 < p.n_bundles; b0 += STREAM_KEEP * step)
+    UNROLL_N(1) for (uint b = first; b < end; b += step)
     {
-        float s[2 * STREAM_KEEP];
-        UNROLL for (uint i = 0; i < 2 * STREAM_KEEP; i++) s[i] = 0.0f;
-        UNROLL_N(1) for (uint k = 0, b = b0; k < STREAM_KEEP && b < p.n_bundles; k++, b += step)
-        {
-            LOCAL const uchar *row = ring + slot * p.bundle_bytes, *row1 = row + p.w.row_bytes;
-            float v = 0.0f, v1 = 0.0f;
-            stream_wait(bar_at, slot, parity);
-            if (p.bundle == 2) {
-                UNROLL_N(1) for (uint u = lane; u < n_units; u += WAVE)
-                {
-                    FN(Unit) a = FN(unit_decode)(FN(unit_fetch_local)(row, u, p.w), p.w), a1 = FN(unit_decode)(FN(unit_fetch_local)(row1, u, p.w), p.w);
-#if MS_I8
-                    ActUnit xu = act_unit(t.q[u], t.q[n_units + u], t.d[u], t.sum[2 * u], t.sum[2 * u + 1]);
-                    v += FN(unit_dot)(a, xu);
-                    v1 += FN(unit_dot)(a1, xu);
-#else
-                    UNROLL for (uint e = 0; e < 8; e++)
-                    {
-                        float4 f = t.f[e * n_units + u];
-                        v += dot_4(FN(unit_value)(a, e), f);
-                        v1 += dot_4(FN(unit_value)(a1, e), f);
-                    }
-#endif
-                }
-            } else {
-#if MS_I8
-                uint u = lane;
-                UNROLL_N(1) for (; u + WAVE < n_units; u += 2 * WAVE) /* two at a time: one waits for the other's instructions */
-                {
-                    FN(Raw) a = FN(unit_fetch_local)(row, u, p.w), a1 = FN(unit_fetch_local)(row, u + WAVE, p.w);
-                    v += FN(unit_dot)(FN(unit_decode)(a, p.w), act_unit(t.q[u], t.q[n_units + u], t.d[u], t.sum[2 * u], t.sum[2 * u + 1]));
-                    v += FN(unit_dot)(FN(unit_decode)(a1, p.w), act_unit(t.q[u + WAVE], t.q[n_units + u + WAVE], t.d[u + WAVE], t.sum[2 * (u + WAVE)], t.sum[2 * (u + WAVE) + 1]));
-                }
-                if (u < n_units) v += FN(unit_dot)(FN(unit_decode)(FN(unit_fetch_local)(row, u, p.w), p.w), act_unit(t.q[u], t.q[n_units + u], t.d[u], t.sum[2 * u], t.sum[2 * u + 1]));
-#else
-                UNROLL_N(1) for (uint u = lane; u < n_units; u += WAVE)
-                {
-                    FN(Unit) a = FN(unit_decode)(FN(unit_fetch_local)(row, u, p.w), p.w);
-                    UNROLL for (uint e = 0; e < 8; e++) v += dot_4(FN(unit_value)(a, e), t.f[e * n_units + u]);
-                }
-#endif
-            }
-            WAVE_SYNC(); /* all have read it */
-            if (lane == 0 && b + p.slots * step < p.n_bundles)
-                stream_copy(ring + slot * p.bundle_bytes, w + (size_t)(b + p.slots * step) * p.bundle_bytes, p.bundle_bytes, bar + slot);
-            slot++;
-            if (slot == p.slots) {
-                slot = 0;
-                parity ^= 1;
-            }
-            UNROLL for (uint i = 0; i < STREAM_KEEP; i++)
+        LOCAL const uchar *row = ring + slot * p.bundle_bytes, *row1 = row + p.w.row_bytes;
+        float v = 0.0f, v1 = 0.0f;
+        stream_wait(bar_at, slot, parity);
+        if (p.bundle == 2) {
+            UNROLL_N(1) for (uint u = lane; u < n_units; u += WAVE)
             {
-                s[2 * i] = k == i ? v : s[2 * i];
-                s[2 * i + 1] = k == i ? v1 : s[2 * i + 1];
+                FN(Unit) a = FN(unit_decode)(FN(unit_fetch_local)(row, u, p.w), p.w), a1 = FN(unit_decode)(FN(unit_fetch_local)(row1, u, p.w), p.w);
+#if MS_I8
+                uint4 x0 = t.q[u], x1 = t.q[n_units + u];
+                float4 d = t.d[u];
+                v += FN(unit_dot_16)(a, x0, x1, d);
+                v1 += FN(unit_dot_16)(a1, x0, x1, d);
+#else
+                UNROLL for (uint e = 0; e < 8; e++)
+                {
+                    float4 f = t.f[e * n_units + u];
+                    v += dot_4(FN(unit_value)(a, e), f);
+                    v1 += dot_4(FN(unit_value)(a1, e), f);
+                }
+#endif
             }
+        } else {
+#if MS_I8
+            uint u = lane;
+            UNROLL_N(1) for (; u + WAVE < n_units; u += 2 * WAVE) /* two at a time: one waits for the other's instructions */
+            {
+                FN(Raw) a = FN(unit_fetch_local)(row, u, p.w), a1 = FN(unit_fetch_local)(row, u + WAVE, p.w);
+                v += FN(unit_dot_16)(FN(unit_decode)(a, p.w), t.q[u], t.q[n_units + u], t.d[u]);
+                v += FN(unit_dot_16)(FN(unit_decode)(a1, p.w), t.q[u + WAVE], t.q[n_units + u + WAVE], t.d[u + WAVE]);
+            }
+            if (u < n_units) v += FN(unit_dot_16)(FN(unit_decode)(FN(unit_fetch_local)(row, u, p.w), p.w), t.q[u], t.q[n_units + u], t.d[u]);
+#else
+            UNROLL_N(1) for (uint u = lane; u < n_units; u += WAVE)
+            {
+                FN(Unit) a = FN(unit_decode)(FN(unit_fetch_local)(row, u, p.w), p.w);
+                UNROLL for (uint e = 0; e < 8; e++) v += dot_4(FN(unit_value)(a, e), t.f[e * n_units + u]);
+            }
+#endif
         }
-        float v = sums_8(s[0], s[1], s[2], s[3], s[4], s[5], s[6], s[7] CTX);
-        if (p.norm == NORM_RMS && !p.has_norm_b) v *= inv_sqrt(quotient(wave_sum(lane < p.waves ? tmp[lane] : 0.0f), (float)p.n_in) + p.eps);
-        v += add;
-        if (p.glu) v = activate_glu(p.act - 1, v, wave_xor(v, 4));
-        else if (p.act) v = activate(p.act - 1, v);
-        v += r;
-        if (ends) {
-            if (to < p.rows0) y0[to] = v;
-            else if (to < p.rows0 + p.rows1) y1[to - p.rows0] = v;
-            else y2[to - p.rows0 - p.rows1] = v;
+        WAVE_SYNC(); /* all have read it */
+        if (lane == 0 && b + p.slots * step < end)
+            stream_copy(ring + slot * p.bundle_bytes, w + (size_t)(b + p.slots * step) * p.bundle_bytes, p.bundle_bytes, bar + slot);
+        slot++;
+        if (slot == p.slots) {
+            slot = 0;
+            parity ^= 1;
         }
-        mine += STREAM_KEEP * step;
-        at = mine * p.bundle + part;
-        to = p.glu ? mine : at;
-        has = lane % 4 == 0 && mine < p.n_bundles && part < p.bundle;
-        ends = has && !(p.glu && part);
-        r = p.has_res && ends ? res[to] : 0.0f;
-        add = p.has_bias && has ? bias[at] : 0.0f;
+        v = p.bundle == 2 ? (lane & 16 ? v1 : v) + wave_xor(lane & 16 ? v : v1, 16) : v + wave_xor(v, 16);
+        v += wave_xor(v, 8);
+        v += wave_xor(v, 4);
+        if ((lane & 12) == 0 && lane / 16 < p.bundle) ((LOCAL float *)sums)[4 * ((b - begin) * p.bundle + lane / 16) + lane % 4] = v;
     }
+    BARRIER();
+    UNROLL_N(1) for (uint t0 = 0; t0 < n_out; t0 += group_size) /* a thread ends a result */
+    {
+        SKIP_UNLESS(t0 + wave * WAVE < n_out) {
+            uint i = t0 + tid, there = i < n_out, to = out0 + i;
+            float factor = 1.0f, v = 0.0f;
+#if MS_FED
+            if (p.norm != NORM_NONE) factor = inv_sqrt(quotient(wave_sum(square), (float)p.n_in) + p.eps);
+#else
+            if (p.norm == NORM_RMS && !p.has_norm_b) factor = inv_sqrt(quotient(wave_sum(lane < p.waves ? tmp[lane] : 0.0f), (float)p.n_in) + p.eps);
+#endif
+            if (t0 > 0 && there) {
+                add = p.has_bias ? bias[p.glu ? 2 * to : to] : 0.0f;
+                r = p.has_res ? res[to] : 0.0f;
+                next_norm = p.feeds_norm ? next_w[to] : 1.0f;
+            }
+            if (there) {
+                v = parts_sum(sums[p.glu ? 2 * i : i]) * factor + add;
+                if (p.glu) v = activate_glu(p.act - 1, v, parts_sum(sums[2 * i + 1]) * factor + (p.has_bias ? bias[2 * to + 1] : 0.0f));
+                else if (p.act) v = activate(p.act - 1, v);
+                v += r;
+                if (to < p.rows0) y0[to] = v;
+                else if (to < p.rows0 + p.rows1) y1[to - p.rows0] = v;
+                else y2[to - p.rows0 - p.rows1] = v;
+            }
+            if (p.feeds_norm) {
+                float s = wave_sum16(v * v);
+                if (there && i % 16 == 0) ((GLOBAL float *)(next + FED_UNIT * p.feeds))[to / 16] = s;
+            }
+            if (p.feeds) feed_16(next, p.feeds, to, there, v * next_norm CTX);
+        }
+    }
+    if (p.meets == MEET_JOIN) START(); /* the launch behind waits for this one only */
 }
