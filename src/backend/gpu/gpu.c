@@ -256,7 +256,9 @@ static kg_status pack_kernels(struct gpu *g, struct gpu_weight *w)
     snprintf(name, sizeof name, "ms_i8_%s", w->pack->name);
     KG_TRY(g->device->kernel(g->dev, module, name, &w->ms_i8));
     snprintf(name, sizeof name, "ms_fed_%s", w->pack->name);
-    return g->device->kernel(g->dev, module, name, &w->ms_fed);
+    KG_TRY(g->device->kernel(g->dev, module, name, &w->ms_fed));
+    snprintf(name, sizeof name, "ms_few_%s", w->pack->name);
+    return g->device->kernel(g->dev, module, name, &w->ms_few);
 }
 
 static kg_status find_kernels(struct gpu *g)

@@ -37,7 +37,7 @@ struct gpu_weight {
     int64_t rows;
     void *buffer;
     void *kept; /* as halves, with those of the steps that read the same activations; NULL: decoded each time */
-    void *mv1, *mv2, *mv1_i8, *mv1r4_i8, *mv4_i8, *mm_f16, *mm_f32, *embed, *halves, *ms_i8, *ms_fed, *ms_f32, *mx_i8, *mx_f32, *mg_f16; /* kernels */
+    void *mv1, *mv2, *mv1_i8, *mv1r4_i8, *mv4_i8, *mm_f16, *mm_f32, *embed, *halves, *ms_i8, *ms_fed, *ms_few, *ms_f32, *mx_i8, *mx_f32, *mg_f16; /* kernels */
 };
 
 /* ---- steps: the program with neighbouring operations joined ---- */

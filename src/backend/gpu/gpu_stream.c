@@ -3,11 +3,9 @@
 #include "backend/gpu/gpu_run.h"
 #include "backend/gpu/kernels/tune.h"
 
-#include <stdlib.h>
-
 bool gpu_is_int8(const struct gpu *g, const struct gpu_step *s) { return s->weight->pack->code <= 8 && g->params.activations == KG_ACT_INT8; }
 
-static uint few_waves(const struct gpu *g) { if (getenv("KAGARI_FEW")) return (uint)atoi(getenv("KAGARI_FEW")); return (2 * (uint)g->info.stream_waves + 2) / 3; }
+static uint few_waves(const struct gpu *g) { return (2 * (uint)g->info.stream_waves + 2) / 3; }
 
 /* Bytes of the token, and of what the group has computed for the next. */
 static size_t token_bytes(const struct gpu *g, const struct gpu_step *s) { return ROUND_UP((size_t)s->weight->row.n_units * (gpu_is_int8(g, s) ? 48 : 128), (size_t)128); }
@@ -18,7 +16,7 @@ static bool fit_streams(const struct gpu *g, const struct gpu_step *s, uint wave
     enum { STREAM_SLOTS = 4 };
     const size_t row = p->w.row_bytes, token = token_bytes(g, s);
     const uint cores = (uint)g->info.n_cores;
-    const size_t beside = token + 16 * (ceil_div(p->rows, cores) + 32), room = (getenv("KAGARI_ROOM") ? (size_t)atoi(getenv("KAGARI_ROOM")) * 1024 : STREAM_ROOM); /* 16: the sums of a row */
+    const size_t beside = token + 16 * (ceil_div(p->rows, cores) + 32), room = STREAM_ROOM; /* 16: the sums of a row */
     for (p->waves = waves; p->waves >= 1 && beside < room; p->waves--) {
         const size_t each = (room - beside) / p->waves / 128 * 128;
         p->bundle = s->weight->glu || (p->rows % 2 == 0 && p->rows >= 4 * p->waves * cores && 2 * row <= each) ? 2 : 1;
@@ -52,7 +50,6 @@ bool gpu_streams_beside(const struct gpu *g)
 bool gpu_plan_streams(const struct gpu *g, const struct gpu_step *s, MatP *p)
 {
     if (!g->info.stream_waves) return false;
-    if (getenv("KAGARI_ROOM")) return fit_streams(g, s, few_waves(g), p);
     if (g->beside && fit_streams(g, s, few_waves(g), p) && p->slots * p->waves >= p->per_group) return true;
     return fit_streams(g, s, (uint)g->info.stream_waves, p);
 }
@@ -75,7 +72,7 @@ static const struct gpu_step *next_of(const struct gpu *g, const struct gpu_step
 /* Last to first: whether a step feeds changes how it goes, not whether it can be fed. */
 void gpu_plan_feeds(struct gpu *g)
 {
-    for (int i = g->n_steps - 1; i >= 0 && g->info.fuses && !getenv("KAGARI_NOFEED"); i--) {
+    for (int i = g->n_steps - 1; i >= 0 && g->info.fuses; i--) {
         struct gpu_step *s = &g->steps[i];
         if (s->code == STEP_ATTEND ? s->op->attention.v_dim % 16 || !g->info.attend_one || gpu_is_wide(g, s->op) : s->code != STEP_MATMUL) continue;
         s->feeds = next_of(g, s);
@@ -124,11 +121,12 @@ kg_status gpu_run_streams(struct gpu_run *r, const struct gpu_step *s, const Mat
     void *x = fed ? g->fed[r->fed_at] : g->regs[s->src].buffer, *next = NULL, *meet = r->met;
     r->fed = fed && s[1].same_acts && s + 1 < g->steps + g->n_steps ? s + 1 : NULL;
     p.feeds = gpu_feed(r, s, &next);
-    p.meets = meet ? MEET_JOIN : s->meet && !getenv("KAGARI_NOMEET") ? MEET_TELL : MEET_NONE;
+    p.meets = meet ? MEET_JOIN : s->meet ? MEET_TELL : MEET_NONE;
     r->met = p.meets == MEET_TELL ? s->meet : NULL;
     if (!meet) meet = s->meet;
     p.feeds_norm = p.feeds && s->feeds->norm;
+    void *kernel = !int8 ? s->weight->ms_f32 : !fed ? s->weight->ms_i8 : p.w.n_units <= 64 ? s->weight->ms_few : s->weight->ms_fed; /* two units of a lane */
     const size_t shared = p.sums_at + 16 * (size_t)p.per_group * p.bundle;
-    return LAUNCH_ROOM(g, fed ? s->weight->ms_fed : int8 ? s->weight->ms_i8 : s->weight->ms_f32, p.n_groups, 1, p.waves * 32, shared, p, s->weight->buffer, x, s->norm_w, s->norm_b, s->bias,
+    return LAUNCH_ROOM(g, kernel, p.n_groups, 1, p.waves * 32, shared, p, s->weight->buffer, x, s->norm_w, s->norm_b, s->bias,
                        reg_buffer(g, s->res), reg_buffer(g, s->dst[0]), reg_buffer(g, s->dst[1]), reg_buffer(g, s->dst[2]), next, p.feeds_norm ? s->feeds->norm_w : NULL, meet);
 }

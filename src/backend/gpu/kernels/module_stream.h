@@ -21,4 +21,9 @@
 #define MS_NAME ms_fed
 #define MS_FED 1
 #include "backend/gpu/kernels/stream.h"
+#undef MS_NAME
+#undef MS_FED
+#define MS_NAME ms_few
+#define MS_FED 2
+#include "backend/gpu/kernels/stream.h"
 #endif

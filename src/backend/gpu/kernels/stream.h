@@ -1,10 +1,12 @@
-/* A matmul of one token. Every wave has bundles of one or two neighbouring rows, each of which comes into its part of shared memory by one copy; those
- * that find room there are on their way before the activations exist. The token is rounded by the step before, if that feeds this one, or by the group itself; the RMS norm's
- * factor is one number, which the sums of rows get at their end. What is done by every wave counts: a group's time is instructions, not bytes (bench/NOTES.md). Re-included with
+/* A matmul of one token. A group has rows that follow each other, its waves take them in turn, in bundles of one or two, each of which comes into the
+ * wave's part of shared memory by one copy; those that find room there are on their way before the activations exist. The token is rounded by the step before, if
+ * that feeds this one, or by the group itself. Rows leave four sums each in shared memory, and then a thread ends a result: the RMS norm's factor, which is one
+ * number, bias, activation, addition; sixteen threads round what the next matmul is fed with. What is done by every wave counts: a group's time is
+ * instructions, not bytes (bench/NOTES.md). Re-included with
  *   MS_NAME  kernel
  *   MS_I8    activations as int8 units, else f32
- *   MS_FED   the step before has prepared them: x holds units, and squares if there is a norm
- * Shared memory: p.waves rings of p.ring bytes, then the activations. Groups: p.n_groups, p.waves waves. */
+ *   MS_FED   1: the step before has prepared them: x holds units, and squares if there is a norm; 2: so few that lanes keep theirs in registers
+ * Shared memory: p.waves rings of p.ring bytes, the activations, the sums. Groups: p.n_groups, p.waves waves. */
 #define STREAM_SLOTS 4
 #define STREAM_WAVES 32
 #define STREAM_PRE 3  /* pieces of 4 elements of a token that a thread has under way */
@@ -83,21 +85,23 @@ DEVFN void prepare_token(MatP p, uint as_i8, GLOBAL const float *x, GLOBAL const
     }
 }
 
-/* The token that the step before has prepared. Returns this lane's part of its sum of squares, if asked for. All loads are under way before the first is waited for. */
-DEVFN float take_token(MatP p, GLOBAL const uchar *fed, uint wants_squares, LOCAL uint4 *to CTX_PARAM)
+/* This lane's part of the sum of squares of a token that the step before has prepared. */
+DEVFN float take_squares(GLOBAL const float *squares, uint n CTX_PARAM)
 {
-    uint n = FED_UNIT / 16 * p.w.n_units, n_squares = wants_squares ? 2 * p.w.n_units : 0;
-    GLOBAL const uint4 *from = (GLOBAL const uint4 *)fed;
-    GLOBAL const float *squares = (GLOBAL const float *)(fed + FED_UNIT * p.w.n_units);
+    float s0 = lane < n ? squares[lane] : 0.0f, s1 = lane + WAVE < n ? squares[lane + WAVE] : 0.0f;
+    float s2 = lane + 2 * WAVE < n ? squares[lane + 2 * WAVE] : 0.0f, s3 = lane + 3 * WAVE < n ? squares[lane + 3 * WAVE] : 0.0f;
+    s0 += s1 + s2 + s3;
+    UNROLL_N(4) for (uint i = lane + 4 * WAVE; i < n; i += WAVE) s0 += squares[i];
+    return s0;
+}
+
+/* The token itself to shared memory: loads are under way before the first is waited for. */
+DEVFN void take_token(GLOBAL const uint4 *from, uint n, LOCAL uint4 *to CTX_PARAM)
+{
     uint4 a = from[tid < n ? tid : 0], b = from[tid + group_size < n ? tid + group_size : 0];
-    float s0 = lane < n_squares ? squares[lane] : 0.0f, s1 = lane + WAVE < n_squares ? squares[lane + WAVE] : 0.0f;
-    float s2 = lane + 2 * WAVE < n_squares ? squares[lane + 2 * WAVE] : 0.0f, s3 = lane + 3 * WAVE < n_squares ? squares[lane + 3 * WAVE] : 0.0f;
     if (tid < n) to[tid] = a;
     if (tid + group_size < n) to[tid + group_size] = b;
     for (uint i = tid + 2 * group_size; i < n; i += group_size) to[i] = from[i];
-    s0 += s1 + s2 + s3;
-    UNROLL_N(4) for (uint i = lane + 4 * WAVE; i < n_squares; i += WAVE) s0 += squares[i];
-    return s0;
 }
 
 DEVFN float parts_sum(float4 a) { return (a.x + a.y) + (a.z + a.w); }
@@ -108,7 +112,9 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
 {
     SHARED_MOST(room, STREAM_ROOM);
     SHARED StreamBar bars[STREAM_WAVES * STREAM_SLOTS];
+#if !MS_FED
     SHARED float tmp[STREAM_WAVES];
+#endif
     uint n_units = p.w.n_units, step = p.waves, begin = group_x * p.per_group, first = begin + wave, slot = 0, parity = 0;
     uint end = begin + p.per_group < p.n_bundles ? begin + p.per_group : p.n_bundles, rows_out = p.glu ? 1 : p.bundle, out0 = begin * rows_out, n_out = (end - begin) * rows_out;
     LOCAL uchar *ring = kept_local(room + wave * p.ring), *token = kept_local(room + p.waves * p.ring);
@@ -140,20 +146,38 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
     if (p.meets == MEET_JOIN) START_WITH(meet);
     else START();
     if (p.meets == MEET_TELL) TELL(meet);
-    float r = p.has_res && tid < n_out ? res[out0 + tid] : 0.0f;
 #if MS_FED
     (void)norm_w; /* the same arguments for all */
     (void)norm_b;
-    float square = take_token(p, (GLOBAL const uchar *)x, p.norm != NORM_NONE && wave * WAVE < n_out, t.q CTX);
+#endif
+#if MS_FED == 2
+    uint u0 = lane < n_units ? lane : 0, u1 = lane + WAVE < n_units ? lane + WAVE : 0;
+    uint4 a0 = ((GLOBAL const uint4 *)x)[u0], a1 = ((GLOBAL const uint4 *)x)[n_units + u0], b0 = ((GLOBAL const uint4 *)x)[u1], b1 = ((GLOBAL const uint4 *)x)[n_units + u1];
+    float4 ad = ((GLOBAL const float4 *)x)[2 * n_units + u0], bd = ((GLOBAL const float4 *)x)[2 * n_units + u1];
+    if (lane >= n_units) ad.x = ad.y = ad.z = ad.w = 0.0f;
+    if (lane + WAVE >= n_units) bd.x = bd.y = bd.z = bd.w = 0.0f;
+#elif MS_FED
+    take_token((GLOBAL const uint4 *)x, FED_UNIT / 16 * n_units, t.q CTX);
+#endif
+    float r = p.has_res && tid < n_out ? res[out0 + tid] : 0.0f;
+#if MS_FED
+    float square = p.norm != NORM_NONE && wave * WAVE < n_out ? take_squares((GLOBAL const float *)x + FED_UNIT / 4 * n_units, 2 * n_units CTX) : 0.0f;
 #else
     prepare_token(p, MS_I8, x, norm_w, norm_b, nw, tmp, t CTX);
 #endif
+#if MS_FED != 2
     BARRIER();
+#endif
     UNROLL_N(1) for (uint b = first; b < end; b += step)
     {
         LOCAL const uchar *row = ring + slot * p.bundle_bytes, *row1 = row + p.w.row_bytes;
         float v = 0.0f, v1 = 0.0f;
         stream_wait(bar_at, slot, parity);
+#if MS_FED == 2
+        v = FN(unit_dot_16)(FN(unit_decode)(FN(unit_fetch_local)(row, u0, p.w), p.w), a0, a1, ad) + FN(unit_dot_16)(FN(unit_decode)(FN(unit_fetch_local)(row, u1, p.w), p.w), b0, b1, bd);
+        if (p.bundle == 2)
+            v1 = FN(unit_dot_16)(FN(unit_decode)(FN(unit_fetch_local)(row1, u0, p.w), p.w), a0, a1, ad) + FN(unit_dot_16)(FN(unit_decode)(FN(unit_fetch_local)(row1, u1, p.w), p.w), b0, b1, bd);
+#else
         if (p.bundle == 2) {
             UNROLL_N(1) for (uint u = lane; u < n_units; u += WAVE)
             {
@@ -190,6 +214,7 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
             }
 #endif
         }
+#endif
         WAVE_SYNC(); /* all have read it */
         if (lane == 0 && b + p.slots * step < end)
             stream_copy(ring + slot * p.bundle_bytes, w + (size_t)(b + p.slots * step) * p.bundle_bytes, p.bundle_bytes, bar + slot);
@@ -204,17 +229,17 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
         if ((lane & 12) == 0 && lane / 16 < p.bundle) ((LOCAL float *)sums)[4 * ((b - begin) * p.bundle + lane / 16) + lane % 4] = v;
     }
     BARRIER();
-    UNROLL_N(1) for (uint t0 = 0; t0 < n_out; t0 += group_size) /* a thread ends a result */
+    UNROLL_N(1) for (uint i0 = 0; i0 < n_out; i0 += group_size) /* a thread ends a result */
     {
-        SKIP_UNLESS(t0 + wave * WAVE < n_out) {
-            uint i = t0 + tid, there = i < n_out, to = out0 + i;
+        SKIP_UNLESS(i0 + wave * WAVE < n_out) {
+            uint i = i0 + tid, there = i < n_out, to = out0 + i;
             float factor = 1.0f, v = 0.0f;
 #if MS_FED
             if (p.norm != NORM_NONE) factor = inv_sqrt(quotient(wave_sum(square), (float)p.n_in) + p.eps);
 #else
             if (p.norm == NORM_RMS && !p.has_norm_b) factor = inv_sqrt(quotient(wave_sum(lane < p.waves ? tmp[lane] : 0.0f), (float)p.n_in) + p.eps);
 #endif
-            if (t0 > 0 && there) {
+            if (i0 > 0 && there) {
                 add = p.has_bias ? bias[p.glu ? 2 * to : to] : 0.0f;
                 r = p.has_res ? res[to] : 0.0f;
                 next_norm = p.feeds_norm ? next_w[to] : 1.0f;
