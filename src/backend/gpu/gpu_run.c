@@ -251,7 +251,7 @@ static kg_status run_select(struct gpu_run *r, const struct gpu_step *s)
     SelectP p = {.stride = (uint)y->stride, .sel_at = r->sel_at};
     r->n = r->n_select;
     r->sorted = -1;
-    if (r->n == 0 || (r->fed == s + 1 && !r->batch->tap)) return KG_OK; /* the matmul behind has its units */
+    if (r->n == 0 || (r->fed == s + 1 && !r->batch->tap && !r->batch->input)) return KG_OK; /* the matmul behind has its units */
     unsigned threads = row_threads((unsigned)y->stride, 256);
     return LAUNCH(g, g->select, ceil_div((unsigned)y->stride, threads), r->n, threads, p, g->batch, g->regs[s->op->src[0]].buffer, y->buffer);
 }
