@@ -31,6 +31,7 @@ def case(name, config, drop=(), **more):
 case("llama", "LlamaConfig", head_dim=10, attention_bias=True, mlp_bias=True)
 case("llama-linear", "LlamaConfig", rope_scaling={"rope_type": "linear", "factor": 4.0}, tie_word_embeddings=True)
 case("mistral", "MistralConfig", head_dim=10, sliding_window=7)
+case("mistral-window", "MistralConfig", max_position_embeddings=16, sliding_window=18)  # texts may be longer than both
 case("qwen2", "Qwen2Config", rope_theta=1000000.0)
 case("qwen2-yarn", "Qwen2Config", rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16})
 case("qwen3", "Qwen3Config", head_dim=10)
@@ -224,6 +225,26 @@ alias("gemma4-experts", lambda c: {"architectures": ["Gemma4ForConditionalGenera
                                    "text_config": {**{k: v for k, v in c.items() if k != "per_layer_config"}, "global_head_dim": 16, "num_global_key_value_heads": 3}},
       lambda shapes: {k.replace("model.", "model.language_model."): s for k, s in shapes.items()},
       lambda weights, config: {k.replace("model.language_model.", "model."): w for k, w in weights.items()})
+MROPE = dict(rope_scaling={"rope_type": "default", "type": "default", "mrope_section": [1, 1, 2]}, rope_theta=1000000.0)
+EYE = dict(depth=1, hidden_size=16, intermediate_size=24, num_heads=2, patch_size=2, out_hidden_size=48)
+case("qwen2vl", "Qwen2_5_VLConfig", drop=COMMON.keys(), vision_config={**EYE, "fullatt_block_indexes": [0], "window_size": 8},
+     text_config={**COMMON, **MROPE, "use_sliding_window": False})
+case("qwen3vl", "Qwen3VLConfig", drop=COMMON.keys(), vision_config={**EYE, "num_position_embeddings": 16, "deepstack_visual_indexes": []}, text_config={**COMMON, **MROPE, "head_dim": 10})
+case("qwen3vlmoe", "Qwen3VLMoeConfig", drop=COMMON.keys(), vision_config={**EYE, "num_position_embeddings": 16, "deepstack_visual_indexes": []},
+     text_config={**COMMON, **MROPE, "head_dim": 10, "num_experts": 5, "num_experts_per_tok": 3, "moe_intermediate_size": 28, "norm_topk_prob": True})
+for name in ("qwen2vl", "qwen3vl", "qwen3vlmoe"):  # what sees has weights of five dimensions
+    alias(name, lambda c: c, lambda shapes: {k: s for k, s in shapes.items() if "visual" not in k})
+case("granitemoe", "GraniteMoeConfig", num_local_experts=5, num_experts_per_tok=2, intermediate_size=28, embedding_multiplier=3.0, residual_multiplier=0.5,
+     attention_multiplier=0.25, logits_scaling=2.0, tie_word_embeddings=True)
+case("ernie4_5-moe", "Ernie4_5_MoeConfig", moe_num_experts=5, moe_k=3, moe_num_shared_experts=2, moe_intermediate_size=28, moe_layer_start_index=1, head_dim=8)
+case("hunyuan-moe", "HunYuanMoEV1Config", num_experts=5, moe_topk=3, intermediate_size=28, head_dim=10, tie_word_embeddings=True)
+case("lfm2moe", "Lfm2MoeConfig", drop=["rms_norm_eps"], num_hidden_layers=5, norm_eps=EPS, conv_L_cache=3, num_experts=5, num_experts_per_tok=3, num_dense_layers=1,
+     moe_intermediate_size=28, layer_types=["conv", "conv", "full_attention", "conv", "full_attention"], tie_word_embeddings=True)
+case("glm4-lite", "Glm4MoeLiteConfig", rms_norm_eps=1e-6, kv_lora_rank=20, q_lora_rank=26, qk_nope_head_dim=10, qk_rope_head_dim=6, v_head_dim=14, num_key_value_heads=6,
+     n_group=1, topk_group=1, **{k: v for k, v in MOE.items() if k != "first_k_dense_replace"}, mlp_layer_types=["dense", "sparse", "sparse"])
+case("minimax-m2", "MiniMaxM2Config", head_dim=12, num_local_experts=5, num_experts_per_tok=3, intermediate_size=28,
+     rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5})
+case("olmo3", "Olmo3Config", num_hidden_layers=5, sliding_window=7, rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16})
 HYBRID = dict(num_hidden_layers=5, layer_types=["mamba", "mamba", "attention", "mamba", "attention"], mamba_n_heads=6, mamba_n_groups=1, mamba_d_state=10,
               mamba_d_conv=4, mamba_expand=2, mamba_chunk_size=8, shared_intermediate_size=36, embedding_multiplier=3.0, residual_multiplier=0.5,
               attention_multiplier=0.25, logits_scaling=2.0, tie_word_embeddings=True)

@@ -4,7 +4,7 @@
 
 static kg_status adjust(struct arch_build *b, struct decoder *d)
 {
-    for (int i = 0; i < b->program->n_layers && d->has_window; i++) d->layers[i].rotates = d->layers[i].kind == DECODER_LOCAL;
+    for (int i = 0; i < b->program->n_layers && d->window > 0; i++) d->layers[i].rotates = d->layers[i].kind == DECODER_LOCAL;
     return KG_OK;
 }
 

@@ -28,7 +28,7 @@ static kg_status adjust(struct arch_build *b, struct decoder *d)
         return status_set(KG_ERR_UNSUPPORTED, "%s: %d experts for a token: one is supported", b->file->path, d->route.n_used);
     if (step < 1) return status_set(KG_ERR_FORMAT, "%s: key %s.interleave_moe_layer_step is %d", b->file->path, b->prefix, step);
     for (int i = 0; i < b->program->n_layers; i++) {
-        d->layers[i].rotates = d->layers[i].kind == DECODER_LOCAL || !d->has_window;
+        d->layers[i].rotates = d->layers[i].kind == DECODER_LOCAL || d->window == 0;
         d->layers[i].moe = d->n_experts > 0 && (i + 1) % step == 0;
     }
     d->shared_ffn = d->n_experts > 0 ? d->expert_ffn : 0;

@@ -250,6 +250,7 @@ static kg_status adapt(const struct folder *d, struct tensor *t)
         t->ne[2] = 1;
         t->n_dims = 2;
     }
+    if (ends_with(t->name, ".exp_probs_b.bias") && t->n_dims == 2 && t->ne[1] == 1) t->n_dims = 1;
     if (flags & HF_CONV1D && block && t->n_dims == 2) return transpose(d, t);
     if (flags & HF_PLUS_ONE && ends_with(t->name, "norm.weight") && !strstr(t->name, ".ssm_norm.")) return map_f32(d, t, plus_one);
     if (ends_with(t->name, ".ssm_a")) KG_TRY(map_f32(d, t, minus_exp));

@@ -8,7 +8,7 @@
 
 enum { HF_ROTATED = 1, HF_CONV1D = 2, HF_PLUS_ONE = 4, HF_PER_HEAD = 8, HF_OAI_EXPERTS = 16, HF_LATENT = 32, HF_MIXED = 64, HF_SPLIT_QKV = 128, HF_EXPERTS_BY_COLUMNS = 256,
        HF_SSM = 512, HF_SSM_2 = 1024, HF_DELTA = 2048, HF_ENCODER = 4096,
-       HF_KINDS = 8192 };
+       HF_KINDS = 8192, HF_SECTIONS = 16384 };
 
 struct hf_family {
     const char *model_type, *arch, *act;

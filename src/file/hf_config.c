@@ -266,7 +266,7 @@ static kg_status put_lfm2(const struct out *w)
     int64_t ffn = hf_config_number(w->family, w->config, "feed_forward_length"), unit = json_integer_value(json_object_get(w->config, "block_multiple_of"));
     KG_TRY(put_kv_heads(w, "conv"));
     if (ffn < 1 || ffn > 1 << 30) return status_set(KG_ERR_FORMAT, "config.json: a feed-forward width of %lld", (long long)ffn);
-    if (!adjust || json_is_true(adjust)) {
+    if (w->family->arch[4] == 0 && (!adjust || json_is_true(adjust))) { /* with experts, it is */
         const double stretch = json_is_number(factor) ? json_number_value(factor) : 1;
         if (unit < 1 || unit > 1 << 30) unit = 256;
         if (!(stretch > 0 && stretch <= 64)) return status_set(KG_ERR_FORMAT, "config.json: block_ffn_dim_multiplier is %g", stretch);
@@ -293,14 +293,18 @@ static kg_status put_delta(const struct out *w)
     }
     put_u32(w, "full_attention_interval", period ? (int64_t)period : 4);
     put_u32(w, "ssm.inner_size", heads * v_dim);
-    if (strcmp(w->family->model_type, "qwen3_next") == 0) return KG_OK;
-    /* positions of texts have one dimension: other programs want to know how those of images are divided */
+    if (strcmp(w->family->model_type, "qwen3_next") != 0) meta_out_bool(w->o, "kagari.heads_grouped", true);
+    return KG_OK;
+}
+
+/* Positions of texts have one dimension: other programs want to know how those of images are divided. */
+static void put_sections(const struct out *w)
+{
     const json_t *sections = field(w->config, "mrope_section");
     char key[128];
+    if (!sections) sections = json_object_get(json_object_get(w->config, "rope_scaling"), "mrope_section");
     meta_out_array(w->o, full_key(w, "rope.dimension_sections", key, sizeof key), META_I32, 4);
     for (size_t i = 0; i < 4; i++) meta_out_bytes(w->o, &(int32_t){(int32_t)json_integer_value(json_array_get(sections, i))}, 4);
-    meta_out_bool(w->o, "kagari.heads_grouped", true);
-    return KG_OK;
 }
 
 /* Only state spaces: some keys that other programs ask for say that there is no attention. */
@@ -433,7 +437,7 @@ static void put_latent(const struct out *w)
     put_u32(w, "attention.value_length", rank);
     put_u32(w, "attention.key_length_mla", json_integer_value(json_object_get(w->config, "qk_nope_head_dim")) + rot);
     put_u32(w, "attention.head_count_kv", 1);
-    put_u32(w, "expert_gating_func", strcmp(w->family->model_type, "deepseek_v3") == 0 ? 2 : 1);
+    put_u32(w, "expert_gating_func", strcmp(w->family->model_type, "deepseek_v2") == 0 ? 1 : 2);
 }
 
 static kg_status put_encoder(const struct out *w)
@@ -588,10 +592,10 @@ static kg_status put_rope(const struct out *w)
     double factor;
     if (w->family->flags & HF_KINDS) return KG_OK; /* put_kinds has it */
     if (!part) part = field(w->config, "rotary_pct");
-    if (w->family->flags & HF_ROTATED || part)
+    if ((w->family->flags & HF_ROTATED || part) && !find(w->family, w->config, "rope.dimension_count"))
         put_u32(w, "rope.dimension_count", (int64_t)((part ? json_number_value(part) : 1) * (double)head_dim(w->family, w->config)));
-    if (strcmp(type, "default") == 0 || strcmp(type, "llama3") == 0) return KG_OK; /* llama3 is a tensor of factors */
-    if (strcmp(type, "dynamic") == 0 && json_is_number(json_object_get(s, "alpha")) && strcmp(w->family->arch, "hunyuan-dense") == 0) {
+    if (strcmp(type, "default") == 0 || strcmp(type, "llama3") == 0 || (strcmp(type, "mrope") == 0 && w->family->flags & HF_SECTIONS)) return KG_OK; /* llama3 is a tensor of factors */
+    if (strcmp(type, "dynamic") == 0 && json_is_number(json_object_get(s, "alpha")) && strncmp(w->family->arch, "hunyuan-", 8) == 0) {
         /* not dynamic at all: another base */
         const double dim = (double)head_dim(w->family, w->config), base = json_number_value(find(w->family, w->config, "rope.freq_base"));
         KG_TRY(number(s, "alpha", &factor));
@@ -641,6 +645,7 @@ kg_status hf_config(struct meta_out *o, const struct hf_family *family, const js
     KG_TRY(put_rows(&w));
     if (!find(family, config, "context_length") && hf_lists("falcon bloom", family->model_type)) put_u32(&w, "context_length", 2048); /* what they were trained with */
     if (family->flags & HF_LATENT) put_latent(&w);
+    if (family->flags & HF_SECTIONS) put_sections(&w);
     if (family->flags & HF_ENCODER) KG_TRY(put_encoder(&w));
     KG_TRY(family->flags & HF_KINDS ? put_kinds(&w) : family->flags & HF_SSM ? put_ssm(&w) : family->flags & HF_DELTA ? put_delta(&w) : family->flags & HF_MIXED ? (family->flags & HF_SSM_2 ? put_granite_hybrid : put_lfm2)(&w) : put_windows(&w));
     KG_TRY(put_unusual(&w));

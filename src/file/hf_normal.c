@@ -132,12 +132,58 @@ static kg_status normalize_gemma4(json_t *config)
     return dim && !json_is_null(dim) ? KG_OK : set(config, "global_head_dim", json_integer(512));
 }
 
+/* Numbers that are given for each layer, where all are the same. */
+static kg_status normalize_hunyuan_moe(json_t *config)
+{
+    static const char *const names[] = {"num_experts", "moe_topk", "num_shared_expert", "moe_intermediate_size"};
+    for (size_t k = 0; k < COUNT_OF(names); k++) {
+        json_t *list = json_object_get(config, names[k]), *first = json_array_get(list, 0);
+        if (!json_is_array(list)) continue;
+        for (size_t i = 0; i < json_array_size(list); i++)
+            if (!json_equal(json_array_get(list, i), first)) return status_set(KG_ERR_UNSUPPORTED, "config.json: %s differs between layers, which is not supported", names[k]);
+        if (first && json_object_set(config, names[k], json_copy(first)) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
+    }
+    json_t *ffn = json_object_get(config, "intermediate_size");
+    return ffn && json_object_set(config, "shared_expert_intermediate_size", ffn) != 0 ? status_set(KG_ERR_MEMORY, "out of memory") : KG_OK;
+}
+
+/* Newer files list which layers have experts. */
+static kg_status normalize_glm4_lite(json_t *config)
+{
+    const json_t *types = json_object_get(config, "mlp_layer_types");
+    size_t n = 0;
+    if (!json_is_array(types)) return KG_OK;
+    while (is(json_array_get(types, n), "dense")) n++;
+    for (size_t i = n; i < json_array_size(types); i++)
+        if (!is(json_array_get(types, i), "sparse")) return status_set(KG_ERR_UNSUPPORTED, "config.json: mlp_layer_types: plain layers behind such with experts are not supported");
+    return set(config, "first_k_dense_replace", json_integer((json_int_t)n));
+}
+
+static kg_status check_ernie_moe(const json_t *config)
+{
+    const json_t *end = json_object_get(config, "moe_layer_end_index"), *n = json_object_get(config, "num_hidden_layers");
+    if (json_is_integer(end) && json_integer_value(end) != -1 && json_integer_value(end) != json_integer_value(n) - 1)
+        return status_set(KG_ERR_UNSUPPORTED, "config.json: moe_layer_end_index: plain layers behind such with experts are not supported");
+    return KG_OK;
+}
+
+/* Its first files do not keep the text part apart. */
+static kg_status normalize_qwen2_vl(json_t *config)
+{
+    KG_TRY(set(config, TEXT_PART, json_true()));
+    return set(config, "model_type", json_string("qwen2_vl_text"));
+}
+
 kg_status hf_normalize(json_t *config)
 {
     if (!json_is_object(config)) return status_set(KG_ERR_FORMAT, "config.json is not an object");
     KG_TRY(take_text_part(config));
     KG_TRY(take_rope_of_full(config));
     const json_t *type = json_object_get(config, "model_type");
+    if (is(type, "qwen2_vl") || is(type, "qwen2_5_vl")) return normalize_qwen2_vl(config);
+    if (is(type, "hunyuan_v1_moe")) return normalize_hunyuan_moe(config);
+    if (is(type, "glm4_moe_lite")) return normalize_glm4_lite(config);
+    if (is(type, "ernie4_5_moe")) return check_ernie_moe(config);
     if (is(type, "gemma4_text")) return normalize_gemma4(config);
     if (is(type, "falcon")) return normalize_falcon(config);
     if (is(type, "deepseek_v2")) return normalize_deepseek2(config);

@@ -69,8 +69,7 @@ static kg_status windows(struct arch_build *b, struct decoder *d)
     int v = d->style->window, period = d->style->period;
     bool found;
     KG_TRY(arch_u32(b, "attention.sliding_window", &v, &found));
-    if (v < b->program->n_ctx) d->window = v;
-    d->has_window = v > 0;
+    d->window = v; /* also if it is longer than the context: a session may go beyond */
     KG_TRY(arch_u32(b, "attention.sliding_window_pattern", &period, &found));
     for (int i = 0; i < b->program->n_layers; i++) {
         d->layers[i].kind = period == 0 || (d->style->period_begins ? i : i + 1) % period ? DECODER_LOCAL : DECODER_GLOBAL;
@@ -106,6 +105,7 @@ static kg_status experts(struct arch_build *b, struct decoder *d)
     d->expert_ffn = d->ffn;
     KG_TRY(arch_u32(b, "expert_feed_forward_length", &d->expert_ffn, &found));
     KG_TRY(arch_u32(b, "leading_dense_block_count", &d->n_first_dense, &found));
+    d->route.eps = d->style->moe_eps;
     d->route.normed = d->style->moe_normed;
     KG_TRY(arch_bool(b, "expert_weights_norm", &d->route.normed, &found));
     KG_TRY(arch_u32(b, "expert_gating_func", &gating, &found));

@@ -53,6 +53,7 @@ struct decoder_style {
     int period;           /* of every so many layers only the last sees beyond the window; 0: all have it */
     double local_base;    /* base of the rotation in layers with a window; 0: as the others */
     bool moe_sigmoid, moe_normed; /* unless keys of the file say */
+    double moe_eps; /* see struct route */
     bool moe_weighs_input;        /* an expert's weight multiplies what goes into it; only one is chosen */
     const char *ffn_norm; /* name of that tensor; NULL: "ffn_norm" */
     const char *out_norm; /* NULL: "output_norm" */
@@ -89,7 +90,6 @@ struct decoder {
     double eps;
     struct rope rope[DECODER_KINDS]; /* of queries; keys differ in n_heads */
     int window;                      /* of local layers; 0: they see everything */
-    bool has_window;                 /* the file has one, even if it is longer than the context */
     double attn_scale, attn_softcap, alibi, clamp;              /* the last three: 0: none */
     double temperature; /* of queries in layers that do not rotate, see POS_SCALE; 0: none */
     int temperature_length;

@@ -476,6 +476,7 @@ void program_route_scaled(struct program *p, int dst, int src, const struct tens
     }
     check_width(p, op, "the destination", dst, 2 * (int64_t)route->n_used);
     check_positive(p, op, "the scale", route->scale);
+    if (!(isfinite(route->eps) && route->eps >= 0)) fail(p, op, "epsilon is %g", route->eps);
     if (bias) check_tensor(p, op, bias, n, 1);
     if (factors) check_tensor(p, op, factors, n, 1);
     if (groups < 0 || (groups > 1 && (n % groups || n / groups < 2 || route->n_groups_used < 1 || route->n_groups_used > groups ||

@@ -134,7 +134,7 @@ struct attention {
 struct route {
     int n_used;
     bool sigmoid, normed;
-    double scale;
+    double scale, eps;           /* eps is added to that sum */
     int n_groups, n_groups_used; /* 0: one */
     bool group_by_one;
 };

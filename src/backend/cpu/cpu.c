@@ -300,7 +300,15 @@ static double matmul_error(const struct cpu_matmul *m, int excess)
     }
 }
 
-/* Stages (matmuls, attentions) are taken as independent, so squares add up. KV: int8 as above, f16 half an ulp; f32: the chains over
+/* What a state keeps is rounded three times for each token, and multiplied by a decay that is off by 2 ulp (exp_fast); both differ from token to token, so
+ * that over a memory of N tokens at full weight they add up to 2^-24 (sqrt(3 N) + 4 sqrt(N)). N is 1024: few channels of a model remember longer.
+ * A convolution is a chain of its taps. */
+static double state_error(const struct op *op)
+{
+    return op->code == OP_CONV ? 2 * 0x1p-24 * sqrt((double)op->w->ne[0]) : 0x1p-24 * 32 * (sqrt(3) + 4);
+}
+
+/* Stages (matmuls, attentions, states) are taken as independent, so squares add up. KV: int8 as above, f16 half an ulp; f32: the chains over
  * positions and dimensions of attention, short ones. */
 static double cpu_error_bound(const void *ctx)
 {
@@ -312,6 +320,7 @@ static double cpu_error_bound(const void *ctx)
         double e = 0;
         if (s->code == STEP_ATTEND) e = kv[c->params.kv_type];
         if ((s->code == STEP_OP && s->op->code == OP_MATMUL) || s->code == STEP_EXPERT_MATMUL) e = matmul_error(&s->matmul, c->kernels.act_excess);
+        if (s->code == STEP_STATE) e = state_error(s->op);
         squares += e * e;
     }
     return sqrt(squares);

@@ -48,7 +48,7 @@ void cpu_route(const struct route *route, const float *x, const float *factors, 
         weight[s] = p[e];
         total += p[e];
     }
-    for (int s = 0; s < route->n_used; s++) weight[s] *= (float)route->scale * (factors ? factors[(int)dst[s]] : 1) / (route->normed ? total : 1);
+    for (int s = 0; s < route->n_used; s++) weight[s] *= (float)route->scale * (factors ? factors[(int)dst[s]] : 1) / (route->normed ? total + (float)route->eps : 1);
 }
 
 /* ---- the products ---- */

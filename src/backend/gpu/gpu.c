@@ -479,7 +479,7 @@ kg_status gpu_open(void **ctx, const struct program *p, const struct backend_par
     return status;
 }
 
-/* As the cpu backend's: relative errors of the stages of a layer, independent of each other. Activations as int8 with a scale per 32: at
+/* As the cpu backend's, also of states: relative errors of the stages of a layer, independent of each other. Activations as int8 with a scale per 32: at
  * most sqrt(32 / 12) / 127; as halves: half an ulp of them and of the weights. */
 double gpu_error_bound(const void *ctx)
 {
@@ -492,6 +492,7 @@ double gpu_error_bound(const void *ctx)
         double e = 0;
         if (s->code == STEP_ATTEND) e = g->flash_64 ? half : kv[g->params.kv_type];
         if (s->code == STEP_MATMUL || s->code == STEP_EXPERTS) e = g->params.activations == KG_ACT_F32 || s->weight->pack->code == 32 ? exact : s->weight->pack->code > 8 ? half : int8;
+        if (s->code == STEP_STATE) e = s->op->code == OP_CONV ? exact : 0x1p-24 * 32 * (sqrt(3) + 4);
         squares += e * e * (s->code == STEP_MATMUL || s->code == STEP_EXPERTS ? s->weight->n_parts : 1);
     }
     return sqrt(squares);

@@ -62,7 +62,7 @@ kg_status gpu_run_route(struct gpu_run *r, const struct gpu_step *s)
     const struct gpu_reg *x = &g->regs[s->src], *y = &g->regs[s->dst[0]];
     const struct route *route = &s->op->route;
     RouteP p = {.n = (uint)x->width, .n_used = (uint)route->n_used, .stride = (uint)x->stride, .out_stride = (uint)y->stride, .sigmoid = route->sigmoid, .normed = route->normed,
-                .has_bias = s->bias != NULL, .has_factors = s->op->w != NULL, .n_groups = (uint)route->n_groups, .n_groups_used = (uint)route->n_groups_used, .group_by_one = route->group_by_one, .scale = (float)route->scale};
+                .has_bias = s->bias != NULL, .has_factors = s->op->w != NULL, .n_groups = (uint)route->n_groups, .n_groups_used = (uint)route->n_groups_used, .group_by_one = route->group_by_one, .scale = (float)route->scale, .eps = (float)route->eps};
     return LAUNCH(g, g->route, r->n, 1, 32, p, x->buffer, s->bias, s->norm_w, y->buffer);
 }
 

@@ -325,7 +325,7 @@ static void run_route(struct ref *r, const struct ref_run *run, const struct op 
             weight[s] = p[e];
             total += p[e];
         }
-        for (int s = 0; s < route->n_used; s++) weight[s] *= route->scale * (op->w ? r->row_w[(int)chosen[s]] : 1) / (route->normed ? total : 1);
+        for (int s = 0; s < route->n_used; s++) weight[s] *= route->scale * (op->w ? r->row_w[(int)chosen[s]] : 1) / (route->normed ? total + route->eps : 1);
     }
 }
 

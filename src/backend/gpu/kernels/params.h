@@ -88,7 +88,7 @@ typedef struct {
 /* A choice of n_used of n experts: struct route of model/program.h. */
 typedef struct {
     uint n, n_used, stride, out_stride, sigmoid, normed, has_bias, has_factors, n_groups, n_groups_used, group_by_one;
-    float scale;
+    float scale, eps;
 } RouteP;
 
 /* `used` rows of n_in floats in each row of a register. */

@@ -74,7 +74,7 @@ KERNEL(route_tokens, 32, RouteP, BUF(1, const float, x), BUF(2, const float, bia
     WAVE_SYNC();
     for (uint k = lane; k < p.n_used; k += WAVE) {
         yr[k] = (float)chosen[k];
-        yr[p.n_used + k] = prob[chosen[k]] * (p.scale * (p.has_factors ? factors[chosen[k]] : 1.0f) / (p.normed ? total : 1.0f));
+        yr[p.n_used + k] = prob[chosen[k]] * (p.scale * (p.has_factors ? factors[chosen[k]] : 1.0f) / (p.normed ? total + p.eps : 1.0f));
     }
 }
 
