@@ -519,6 +519,70 @@ static void deterministic(void **state)
     gpu_deterministic = false;
 }
 
+/* ---- the highest logits ---- */
+
+static int higher(const void *a, const void *b)
+{
+    const struct batch_top *x = a, *y = b;
+    return x->logit != y->logit ? (x->logit > y->logit ? -1 : 1) : x->id - y->id;
+}
+
+/* Against all logits, sorted: equal ones (every row of the output is there twice, some are zero), ones that are not finite, more asked for than there are, one
+ * token and several. */
+static void tops(void **state)
+{
+    (void)state;
+    enum { DIM = 64, MANY = 1001, FEW = 90 };
+    for (int few = 0; few < 2; few++) {
+        const int vocab = few ? FEW : MANY;
+        static const int32_t blocks[] = {0};
+        struct tensor embed = normal_tensor("embed", DIM, vocab, 1, 0), w = normal_tensor("w", DIM, vocab, 1, 0);
+        float *rows = (float *)(uintptr_t)w.data;
+        for (int i = 0; i < vocab / 2; i++) {
+            if (i % 7 == 0) memset(rows + i * DIM, 0, DIM * sizeof *rows);
+            memcpy(rows + (i + vocab / 2) * DIM, rows + i * DIM, DIM * sizeof *rows);
+        }
+        rows[3 * DIM] = INFINITY;
+        rows[5 * DIM + 1] = NAN;
+        struct program p = {.n_layers = 1, .dim = DIM, .n_vocab = vocab, .n_ctx = 64};
+        int x = program_reg(&p, DIM), s = program_reg(&p, DIM), logits = program_reg(&p, vocab);
+        program_embed(&p, x, &embed);
+        program_select(&p, s, x);
+        program_matmul(&p, logits, s, &w, NULL);
+        program_logits(&p, logits);
+        OK(program_finish(&p));
+        for (size_t d = 0; d < COUNT_OF(gpu_names); d++) {
+            void *ctx = gpu_ctx(d, &p, KG_ACT_F32, KG_KV_F16, 8);
+            if (!ctx) continue;
+            const struct backend *be = backend_find(gpu_names[d]);
+            OK(be->kv_reserve(ctx, 1));
+            for (int n = 1; n <= 3; n += 2)
+                for (int k = 1; k <= be->most_top; k += k == 1 ? 39 : 88) {
+                    static float all[3 * MANY];
+                    static struct batch_top want[MANY], got[3 * 128];
+                    struct batch_token tokens[3] = {{7, 0, 0, true}, {8, 1, 0, true}, {9, 2, 0, true}};
+                    struct batch batch = {.tokens = tokens, .n = n, .seqs = &(struct batch_seq){.blocks = blocks}, .n_seqs = 1, .logits = all};
+                    OK(be->run(ctx, &batch));
+                    batch.top = got;
+                    batch.n_top = k;
+                    for (int again = 0; again < 3; again++) OK(be->run(ctx, &batch)); /* plainly, recorded, replayed */
+                    for (int t = 0; t < n; t++) {
+                        int m = 0;
+                        for (int i = 0; i < vocab; i++)
+                            if (isfinite(all[t * vocab + i])) want[m++] = (struct batch_top){all[t * vocab + i], i};
+                        qsort(want, (size_t)m, sizeof *want, higher);
+                        for (int i = 0; i < k; i++)
+                            if (got[t * k + i].id != (i < m ? want[i].id : -1)) fail_msg("%s: %d of %d: the highest but %d is %d", gpu_names[d], k, vocab, i, (int)got[t * k + i].id);
+                    }
+                }
+            be->close(ctx);
+        }
+        program_free(&p);
+        tensor_free(&embed);
+        tensor_free(&w);
+    }
+}
+
 static int start(void **state)
 {
     (void)state;
@@ -528,6 +592,6 @@ static int start(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(prompts), cmocka_unit_test(programs), cmocka_unit_test(sides), cmocka_unit_test(states), cmocka_unit_test(deterministic), cmocka_unit_test(embeddings), cmocka_unit_test(matmuls)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(prompts), cmocka_unit_test(programs), cmocka_unit_test(sides), cmocka_unit_test(states), cmocka_unit_test(deterministic), cmocka_unit_test(embeddings), cmocka_unit_test(matmuls), cmocka_unit_test(tops)};
     return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -42,6 +42,12 @@ struct batch_input {
     const double *f64, *route_f64;
 };
 
+/* One of the highest logits of a token. */
+struct batch_top {
+    float logit;
+    int32_t id; /* -1: there are no more that are finite */
+};
+
 struct batch {
     const struct batch_token *tokens; /* [n] */
     int n;
@@ -50,6 +56,9 @@ struct batch {
     /* Row-major [tokens that want logits][program_n_out]. f64 may be NULL; backends that compute in f32 ignore it. */
     float *logits;
     double *logits_f64;
+    /* If n_top > 0 (at most the backend's most_top): instead of logits, [tokens that want some][n_top] of the finite ones, the highest first, lower ids first among equals. */
+    struct batch_top *top;
+    int n_top;
     /* If not NULL: called after each op with tap set (but not one that the backend joins with a later one), rows [n][width] of its dst; exactly one of f32 and f64 is not NULL. */
     void (*tap)(void *ctx, const struct op *op, int n, int width, const float *f32, const double *f64);
     void *tap_ctx;
@@ -83,6 +92,7 @@ struct backend {
     const char *what; /* one line for people */
     bool has_f64;     /* fills logits_f64 */
     bool shows_inputs; /* calls batch.input */
+    int most_top;     /* of batch.n_top; 0: it only gives all logits */
     /* Prepares weights. Refuses what it cannot run, naming op and tensor. p outlives the context. */
     kg_status (*open)(void **ctx, const struct program *p, const struct backend_params *params);
     void (*close)(void *ctx);

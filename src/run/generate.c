@@ -88,15 +88,16 @@ static kg_status ids_push(struct ids *ids, int32_t id)
 static kg_status generate(kg_session *session, struct ids *ids, struct stream *s, kg_finish *finish)
 {
     const kg_generate_params *p = s->params;
-    KG_TRY(kg_session_sync(session, ids->data, ids->n));
+    KG_TRY(session_sync_top(session, ids->data, ids->n, sample_needs(&p->sampler, ids->n)));
     for (size_t i = 0;; i++) {
         *finish = KG_FINISH_LENGTH;
         if (i == p->max_tokens) return KG_OK;
         *finish = KG_FINISH_CONTEXT;
         if (ids->n > (size_t)session->n_ctx) return KG_OK;
-        if (i) KG_TRY(kg_session_sync(session, ids->data, ids->n));
+        if (i) KG_TRY(session_sync_top(session, ids->data, ids->n, sample_needs(&p->sampler, ids->n)));
         int32_t token;
-        KG_TRY(kg_sample(kg_session_logits(session), kg_model_n_vocab(session->model), &p->sampler, ids->data, ids->n, &token));
+        if (session->n_top) KG_TRY(sample_top(session->top, session->n_top, &p->sampler, ids->n, &token));
+        else KG_TRY(kg_sample(kg_session_logits(session), kg_model_n_vocab(session->model), &p->sampler, ids->data, ids->n, &token));
         KG_TRY(ids_push(ids, token));
         *finish = KG_FINISH_END;
         if (!p->ignore_end && s->tok && kg_token_is_end(s->tok, token)) return emit(s, token, 0);

@@ -41,6 +41,8 @@ struct kg_session {
     float *logits;             /* [n_vocab] */
     double *logits_f64;        /* [n_vocab]; NULL: the backend has none */
     size_t logits_of;          /* the logits are those after this many tokens; 0: they are not valid */
+    struct batch_top *top;     /* [most_top]; NULL: the backend finds none */
+    int n_top;                 /* of the last sync; 0: it has brought all logits, or failed */
     size_t n_reused, n_computed;
     bool (*progress)(void *ctx, size_t done, size_t total);
     void *progress_ctx;
@@ -53,6 +55,13 @@ kg_status model_open_with(kg_model **out, const char *path, const kg_model_param
 kg_status session_check_generates(const kg_model *model);
 /* KG_ERR_ARGUMENT unless 0 <= tokens[i] < n_vocab for all i. */
 kg_status session_check_tokens(const kg_model *model, const int32_t *tokens, size_t n);
+
+/* kg_session_sync that brings the n_top highest logits only (s->top, s->n_top), unless n_top is 0, the backend does not find so many, or all are there. */
+kg_status session_sync_top(kg_session *s, const int32_t *tokens, size_t n, int n_top);
+/* How many of the highest logits kg_sample needs; 0: all. */
+int sample_needs(const kg_sampler_params *p, size_t n_history);
+/* What kg_sample picks, from at least that many. */
+kg_status sample_top(const struct batch_top *top, int n, const kg_sampler_params *p, size_t n_history, int32_t *token);
 
 /* Makes the session hold nothing, with room for tokens and their cache: then fill writes the blocks, fill_states the state and kept ones. On failure it
  * holds nothing. */

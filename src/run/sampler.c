@@ -190,18 +190,38 @@ static kg_status greedy(const float *logits, int32_t n_vocab, int32_t *token)
     return KG_OK;
 }
 
+static size_t window_of(const kg_sampler_params *p, size_t n_history) { return p->penalty_last_n < 0 ? n_history : MIN(n_history, (size_t)p->penalty_last_n); }
+
+static bool penalises(const kg_sampler_params *p, size_t n_history)
+{
+    return window_of(p, n_history) && (p->repeat_penalty != 1 || p->presence_penalty != 0 || p->frequency_penalty != 0);
+}
+
+int sample_needs(const kg_sampler_params *p, size_t n_history) { return penalises(p, n_history) ? 0 : p->temperature == 0 ? 1 : p->top_k; }
+
+kg_status sample_top(const struct batch_top *top, int n, const kg_sampler_params *p, size_t n_history, int32_t *token)
+{
+    struct candidate *c = malloc((size_t)n * sizeof *c);
+    size_t have = 0;
+    if (!c) return status_set(KG_ERR_MEMORY, "no memory to sample");
+    for (int i = 0; i < n && top[i].id >= 0; i++) c[have++] = (struct candidate){top[i].logit, top[i].id};
+    if (have) *token = p->temperature == 0 ? c[0].id : draw(c, have, p, n_history);
+    free(c);
+    return have ? KG_OK : status_set(KG_ERR_DEVICE, "none of the logits is finite");
+}
+
 kg_status kg_sample(const float *logits, int32_t n_vocab, const kg_sampler_params *params, const int32_t *history, size_t n_history,
                     int32_t *token)
 {
     if (!logits || n_vocab < 1 || !params || !token || (!history && n_history))
         return status_set(KG_ERR_ARGUMENT, "sampling needs logits and a place for the token");
     KG_TRY(kg_sampler_check(params));
-    size_t n_window = params->penalty_last_n < 0 ? n_history : MIN(n_history, (size_t)params->penalty_last_n);
+    size_t n_window = window_of(params, n_history);
     const int32_t *window = n_window ? history + (n_history - n_window) : NULL;
     for (size_t i = 0; i < n_window; i++)
         if (window[i] < 0 || window[i] >= n_vocab)
             return status_set(KG_ERR_ARGUMENT, "token %d in the history, the vocabulary has %d", (int)window[i], n_vocab);
-    bool penalties = n_window && (params->repeat_penalty != 1 || params->presence_penalty != 0 || params->frequency_penalty != 0);
+    const bool penalties = penalises(params, n_history);
     if (!penalties && params->temperature == 0) return greedy(logits, n_vocab, token);
     if (!penalties) return draw_from(logits, n_vocab, params, n_history, token);
     float *own = malloc((size_t)n_vocab * sizeof *own);

@@ -40,8 +40,9 @@ kg_status kg_session_new(kg_session **out, kg_model *model, const kg_session_par
     s->batch = malloc((size_t)s->n_batch * sizeof *s->batch);
     s->logits = malloc(n_vocab * sizeof *s->logits);
     if (model->backend->has_f64) s->logits_f64 = malloc(n_vocab * sizeof *s->logits_f64);
+    if (model->backend->most_top) s->top = malloc((size_t)model->backend->most_top * sizeof *s->top);
     kg_status status = KG_OK;
-    if (!s->batch || !s->logits || (model->backend->has_f64 && !s->logits_f64))
+    if (!s->batch || !s->logits || (model->backend->most_top && !s->top) || (model->backend->has_f64 && !s->logits_f64))
         status = status_set(KG_ERR_MEMORY, "no memory for a session");
     if (status == KG_OK) {
         pthread_mutex_lock(&model->lock);
@@ -76,6 +77,7 @@ void kg_session_free(kg_session **session)
     free(s->batch);
     free(s->logits);
     free(s->logits_f64);
+    free(s->top);
     free(s);
     *session = NULL;
 }
@@ -151,6 +153,7 @@ static kg_status reuse(kg_session *s, const int32_t *tokens, size_t n)
         if (other > have) best = o, have = other;
     }
     s->logits_of = 0;
+    s->n_top = 0;
     if (best) {
         s->n_tokens = 0; /* should the table fail to change, nothing false is left */
         KG_TRY(kv_table_share(&m->kv, &s->table, &best->table, (int64_t)have));
@@ -163,7 +166,7 @@ static kg_status reuse(kg_session *s, const int32_t *tokens, size_t n)
 }
 
 /* Under the lock: computes tokens[s->n_tokens..end). */
-static kg_status step(kg_session *s, const int32_t *tokens, size_t end, bool want_logits)
+static kg_status step(kg_session *s, const int32_t *tokens, size_t end, bool want_logits, int n_top)
 {
     kg_model *m = s->model;
     size_t begin = s->n_tokens;
@@ -179,18 +182,24 @@ static kg_status step(kg_session *s, const int32_t *tokens, size_t end, bool wan
         .n_seqs = 1,
         .logits = s->logits,
         .logits_f64 = s->logits_f64,
+        .top = s->top,
+        .n_top = want_logits ? n_top : 0,
     };
     KG_TRY(backend_run(m->backend, m->ctx, &batch));
     return set_tokens(s, tokens, end);
 }
 
-kg_status kg_session_sync(kg_session *s, const int32_t *tokens, size_t n)
+kg_status kg_session_sync(kg_session *s, const int32_t *tokens, size_t n) { return session_sync_top(s, tokens, n, 0); }
+
+kg_status session_sync_top(kg_session *s, const int32_t *tokens, size_t n, int n_top)
 {
     if (!tokens || n < 1) return status_set(KG_ERR_ARGUMENT, "a session cannot hold 0 tokens");
     if (n > (size_t)s->n_ctx) return status_set(KG_ERR_CONTEXT, "%zu tokens do not fit the context of %lld", n, (long long)s->n_ctx);
     KG_TRY(session_check_tokens(s->model, tokens, n));
     s->n_reused = n;
     s->n_computed = 0;
+    s->n_top = 0;
+    if (n_top > s->model->backend->most_top) n_top = 0;
     if (s->logits_of == n && common_prefix(s, tokens, n) == n) return KG_OK;
 
     pthread_mutex_t *lock = &s->model->lock;
@@ -206,13 +215,14 @@ kg_status kg_session_sync(kg_session *s, const int32_t *tokens, size_t n)
         if (s->model->model.program.n_state && end == n && end - s->n_tokens > 1) end--;
         pthread_mutex_lock(lock);
         if (end == n && n - begin > 1) status = kv_table_keep(&s->model->kv, &s->table);
-        if (status == KG_OK) status = step(s, tokens, end, end == n);
+        if (status == KG_OK) status = step(s, tokens, end, end == n, n_top);
         pthread_mutex_unlock(lock);
         s->n_computed = s->n_tokens - begin;
         if (status == KG_OK && end < n && s->progress && !s->progress(s->progress_ctx, end - begin, n - begin))
             status = status_set(KG_ERR_ABORTED, "stopped after %zu of %zu tokens", end, n);
     }
-    if (status == KG_OK) s->logits_of = n;
+    if (status == KG_OK) s->logits_of = n_top ? 0 : n;
+    if (status == KG_OK) s->n_top = n_top;
     return status;
 }
 

@@ -267,7 +267,7 @@ static kg_status find_kernels(struct gpu *g)
     const struct {
         const char *name;
         void **kernel;
-    } basic[] = {{"norm_rows", &g->norm}, {"act_i8", &g->act_i8}, {"act_f16", &g->act_f16}, {"mm_end", &g->mm_end}, {"map_act", &g->act}, {"map_glu", &g->glu}, {"map_add", &g->add}, {"map_value", &g->value}, {"map_gate", &g->gate}, {"map_mul", &g->mul}, {"map_pos_scale", &g->pos_scale}, {"norm_heads", &g->norm_heads}, {"take_rows", &g->select}},
+    } basic[] = {{"norm_rows", &g->norm}, {"act_i8", &g->act_i8}, {"act_f16", &g->act_f16}, {"mm_end", &g->mm_end}, {"map_act", &g->act}, {"map_glu", &g->glu}, {"map_add", &g->add}, {"map_value", &g->value}, {"map_gate", &g->gate}, {"map_mul", &g->mul}, {"map_pos_scale", &g->pos_scale}, {"norm_heads", &g->norm_heads}, {"take_rows", &g->select}, {"top_logits", &g->top_logits}},
       route[] = {{"route_tokens", &g->route}, {"pad_rows", &g->pad_rows}, {"sort_experts", &g->sort_experts}, {"tile_experts", &g->tile_experts}, {"combine_experts", &g->combine}, {"part_heads", &g->part_heads}},
       states[] = {{"state_conv", &g->state_conv}, {"state_scan", &g->state_scan}, {"state_delta", &g->state_delta}},
       attend[] = {{"rope", &g->rope}, {"attend", &g->attend}, {"merge", &g->merge}};
@@ -334,6 +334,7 @@ static kg_status make_registers(struct gpu *g)
     KG_TRY(gpu_buffer(g, &g->normed, batch * most_f32 * 32 * sizeof(float)));
     size_t splits = g->params.deterministic ? batch * GPU_FIXED_SPLITS : (size_t)GPU_MV_TOKENS * GPU_SPLITS;
     KG_TRY(gpu_buffer(g, &g->part, part * splits * sizeof(float)));
+    KG_TRY(gpu_buffer(g, &g->top, (1 + 2 * TOP_ROOM) * sizeof(uint)));
     KG_TRY(gpu_product_memory(g));
     KG_TRY(gpu_expert_memory(g));
     g->rows = arena_array(&g->arena, (size_t)widest * batch, sizeof *g->rows);

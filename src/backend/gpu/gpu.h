@@ -78,7 +78,7 @@ struct gpu_kv {
     uint k_row, v_row, k_groups, v_groups, v_n; /* 16-byte pieces and scales of a row; elements of a piece */
 };
 
-enum { GPU_MV_TOKENS = 8, GPU_SPLITS = 32, GPU_FIXED_SPLITS = 4, GPU_RECORDINGS = 16, HEAD_PART = 256 + 2 };
+enum { GPU_MV_TOKENS = 8, GPU_SPLITS = 32, GPU_FIXED_SPLITS = 4, GPU_RECORDINGS = 16, GPU_MOST_TOP = 128, HEAD_PART = 256 + 2 };
 
 struct gpu {
     const struct gpu_device *device;
@@ -105,12 +105,13 @@ struct gpu {
     void *expert_acts, *expert_scale, *expert_rows, *expert_order; /* prepared rows of experts; their scales; padded ones; sorted, as SortP says */
     void *halves, *sums, *next_scale; /* products by the device's library: a slice of weights, what comes out, the next matmul's act_scale */
     void *part;           /* attention in splits */
-    void *norm, *act_i8, *act_f16, *mm_end, *act, *glu, *add, *value, *gate, *norm_heads, *select, *rope, *attend, *attend_one, *merge_one, *merge, *flash_64, *flash_128; /* kernels */
+    void *top;            /* candidates of a token: their number, {id, bits} of each */
+    void *norm, *act_i8, *act_f16, *mm_end, *act, *glu, *add, *value, *gate, *norm_heads, *select, *rope, *attend, *attend_one, *merge_one, *top_logits, *merge, *flash_64, *flash_128; /* kernels */
     void *state_conv, *state_scan, *state_delta, *mul, *pos_scale, *route, *pad_rows, *sort_experts, *tile_experts, *combine, *part_heads, *wide_rope, *wide_store, *wide_attend, *wide_merge;
     void **buffers;       /* [n_buffers] all that close frees, but for the cache's and the batch's */
     int n_buffers, cap_buffers;
     struct gpu_recording {
-        int longest, n_select;
+        int longest, n_select, n_top;
         void *recording;
     } recordings[GPU_RECORDINGS]; /* of one token */
     int n_recordings;
@@ -139,6 +140,7 @@ kg_status gpu_meter_open(void **meter, const struct gpu_device *device);
 void gpu_meter_close(void *meter);
 kg_status gpu_meter_run(void *meter, double seconds, kg_limits *out);
 #define GPU_BACKEND_FUNCTIONS \
+    .most_top = GPU_MOST_TOP, \
     .shows_inputs = true, .close = gpu_close, .kv_reserve = gpu_kv_reserve, .kv_copy = gpu_kv_copy, .kv_block_bytes = gpu_kv_block_bytes, .kv_read = gpu_kv_read, .kv_write = gpu_kv_write, \
     .state_reserve = gpu_state_reserve, .state_copy = gpu_state_copy, .state_bytes = gpu_state_bytes, .state_read = gpu_state_read, .state_write = gpu_state_write, .run = gpu_run, .error_bound = gpu_error_bound,
 

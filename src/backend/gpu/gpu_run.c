@@ -297,7 +297,7 @@ static kg_status run_steps(struct gpu_run *r)
         KG_TRY(fetch(g, s->op->dst, r->n, g->rows));
         r->batch->tap(r->batch->tap_ctx, s->op, r->n, g->regs[s->op->dst].width, g->rows, NULL);
     }
-    return KG_OK;
+    return r->batch->n_top > 0 ? gpu_launch_top(r) : KG_OK;
 }
 
 /* A single token: the first time plainly, so that everything is loaded; the second time recorded; then replayed. */
@@ -306,9 +306,9 @@ static kg_status run_recorded(struct gpu_run *r)
     struct gpu *g = r->g;
     struct gpu_recording *rec = NULL;
     for (int i = 0; i < g->n_recordings; i++)
-        if (g->recordings[i].longest == r->longest && g->recordings[i].n_select == r->n_select) rec = &g->recordings[i];
+        if (g->recordings[i].longest == r->longest && g->recordings[i].n_select == r->n_select && g->recordings[i].n_top == r->batch->n_top) rec = &g->recordings[i];
     if (!rec) {
-        if (g->n_recordings < GPU_RECORDINGS) g->recordings[g->n_recordings++] = (struct gpu_recording){.longest = r->longest, .n_select = r->n_select};
+        if (g->n_recordings < GPU_RECORDINGS) g->recordings[g->n_recordings++] = (struct gpu_recording){.longest = r->longest, .n_select = r->n_select, .n_top = r->batch->n_top};
         return run_steps(r);
     }
     if (!rec->recording) {
@@ -325,6 +325,7 @@ static kg_status run_recorded(struct gpu_run *r)
 static kg_status check_batch(const struct gpu *g, const struct batch *b)
 {
     const struct program *p = g->program;
+    if (b->n_top < 0 || b->n_top > GPU_MOST_TOP) return status_set(KG_ERR_ARGUMENT, "%s backend: %d highest logits, it finds %d", g->device->name, b->n_top, GPU_MOST_TOP);
     if (b->n < 1 || b->n > g->params.max_batch)
         return status_set(KG_ERR_ARGUMENT, "%s backend: batch of %d tokens, room for %d", g->device->name, b->n, g->params.max_batch);
     for (int i = 0; i < b->n; i++) {
@@ -422,5 +423,5 @@ kg_status gpu_run(void *ctx, const struct batch *batch)
     bool record = g->device->record_run && batch->n == 1 && !batch->tap && !batch->input;
     KG_TRY(record ? run_recorded(&r) : run_steps(&r));
     if (r.n_select == 0) return g->device->sync(g->dev);
-    return fetch(g, g->program->ops[g->program->n_ops - 1].src[0], r.n_select, batch->logits);
+    return batch->n_top > 0 ? gpu_fetch_top(&r) : fetch(g, g->program->ops[g->program->n_ops - 1].src[0], r.n_select, batch->logits);
 }

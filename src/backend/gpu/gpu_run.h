@@ -50,6 +50,10 @@ kg_status gpu_stream_memory(struct gpu *g);
 /* What the running step leaves for the matmul that it feeds goes into *to: n_units, 0 if it feeds none. */
 uint gpu_feed(struct gpu_run *r, const struct gpu_step *s, void **to);
 
+/* gpu_top.c: the highest logits, found on the device. */
+kg_status gpu_launch_top(const struct gpu_run *r); /* behind the last step */
+kg_status gpu_fetch_top(const struct gpu_run *r);  /* syncs */
+
 /* gpu_experts.c: mixtures of experts, heads with matrices of their own. */
 kg_status gpu_expert_kernels(struct gpu *g, struct gpu_weight *w);
 kg_status gpu_expert_memory(struct gpu *g);

@@ -168,3 +168,70 @@ KERNEL(take_rows, 256, SelectP, BUF(1, const uint, batch), BUF(2, const float, s
     uint i = group_x * group_size + tid, t = batch[p.sel_at + group_y];
     if (i < p.stride) dst[(size_t)group_y * p.stride + i] = src[(size_t)t * p.stride + i];
 }
+
+#define TOP_NONE (-3.4e38f)
+DEVFN float finite_or_none(float v) { return (f32_bits(v) & 0x7f800000u) != 0x7f800000u ? fmaxf(v, TOP_NONE) : TOP_NONE; }
+
+#define TOP_PARTS 256
+
+/* One group. What reaches the k-th highest of what is highest in each of TOP_PARTS parts: all of the k highest do, and few others. */
+KERNEL(top_logits, 1024, TopP, BUF(1, const float, x), BUF(2, uint, y))
+{
+    SHARED float best[1024];
+    SHARED float parts[TOP_PARTS];
+    SHARED float counts[1024 + 1024 / WAVE]; /* of threads, then of waves */
+    SHARED float bound[1];
+    float most = TOP_NONE;
+    uint rank = 0, count = 0, at = 0, n_4 = (p.n + 3) / 4, n_parts = group_size < TOP_PARTS ? group_size : TOP_PARTS;
+    START();
+    UNROLL_N(8) for (uint i = tid; i < n_4; i += group_size)
+    {
+        float4 v = ((GLOBAL const float4 *)x)[i];
+        most = fmaxf(most, finite_or_none(v.x));
+        if (4 * i + 1 < p.n) most = fmaxf(most, finite_or_none(v.y));
+        if (4 * i + 2 < p.n) most = fmaxf(most, finite_or_none(v.z));
+        if (4 * i + 3 < p.n) most = fmaxf(most, finite_or_none(v.w));
+    }
+    best[tid] = most;
+    BARRIER();
+    if (tid < n_parts) {
+        float m = most;
+        for (uint i = tid + n_parts; i < group_size; i += n_parts) m = fmaxf(m, best[i]);
+        parts[tid] = m;
+    }
+    BARRIER();
+    if (tid < n_parts) {
+        float m = parts[tid];
+        UNROLL_N(8) for (uint i = 0; i < n_parts; i++) rank += parts[i] > m || (parts[i] == m && i < tid);
+        if (rank == p.k - 1) bound[0] = m;
+    }
+    BARRIER();
+    if (most >= bound[0] && most > TOP_NONE) {
+        for (uint i = tid; i < n_4; i += group_size) {
+            for (uint e = 4 * i; e < 4 * i + 4 && e < p.n; e++) {
+                float v = finite_or_none(x[e]);
+                count += v >= bound[0] && v > TOP_NONE;
+            }
+        }
+    }
+    float of_wave = wave_sum((float)count), before = 0.0f;
+    counts[tid] = (float)count;
+    if (lane == 0) counts[group_size + wave] = of_wave;
+    BARRIER();
+    for (uint i = 0; i < wave; i++) before += counts[group_size + i];
+    if (tid == group_size - 1) y[0] = (uint)(before + of_wave);
+    for (uint i = tid - lane; i < tid; i++) before += counts[i];
+    at = (uint)before;
+    if (count) {
+        for (uint i = tid; i < n_4; i += group_size) {
+            for (uint e = 4 * i; e < 4 * i + 4 && e < p.n; e++) {
+                float v = finite_or_none(x[e]);
+                if (v >= bound[0] && v > TOP_NONE && at < TOP_ROOM) {
+                    y[1 + 2 * at] = e;
+                    y[2 + 2 * at] = f32_bits(v);
+                    at++;
+                }
+            }
+        }
+    }
+}

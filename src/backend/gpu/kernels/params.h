@@ -130,6 +130,12 @@ typedef struct {
     uint n_heads, a, b, step, first, stride, x_stride, z_stride;
 } PartP;
 
+/* The k highest of n logits, and those that are as high as a lower bound of them: a number, then {id, bits} of each, up to TOP_ROOM. */
+typedef struct {
+    uint n, k;
+} TopP;
+#define TOP_ROOM 256
+
 typedef struct {
     uint stride, sel_at; /* where in the batch block the selection begins, in words */
 } SelectP;
