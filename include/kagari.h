@@ -243,7 +243,8 @@ KG_API void kg_session_free(kg_session **session);
 KG_API kg_status kg_session_sync(kg_session *session, const int32_t *tokens, size_t n);
 /* Called between prompt steps with tokens done and to do; return false to stop (KG_ERR_ABORTED). NULL: none. */
 KG_API void kg_session_set_progress(kg_session *session, bool (*fn)(void *ctx, size_t done, size_t total), void *ctx);
-/* n_vocab logits of the last sync; NULL before the first and after one that failed. */
+/* n_vocab logits of the last sync; NULL before the first, after one that failed and after a kg_generate for which the device found the highest itself (a sync
+ * to the same tokens brings them). */
 KG_API const float *kg_session_logits(const kg_session *session);
 /* The same in float64: only the reference backend has them, others return NULL. */
 KG_API const double *kg_session_logits_f64(const kg_session *session);
