@@ -169,7 +169,7 @@ typedef enum kg_activations { KG_ACT_INT8, KG_ACT_F32 } kg_activations;
 /* A low-rank adapter: a GGUF file whose general.type is "adapter", or a folder with adapter_config.json and adapter_model.safetensors. */
 typedef struct kg_lora {
     const char *path;
-    double strength; /* 1: as it was trained */
+    double strength; /* that sessions begin with, see kg_session_set_loras; 1: as it was trained */
 } kg_lora;
 
 typedef struct kg_model_params {
@@ -181,7 +181,7 @@ typedef struct kg_model_params {
                            * speed. The cpu and reference backends always keep this. */
     int gpu_layers;       /* of the hybrid backends: layers on the device; -1 (default): as many as fit */
     const char *tokenizer; /* path of a file whose vocabulary (kg_tokenizer_open) to use instead of the model's; NULL: the model's */
-    const kg_lora *loras; /* [n_loras]: applied one on top of the other, beside the weights as they are; read while the model is opened */
+    const kg_lora *loras; /* [n_loras], at most 64: applied one on top of the other, beside the weights as they are; read while the model is opened */
     size_t n_loras;
     /* Called now and then while weights are made ready, with bytes of the file done and to do; hybrid backends count twice from 0. NULL: none */
     void (*progress)(void *ctx, uint64_t done, uint64_t total);
@@ -196,6 +196,8 @@ KG_API const char *kg_model_arch(const kg_model *model);
 KG_API const char *kg_model_backend(const kg_model *model);
 KG_API int32_t kg_model_n_vocab(const kg_model *model);
 KG_API int32_t kg_model_n_layers(const kg_model *model);
+KG_API size_t kg_model_n_loras(const kg_model *model);
+KG_API const char *kg_model_lora(const kg_model *model, size_t i); /* path of an adapter, in the order of the parameters; NULL past the end */
 KG_API int64_t kg_model_n_ctx(const kg_model *model); /* positions that the model was trained for */
 
 /* Backends of this build, i = 0..; NULL at the end. *what (may be NULL) receives one line about it. */
@@ -241,6 +243,10 @@ KG_API void kg_session_free(kg_session **session);
 /* Makes the session hold exactly tokens[0..n), n >= 1: keeps the cache of the longest common prefix, drops the rest, computes what is new.
  * Afterwards the logits are those after tokens[n-1]. On failure the session keeps what was computed so far and stays usable. */
 KG_API kg_status kg_session_sync(kg_session *session, const int32_t *tokens, size_t n);
+/* How strong each adapter of the model is in this session: strengths[kg_model_n_loras]; 0: not at all, at no cost. The weights are shared by
+ * sessions with other adapters. A change lets go of all tokens: the next sync computes them anew, or finds them in a session with the same strengths. */
+KG_API kg_status kg_session_set_loras(kg_session *session, const double *strengths, size_t n);
+KG_API const double *kg_session_loras(const kg_session *session);
 /* Called between prompt steps with tokens done and to do; return false to stop (KG_ERR_ABORTED). NULL: none. */
 KG_API void kg_session_set_progress(kg_session *session, bool (*fn)(void *ctx, size_t done, size_t total), void *ctx);
 /* n_vocab logits of the last sync; NULL before the first, after one that failed and after a kg_generate for which the device found the highest itself (a sync

@@ -31,6 +31,7 @@ struct batch_token {
 struct batch_seq {
     const int32_t *blocks; /* position p lies in block blocks[p / KV_BLOCK], slot p % KV_BLOCK */
     int32_t state;         /* if the program has a state: number of the one after all positions before those in the batch; run brings it behind these */
+    const double *strengths; /* [program.n_adapters]; NULL: all 1 */
 };
 
 /* What an operation is about to multiply: rows [n][width] of its src[0] and, for experts that are chosen, [n][route_width] of src[1], of which
@@ -69,6 +70,24 @@ struct batch {
     void (*patch)(void *ctx, const struct op *op, int n, int width, double *f64);
     void *patch_ctx;
 };
+
+static inline double batch_strength(const struct batch *b, int token, int adapter)
+{
+    const double *strengths = b->seqs[b->tokens[token].seq].strengths;
+    return strengths ? strengths[adapter - 1] : 1;
+}
+
+/* Adapters that some sequence of the batch has: a bit 1 << (number - 1) each. */
+static inline uint64_t batch_adapters(const struct batch *b, const struct program *p)
+{
+    uint64_t active = 0;
+    for (int t = 0; p->n_adapters && t < b->n; t++)
+        for (int k = 1; k <= p->n_adapters; k++) active |= (uint64_t)(batch_strength(b, t, k) != 0) << (k - 1);
+    return active;
+}
+
+/* Whether a batch that has these adapters goes without an operation. */
+static inline bool batch_leaves_out(uint64_t active, int adapter) { return adapter && !(active >> (adapter - 1) & 1); }
 
 /* Measures what the machine behind a backend can do at most. */
 struct backend_meter {

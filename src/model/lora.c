@@ -37,7 +37,7 @@ struct reading {
     struct file *f;
     const struct file *base;
     struct program *p;
-    double alpha, strength;
+    double alpha;
     const struct meta *scales; /* of each pair, whatever alpha says; NULL: none */
     uint64_t n_scales;         /* taken so far */
     struct order order;        /* in which the adapter's rows and columns differ from the model's ... */
@@ -90,7 +90,7 @@ static kg_status add_pair(struct reading *x, const struct tensor *a, const char 
     double scale = x->alpha != 0 ? x->alpha / (double)b->ne[0] : 1;
     if (x->scales && x->n_scales >= x->scales->n) return status_set(KG_ERR_FORMAT, "%s: kagari.lora_scales has only %llu numbers", f->path, (unsigned long long)x->scales->n);
     if (x->scales) scale = file_arr_f64(x->scales, x->n_scales++);
-    x->p->loras[x->p->n_loras++] = (struct lora){name, a, b, x->strength * scale, false, f->path};
+    x->p->loras[x->p->n_loras++] = (struct lora){.name = name, .a = a, .b = b, .scale = scale, .adapter = x->p->n_adapters, .path = f->path};
     return KG_OK;
 }
 
@@ -129,13 +129,14 @@ static kg_status read_order(struct reading *x)
     return order_read(x->base, (struct order_kind){model.halves != adapter.halves, model.grouped != adapter.grouped}, &x->order);
 }
 
-kg_status lora_open(struct file **out, const char *path, double strength, const struct file *base, struct program *p)
+kg_status lora_open(struct file **out, const char *path, const struct file *base, struct program *p)
 {
     *out = NULL;
     if (!path) return status_set(KG_ERR_ARGUMENT, "an adapter has no path");
-    if (!isfinite(strength)) return status_set(KG_ERR_ARGUMENT, "%s: the adapter's strength is not a finite number", path);
+    if (p->n_adapters == PROGRAM_MOST_ADAPTERS) return status_set(KG_ERR_UNSUPPORTED, "%s: more than %d adapters", path, PROGRAM_MOST_ADAPTERS);
+    p->n_adapters++;
     KG_TRY(file_open_adapter(out, path, base));
-    struct reading x = {.f = *out, .base = base, .p = p, .strength = strength};
+    struct reading x = {.f = *out, .base = base, .p = p};
     kg_status status = check_kind(*out, base);
     if (status == KG_OK) status = read_order(&x);
     if (status == KG_OK) status = read_pairs(&x);

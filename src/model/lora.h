@@ -7,9 +7,9 @@
 #include "file/file.h"
 #include "model/program.h"
 
-/* Opens path and appends its pairs to p->loras, times strength. base: the model's file, whose architecture it must be. The pairs
+/* Opens path, the next adapter of p, and appends its pairs to p->loras. base: the model's file, whose architecture it must be. The pairs
  * borrow from *out. */
-kg_status lora_open(struct file **out, const char *path, double strength, const struct file *base, struct program *p);
+kg_status lora_open(struct file **out, const char *path, const struct file *base, struct program *p);
 /* Every pair has found its matrix. */
 kg_status lora_check_used(const struct program *p);
 

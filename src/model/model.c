@@ -108,7 +108,7 @@ static kg_status open_adapters(struct model *m, const kg_lora *loras, size_t n)
     m->adapters = calloc(n + 1, sizeof *m->adapters);
     if (!m->adapters) return status_set(KG_ERR_MEMORY, "out of memory");
     for (size_t i = 0; i < n; i++) {
-        KG_TRY(lora_open(&m->adapters[i], loras[i].path, loras[i].strength, m->file, &m->program));
+        KG_TRY(lora_open(&m->adapters[i], loras[i].path, m->file, &m->program));
         m->n_adapters = i + 1;
     }
     return KG_OK;

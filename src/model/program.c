@@ -101,10 +101,10 @@ static bool reg_ok(struct program *p, const struct op *op, int reg, const char *
 static struct op *add(struct program *p, enum op_code code, int dst, int src0, int src1, int src2)
 {
     if (p->status != KG_OK) return NULL;
-    struct op op = {.code = code, .layer = p->layer_plus_1 - 1, .dst = dst, .src = {src0, src1, src2}};
+    struct op op = {.code = code, .layer = p->layer_plus_1 - 1, .adapter = p->adapter, .dst = dst, .src = {src0, src1, src2}};
     static const int n_srcs[OP_N_CODES] = {[OP_POS_EMBED] = 1, [OP_ADD_ROW] = 1, [OP_RMS_NORM] = 1, [OP_LAYER_NORM] = 1, [OP_MATMUL] = 1, [OP_ATTENTION] = 3,
                                            [OP_ACT] = 1,       [OP_GLU] = 2,      [OP_ADD] = 2,        [OP_SELECT] = 1, [OP_LOGITS] = 1,
-                                           [OP_GATE] = 2,      [OP_SCALE] = 1, [OP_POS_SCALE] = 1,    [OP_SOFTCAP] = 1,    [OP_CLAMP] = 1,  [OP_ROUTE] = 1,
+                                           [OP_GATE] = 2,      [OP_SCALE] = 1, [OP_ADAPT] = 1, [OP_POS_SCALE] = 1,    [OP_SOFTCAP] = 1,    [OP_CLAMP] = 1,  [OP_ROUTE] = 1,
                                            [OP_MATMUL_EXPERTS] = 2, [OP_COMBINE] = 2, [OP_TAKE] = 1, [OP_JOIN] = 2, [OP_MUL] = 2,
                                            [OP_CONV] = 1, [OP_SCAN] = 3, [OP_DELTA] = 2};
     if (p->n_ops && p->ops[p->n_ops - 1].code == OP_LOGITS) fail(p, &op, "comes after logits");
@@ -286,7 +286,23 @@ static bool lora_regs(struct program *p, struct lora *l, int dst, int64_t n, int
     *low = lora_reg(p, (int)(l->b->ne[0] * n), 0);
     *change = lora_reg(p, width(p, dst), 1);
     l->used = true;
+    p->adapter = l->adapter;
     return true;
+}
+
+static void adapt(struct program *p, int reg, double scale)
+{
+    struct op *op = add(p, OP_ADAPT, reg, reg, -1, -1);
+    if (!op) return;
+    op->value = scale;
+    if (!isfinite(scale)) fail(p, op, "the scale is %g", scale);
+}
+
+/* The last of an adapter's operations. */
+static void add_change(struct program *p, int dst, int change)
+{
+    program_add(p, dst, dst, change);
+    p->adapter = 0;
 }
 
 void program_embed(struct program *p, int dst, const struct tensor *w)
@@ -297,9 +313,9 @@ void program_embed(struct program *p, int dst, const struct tensor *w)
         int low, change;
         if (strcmp(l->name, w->name) != 0 || !lora_regs(p, l, dst, 1, &low, &change)) continue;
         embed(p, low, l->a);
-        program_scale(p, low, low, l->scale);
+        adapt(p, low, l->scale);
         matmul(p, change, low, l->b, NULL);
-        program_add(p, dst, dst, change);
+        add_change(p, dst, change);
     }
 }
 
@@ -311,9 +327,9 @@ void program_matmul(struct program *p, int dst, int src, const struct tensor *w,
         int low, change;
         if (!is_of(l, w) || !lora_regs(p, l, dst, 1, &low, &change)) continue;
         matmul(p, low, src, l->a, NULL);
-        program_scale(p, low, low, l->scale);
+        adapt(p, low, l->scale);
         matmul(p, change, low, l->b, NULL);
-        program_add(p, dst, dst, change);
+        add_change(p, dst, change);
     }
 }
 
@@ -520,9 +536,9 @@ void program_matmul_experts(struct program *p, int dst, int src, int route, cons
         int low, change;
         if (strcmp(l->name, w->name) != 0 || !lora_regs(p, l, dst, n_used, &low, &change)) continue;
         matmul_experts(p, low, src, route, l->a, NULL);
-        program_scale(p, low, low, l->scale);
+        adapt(p, low, l->scale);
         matmul_experts(p, change, low, route, l->b, NULL);
-        program_add(p, dst, dst, change);
+        add_change(p, dst, change);
     }
 }
 
@@ -644,7 +660,7 @@ void program_tap(struct program *p)
 {
     if (p->status != KG_OK) return;
     struct op *op = p->n_ops ? &p->ops[p->n_ops - 1] : NULL;
-    if (!op || op->layer < 0 || op->dst < 0 || width(p, op->dst) != p->dim)
+    if (!op || op->adapter || op->layer < 0 || op->dst < 0 || width(p, op->dst) != p->dim)
         p->status = status_set(KG_ERR_FORMAT, "only an operation that ends a layer with width %d can be tapped", p->dim);
     else
         op->tap = true;

@@ -19,6 +19,8 @@
  *   ADD         dst[t] = x[t] + src[1][t]
  *   GATE        dst[t] = f(src[1][t][0]) * x[t]                                     src[1] has width 1
  *   SCALE       dst[t] = value * x[t]
+ *   ADAPT       dst[t] = value * s x[t], s: how strong the operation's adapter is in the token's sequence; 0 where that is 0
+ *               Operations of an adapter (op.adapter) change nothing where that is 0: a batch may go without those that none of its sequences has.
  *   POS_SCALE   dst[t] = x[t] (1 + value ln(1 + floor((pos[t] + 1) / length)))
  *   SOFTCAP     dst[t] = value * tanh(x[t] / value)
  *   CLAMP       dst[t] = x[t], at least -value and at most value
@@ -57,7 +59,7 @@
 /* X(ENUM, "name") */
 #define PROGRAM_OPS(X)                                                                                                             \
     X(EMBED, "embed") X(POS_EMBED, "pos_embed") X(ADD_ROW, "add_row") X(RMS_NORM, "rms_norm") X(LAYER_NORM, "layer_norm") X(MATMUL, "matmul") X(ROPE, "rope") \
-    X(ATTENTION, "attention") X(ACT, "act") X(GLU, "glu") X(ADD, "add") X(GATE, "gate") X(SCALE, "scale") X(POS_SCALE, "pos_scale") X(SOFTCAP, "softcap")      \
+    X(ATTENTION, "attention") X(ACT, "act") X(GLU, "glu") X(ADD, "add") X(GATE, "gate") X(SCALE, "scale") X(ADAPT, "adapt") X(POS_SCALE, "pos_scale") X(SOFTCAP, "softcap")      \
     X(CLAMP, "clamp") X(ROUTE, "route") X(MATMUL_EXPERTS, "matmul_experts") X(COMBINE, "combine") X(TAKE, "take")    \
     X(JOIN, "join") X(MUL, "mul")                            \
     X(CONV, "conv") X(SCAN, "scan") X(DELTA, "delta") X(SELECT, "select") X(LOGITS, "logits")
@@ -152,6 +154,7 @@ struct delta {
 struct op {
     enum op_code code;
     int layer;  /* -1: outside the layers */
+    int adapter; /* whose operation it is, from 1 on; 0: of the model itself */
     bool tap;   /* dst is the residual stream at the end of a layer: backends show it to batch.tap */
     int dst, src[3]; /* registers; -1: none */
     const struct tensor *w, *b; /* b NULL: none */
@@ -161,7 +164,7 @@ struct op {
         struct attention attention;
         enum activation activation;
         struct {
-            double value; /* SCALE, POS_SCALE, SOFTCAP, CLAMP */
+            double value; /* SCALE, ADAPT, POS_SCALE, SOFTCAP, CLAMP */
             int length;   /* POS_SCALE */
         };
         struct route route; /* its bias is b {experts}, its factors are w {experts} */
@@ -181,14 +184,17 @@ struct kv_shape {
     int n_kv_heads;
 };
 
-/* A change of low rank to a matrix: wherever w is called name, w x + scale * b (a x) is computed; an embedding's a x is row token of a. */
+/* A change of low rank to a matrix: wherever w is called name, w x + s scale * b (a x) is computed, s as ADAPT says; an embedding's a x is row token of a. */
 struct lora {
     const char *name;
     const struct tensor *a, *b; /* {in, rank}, {rank, out}; of experts one more dimension; of the embedding a {rank, n_vocab} */
     double scale;
+    int adapter; /* which one's, from 1 on */
     bool used;
     const char *path; /* for messages */
 };
+
+enum { PROGRAM_MOST_ADAPTERS = 64 };
 
 struct program {
     struct op *ops;
@@ -200,6 +206,7 @@ struct program {
     size_t n_state; /* numbers that layers keep per sequence, whatever its length; 0: none */
     struct lora *loras; /* [n_loras]: program_matmul, program_matmul_experts and program_embed apply them */
     int n_loras;
+    int n_adapters; /* at most PROGRAM_MOST_ADAPTERS */
     const struct tensor **known; /* [n_known]: that no operation reads: their numbers are in operations, or nothing needs them */
     int n_known;
     int *lora_regs[2]; /* [n_lora_regs]: their registers, for a x and for b (a x); used again where the width is the same */
@@ -209,7 +216,7 @@ struct program {
     int64_t n_ctx; /* trained positions; also the bound of POS_EMBED */
     bool ctx_is_hard; /* positions >= n_ctx cannot be computed (learned positions) */
     struct arena arena;
-    int layer_plus_1; /* while building: of the ops that follow; 0: none */
+    int layer_plus_1, adapter; /* while building: of the ops that follow; 0: none */
     kg_status status; /* sticky: the first failed addition below; its message is stored then */
 };
 

@@ -26,7 +26,7 @@ static kg_status run_tokens(kg_model *m, struct kv_table *t, const int32_t *toke
         size_t end = MIN(begin + STEP, n);
         KG_TRY(kv_table_prepare(&m->kv, t, (int64_t)begin, (int64_t)end));
         for (size_t i = begin; i < end; i++) batch_tokens[i - begin] = (struct batch_token){tokens[i], (int32_t)i, 0, true};
-        struct batch_seq seq = {t->blocks, t->state};
+        struct batch_seq seq = {t->blocks, t->state, m->strengths};
         struct batch batch = {.tokens = batch_tokens, .n = (int)(end - begin), .seqs = &seq, .n_seqs = 1, .logits = logits, .input = input, .input_ctx = ctx};
         KG_TRY(backend_run(m->backend, m->ctx, &batch));
     }
@@ -249,7 +249,7 @@ static kg_status encode(kg_model *m, struct kv_table *t, const int32_t *tokens, 
     kg_status status = list && rows && (exact || !m->backend->has_f64) ? kv_table_prepare(&m->kv, t, 0, (int64_t)n) : status_set(KG_ERR_MEMORY, "out of memory");
     for (size_t i = 0; status == KG_OK && i < n; i++) list[i] = (struct batch_token){tokens[i], (int32_t)i, 0, true};
     if (status == KG_OK) {
-        struct batch_seq seq = {t->blocks, t->state};
+        struct batch_seq seq = {t->blocks, t->state, m->strengths};
         const struct batch batch = {.tokens = list, .n = (int)n, .seqs = &seq, .n_seqs = 1, .logits = rows, .logits_f64 = exact};
         status = backend_run(m->backend, m->ctx, &batch);
     }

@@ -76,7 +76,7 @@ static kg_status run_chunk(struct window *w, int which, const int32_t *tokens, s
     pthread_mutex_lock(&m->lock);
     kg_status status = kv_table_prepare(&m->kv, &w->tables[which], (int64_t)begin, (int64_t)end);
     if (status == KG_OK) {
-        struct batch_seq seq = {w->tables[which].blocks, w->tables[which].state};
+        struct batch_seq seq = {w->tables[which].blocks, w->tables[which].state, m->strengths};
         struct batch batch = {.tokens = batch_tokens, .n = (int)(end - begin), .seqs = &seq, .n_seqs = 1, .logits = w->logits[which]};
         status = m->backend->run(m->ctx, &batch);
     }

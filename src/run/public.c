@@ -3,6 +3,7 @@
 #include "run/run.h"
 
 #include <assert.h>
+#include <math.h>
 #include <stdlib.h>
 
 const char *kg_backend_name(size_t i, const char **what)
@@ -53,6 +54,9 @@ static kg_status check_params(const kg_model_params *p)
     if (p->n_threads < 0 || p->n_threads > 1024)
         return status_set(KG_ERR_ARGUMENT, "%d threads: must be 0 (all processors) to 1024", p->n_threads);
     if ((unsigned)p->kv_type > KG_KV_Q8_0) return status_set(KG_ERR_ARGUMENT, "KV type %d is unknown", (int)p->kv_type);
+    for (size_t i = 0; i < p->n_loras; i++)
+        if (!isfinite(p->loras[i].strength))
+            return status_set(KG_ERR_ARGUMENT, "%s: the adapter's strength is not a finite number", p->loras[i].path ? p->loras[i].path : "?");
     if ((unsigned)p->activations > KG_ACT_F32) return status_set(KG_ERR_ARGUMENT, "activation type %d is unknown", (int)p->activations);
     return KG_OK;
 }
@@ -100,7 +104,10 @@ kg_status model_open_with(kg_model **out, const char *path, const kg_model_param
     m->backend = backend;
     kg_status status = model_open_adapted(&m->model, path, p.loras, p.n_loras);
     if (status != KG_OK) goto fail;
-    status = p.tokenizer ? open_tokenizer(m, p.tokenizer) : tokenizer_new(&m->tokenizer, m->model.file);
+    m->strengths = malloc((p.n_loras + 1) * sizeof *m->strengths);
+    for (size_t i = 0; m->strengths && i < p.n_loras; i++) m->strengths[i] = p.loras[i].strength;
+    if (!m->strengths) status = status_set(KG_ERR_MEMORY, "out of memory");
+    if (status == KG_OK) status = p.tokenizer ? open_tokenizer(m, p.tokenizer) : tokenizer_new(&m->tokenizer, m->model.file);
     if (status == KG_OK && fn) fn(ctx, &m->model.program);
     if (status == KG_OK) status = open_backend(m, &p);
     if (status != KG_OK) goto fail_named;
@@ -128,6 +135,7 @@ void kg_model_close(kg_model **model)
     if (m->has_lock) pthread_mutex_destroy(&m->lock);
     kg_tokenizer_close(&m->tokenizer);
     model_close(&m->model);
+    free(m->strengths);
     free(m);
     *model = NULL;
 }
@@ -137,4 +145,6 @@ const char *kg_model_arch(const kg_model *model) { return model->model.arch->nam
 const char *kg_model_backend(const kg_model *model) { return model->backend->name; }
 int32_t kg_model_n_vocab(const kg_model *model) { return model->model.program.n_vocab; }
 int32_t kg_model_n_layers(const kg_model *model) { return model->model.program.n_layers; }
+size_t kg_model_n_loras(const kg_model *model) { return model->model.n_adapters; }
+const char *kg_model_lora(const kg_model *model, size_t i) { return i < model->model.n_adapters ? model->model.adapters[i]->path : NULL; }
 int64_t kg_model_n_ctx(const kg_model *model) { return model->model.program.n_ctx; }

@@ -20,6 +20,7 @@ struct kg_model {
     void *ctx; /* the backend's */
     kg_kv_type kv_type;
     kg_activations activations;
+    double *strengths; /* [program.n_adapters]: those that sessions begin with */
     /* Guards everything below, the backend's context, and the tokens and tables of all sessions against their neighbours. */
     pthread_mutex_t lock;
     bool has_lock;
@@ -33,6 +34,7 @@ struct kg_session {
     kg_model *model;
     kg_session *next;
     struct kv_table table;
+    double *strengths; /* [program.n_adapters]: what the table holds was computed with them */
     int64_t n_ctx;
     int n_batch;
     int32_t *tokens; /* [n_tokens] */

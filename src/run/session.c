@@ -2,6 +2,7 @@
  * from a neighbour's of the same model. Owns the tokens, the block table and the logits. */
 #include "run/run.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 kg_session_params kg_session_default_params(void) { return (kg_session_params){0}; }
@@ -40,9 +41,11 @@ kg_status kg_session_new(kg_session **out, kg_model *model, const kg_session_par
     s->batch = malloc((size_t)s->n_batch * sizeof *s->batch);
     s->logits = malloc(n_vocab * sizeof *s->logits);
     if (model->backend->has_f64) s->logits_f64 = malloc(n_vocab * sizeof *s->logits_f64);
+    s->strengths = malloc((kg_model_n_loras(model) + 1) * sizeof *s->strengths);
+    if (s->strengths) memcpy(s->strengths, model->strengths, kg_model_n_loras(model) * sizeof *s->strengths);
     if (model->backend->most_top) s->top = malloc((size_t)model->backend->most_top * sizeof *s->top);
     kg_status status = KG_OK;
-    if (!s->batch || !s->logits || (model->backend->most_top && !s->top) || (model->backend->has_f64 && !s->logits_f64))
+    if (!s->batch || !s->logits || !s->strengths || (model->backend->most_top && !s->top) || (model->backend->has_f64 && !s->logits_f64))
         status = status_set(KG_ERR_MEMORY, "no memory for a session");
     if (status == KG_OK) {
         pthread_mutex_lock(&model->lock);
@@ -78,6 +81,7 @@ void kg_session_free(kg_session **session)
     free(s->logits);
     free(s->logits_f64);
     free(s->top);
+    free(s->strengths);
     free(s);
     *session = NULL;
 }
@@ -126,6 +130,13 @@ static size_t goes_on_from(const kg_session *s, const int32_t *tokens, size_t n)
     return (size_t)kv_table_at_most(&s->model->kv, &s->table, (int64_t)common_prefix(s, tokens, n));
 }
 
+static bool same_strengths(const kg_session *a, const kg_session *b)
+{
+    for (size_t i = 0; i < kg_model_n_loras(a->model); i++)
+        if (a->strengths[i] != b->strengths[i]) return false;
+    return true;
+}
+
 /* Under the lock: sets what the session's table holds to tokens[0..n). */
 static kg_status set_tokens(kg_session *s, const int32_t *tokens, size_t n)
 {
@@ -149,7 +160,7 @@ static kg_status reuse(kg_session *s, const int32_t *tokens, size_t n)
     size_t have = goes_on_from(s, tokens, n);
     const kg_session *best = NULL;
     for (const kg_session *o = m->sessions; o && have < n; o = o->next) {
-        size_t other = o == s ? 0 : goes_on_from(o, tokens, n);
+        size_t other = o == s || !same_strengths(o, s) ? 0 : goes_on_from(o, tokens, n);
         if (other > have) best = o, have = other;
     }
     s->logits_of = 0;
@@ -174,7 +185,7 @@ static kg_status step(kg_session *s, const int32_t *tokens, size_t end, bool wan
     for (size_t i = begin; i < end; i++)
         s->batch[i - begin] =
             (struct batch_token){.id = tokens[i], .pos = (int32_t)i, .seq = 0, .want_logits = want_logits && i == end - 1};
-    struct batch_seq seq = {.blocks = s->table.blocks, .state = s->table.state};
+    struct batch_seq seq = {.blocks = s->table.blocks, .state = s->table.state, .strengths = s->strengths};
     struct batch batch = {
         .tokens = s->batch,
         .n = (int)(end - begin),
@@ -225,6 +236,26 @@ kg_status session_sync_top(kg_session *s, const int32_t *tokens, size_t n, int n
     if (status == KG_OK) s->n_top = n_top;
     return status;
 }
+
+kg_status kg_session_set_loras(kg_session *s, const double *strengths, size_t n)
+{
+    bool same = true;
+    if (n != kg_model_n_loras(s->model) || (n && !strengths)) return status_set(KG_ERR_ARGUMENT, "%zu strengths for %zu adapters", n, kg_model_n_loras(s->model));
+    for (size_t i = 0; i < n; i++) {
+        if (!isfinite(strengths[i])) return status_set(KG_ERR_ARGUMENT, "%s: the adapter's strength is not a finite number", kg_model_lora(s->model, i));
+        same = same && strengths[i] == s->strengths[i];
+    }
+    if (same) return KG_OK;
+    pthread_mutex_lock(&s->model->lock);
+    s->logits_of = 0;
+    s->n_tokens = 0; /* its cache was computed with the others */
+    kg_status status = kv_table_truncate(&s->model->kv, &s->table, 0);
+    memcpy(s->strengths, strengths, n * sizeof *strengths);
+    pthread_mutex_unlock(&s->model->lock);
+    return status;
+}
+
+const double *kg_session_loras(const kg_session *s) { return s->strengths; }
 
 kg_status session_refill(kg_session *s, const int32_t *tokens, size_t n, kg_status (*fill)(void *ctx, int block), kg_status (*fill_states)(void *ctx), void *ctx)
 {

@@ -167,7 +167,7 @@ static kg_status run_chunk(struct verify *v, enum run run, const int32_t *tokens
     struct batch_token batch_tokens[CHUNK];
     KG_TRY(kv_table_prepare(&m->kv, t, (int64_t)begin, (int64_t)end));
     for (size_t i = begin; i < end; i++) batch_tokens[i - begin] = (struct batch_token){tokens[i], (int32_t)i, 0, true};
-    struct batch_seq seq = {t->blocks, t->state};
+    struct batch_seq seq = {t->blocks, t->state, m->strengths};
     struct batch batch = {
         .tokens = batch_tokens,
         .n = (int)(end - begin),

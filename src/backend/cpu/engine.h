@@ -40,6 +40,7 @@ struct step {
     enum step_code code;
     enum split split;
     const struct op *op;
+    int adapter;         /* only of plans with it; 0: of all */
     int reg;             /* STEP_ACTS: of this register ... */
     enum acts_kind acts; /* ... this kind */
     bool barrier;  /* threads must meet before this step */
@@ -90,8 +91,14 @@ struct cpu {
     struct pool *pool;
     struct arena arena;
 
-    struct step *steps; /* [n_steps] */
+    struct step *steps; /* [n_steps] of the plan in use */
     int n_steps;
+    struct cpu_plan {
+        uint64_t active; /* adapters */
+        struct step *steps;
+        int n_steps;
+    } plans[8];         /* [n_plans]: the first has all adapters, others come when a batch is the first with just these */
+    int n_plans;
     atomic_int *next;   /* [n_threads][n_steps]: pieces of work taken of each thread's share of SPLIT_SHARED steps */
     struct cpu_rope_table *rope_tables;
     int n_rope_tables;
@@ -141,6 +148,7 @@ static inline int cpu_n_tokens(const struct cpu *c, const struct step *s) { retu
 
 kg_status cpu_plan(struct cpu *c); /* steps, rope tables */
 kg_status cpu_plan_meetings(struct cpu *c); /* of the steps */
+kg_status cpu_choose_plan(struct cpu *c, uint64_t active);
 /* experts.c: the choice of one token (scratch: 5 n floats), and the steps of MATMUL_EXPERTS */
 void cpu_route(const struct route *route, const float *x, const float *factors, const float *bias, int n, float *scratch, float *dst);
 void cpu_experts_sort(struct cpu *c, const struct step *s);

@@ -158,15 +158,15 @@ static struct step *add_step(struct cpu *c, struct step s)
 
 static kg_status add_op(struct cpu *c, const struct op *op, uint8_t *acts_ready, bool *selected)
 {
-    struct step s = {.code = STEP_OP, .split = SPLIT_TOKENS, .op = op, .selected = *selected};
+    struct step s = {.code = STEP_OP, .split = SPLIT_TOKENS, .op = op, .adapter = op->adapter, .selected = *selected};
     switch (op->code) {
     case OP_LOGITS: return KG_OK; /* the matmul before it writes them */
     case OP_MATMUL:
         KG_TRY(vector_f32(c, op->b, &s.b));
         KG_TRY(add_matmul(c, &s, op->w));
         if (s.matmul.format->acts != ACTS_ROWS && !(acts_ready[op->src[0]] & 1u << s.matmul.format->acts)) {
-            add_step(c, (struct step){.code = STEP_ACTS, .split = SPLIT_TOKENS, .op = op, .reg = op->src[0], .acts = s.matmul.format->acts, .selected = *selected});
-            acts_ready[op->src[0]] |= (uint8_t)(1u << s.matmul.format->acts);
+            add_step(c, (struct step){.code = STEP_ACTS, .split = SPLIT_TOKENS, .op = op, .reg = op->src[0], .acts = s.matmul.format->acts, .adapter = op->adapter, .selected = *selected});
+            if (!op->adapter) acts_ready[op->src[0]] |= (uint8_t)(1u << s.matmul.format->acts); /* else they may be left out */
         }
         s.split = SPLIT_SHARED;
         break;
@@ -240,5 +240,31 @@ kg_status cpu_plan(struct cpu *c)
         if (p->ops[i].code == OP_LOGITS) c->logits_reg = p->ops[i].src[0];
         KG_TRY(add_op(c, &p->ops[i], acts_ready, &selected));
     }
+    c->plans[0] = (struct cpu_plan){UINT64_MAX, c->steps, c->n_steps};
+    c->n_plans = 1;
     return cpu_plan_meetings(c);
+}
+
+/* A plan with only these adapters; when there have been many others, the one with all, which multiplies the others by 0. */
+kg_status cpu_choose_plan(struct cpu *c, uint64_t active)
+{
+    const int n = c->program->n_adapters;
+    const uint64_t all = n == 64 ? UINT64_MAX : ((uint64_t)1 << n) - 1;
+    int i = 0;
+    if (active == all) active = UINT64_MAX;
+    while (i < c->n_plans && c->plans[i].active != active) i++;
+    if (i == (int)COUNT_OF(c->plans)) i = 0;
+    if (i == c->n_plans) {
+        struct cpu_plan plan = {.active = active, .steps = arena_array(&c->arena, (size_t)c->plans[0].n_steps + 1, sizeof *plan.steps)};
+        if (!plan.steps) return KG_ERR_MEMORY;
+        for (int k = 0; k < c->plans[0].n_steps; k++)
+            if (!batch_leaves_out(active, c->plans[0].steps[k].adapter)) plan.steps[plan.n_steps++] = c->plans[0].steps[k];
+        c->steps = plan.steps;
+        c->n_steps = plan.n_steps;
+        KG_TRY(cpu_plan_meetings(c));
+        c->plans[c->n_plans++] = plan;
+    }
+    c->steps = c->plans[i].steps;
+    c->n_steps = c->plans[i].n_steps;
+    return KG_OK;
 }

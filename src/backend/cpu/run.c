@@ -118,6 +118,12 @@ static void token_op(const struct worker *w, const struct step *s, int t)
         break;
     }
     case OP_SCALE: k->scale(dst, x, width, (float)op->value); break;
+    case OP_ADAPT: {
+        const double strength = batch_strength(c->batch, s->selected ? c->selected[t] : t, op->adapter);
+        if (strength == 0) memset(dst, 0, (size_t)width * sizeof *dst);
+        else k->scale(dst, x, width, (float)(op->value * strength));
+        break;
+    }
     case OP_POS_SCALE: k->scale(dst, x, width, (float)(1 + op->value * log(1 + floor((tok->pos + 1.0) / op->length)))); break;
     case OP_SOFTCAP: k->softcap(dst, x, width, (float)op->value); break;
     case OP_CLAMP: k->clamp(dst, x, width, (float)op->value); break;
@@ -450,6 +456,7 @@ kg_status cpu_run(void *ctx, const struct batch *b)
     }
     tile_tokens(c, b);
     c->batch = b;
+    KG_TRY(cpu_choose_plan(c, batch_adapters(b, c->program)));
     c->reg[c->logits_reg] = b->logits;
     for (int s = 0; s < c->n_steps * c->params.n_threads; s++) atomic_store_explicit(&c->next[s], 0, memory_order_relaxed);
     pool_run(c->pool, run_thread, c);

@@ -42,13 +42,14 @@ struct gpu_weight {
 
 /* ---- steps: the program with neighbouring operations joined ---- */
 
-enum gpu_step_code { STEP_EMBED, STEP_NORM, STEP_MATMUL, STEP_ROPE, STEP_ATTEND, STEP_ACT, STEP_GLU, STEP_ADD, STEP_VALUE, STEP_GATE, STEP_NORM_HEADS, STEP_SELECT, STEP_ROUTE, STEP_EXPERTS, STEP_COMBINE, STEP_PART, STEP_MUL, STEP_POS_SCALE, STEP_STATE };
+enum gpu_step_code { STEP_EMBED, STEP_NORM, STEP_MATMUL, STEP_ROPE, STEP_ATTEND, STEP_ACT, STEP_GLU, STEP_ADD, STEP_VALUE, STEP_GATE, STEP_NORM_HEADS, STEP_SELECT, STEP_ROUTE, STEP_EXPERTS, STEP_COMBINE, STEP_PART, STEP_MUL, STEP_POS_SCALE, STEP_ADAPT, STEP_STATE };
 
 struct gpu_step {
     enum gpu_step_code code;
     const struct op *op;     /* the last operation in it: its dst is the step's, its tap too */
     const struct op *first;  /* MATMUL, EXPERTS, COMBINE: the matmuls of the weight's parts follow each other from here */
     struct gpu_weight *weight;
+    int adapter;             /* left out of a batch without it; 0: never */
     int src, dst[3];         /* registers */
     int res;                 /* MATMUL, COMBINE: register added at the end; -1: none */
     const struct op *norm;   /* MATMUL: norm of src before it; NORM: itself */
@@ -107,11 +108,12 @@ struct gpu {
     void *part;           /* attention in splits */
     void *top;            /* candidates of a token: their number, {id, bits} of each */
     void *norm, *act_i8, *act_f16, *mm_end, *act, *glu, *add, *value, *gate, *norm_heads, *select, *rope, *attend, *attend_one, *merge_one, *top_logits, *merge, *flash_64, *flash_128; /* kernels */
-    void *state_conv, *state_scan, *state_delta, *mul, *pos_scale, *route, *pad_rows, *sort_experts, *tile_experts, *combine, *part_heads, *wide_rope, *wide_store, *wide_attend, *wide_merge;
+    void *state_conv, *state_scan, *state_delta, *mul, *pos_scale, *adapt, *route, *pad_rows, *sort_experts, *tile_experts, *combine, *part_heads, *wide_rope, *wide_store, *wide_attend, *wide_merge;
     void **buffers;       /* [n_buffers] all that close frees, but for the cache's and the batch's */
     int n_buffers, cap_buffers;
     struct gpu_recording {
         int longest, n_select, n_top;
+        uint64_t active;
         void *recording;
     } recordings[GPU_RECORDINGS]; /* of one token */
     int n_recordings;

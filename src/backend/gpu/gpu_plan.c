@@ -88,7 +88,7 @@ static void finish_weight(const struct gpu *g, struct gpu_weight *w)
 
 static bool same_kind(const struct op *a, const struct op *b)
 {
-    return b->code == a->code && a->src[0] == b->src[0] && a->src[1] == b->src[1] && a->w->type == b->w->type && a->w->ne[0] == b->w->ne[0] && !a->tap && !b->tap && a->dst != b->dst;
+    return b->code == a->code && b->adapter == a->adapter && a->src[0] == b->src[0] && a->src[1] == b->src[1] && a->w->type == b->w->type && a->w->ne[0] == b->w->ne[0] && !a->tap && !b->tap && a->dst != b->dst;
 }
 
 /* Ops i, i + 1, i + 2 are gate, up and their GLU. */
@@ -108,7 +108,7 @@ static int join_addition(const struct program *p, int i, struct gpu_step *s)
 {
     const struct op *op = &p->ops[i], *next = i + 1 < p->n_ops ? op + 1 : NULL;
     s->op = op;
-    if (!next || op->tap || next->code != OP_ADD || (next->src[0] == s->dst[0]) == (next->src[1] == s->dst[0]) || (next->dst != s->dst[0] && !dead_after(p, s->dst[0], i + 1)) ||
+    if (!next || op->tap || next->code != OP_ADD || next->adapter != op->adapter || (next->src[0] == s->dst[0]) == (next->src[1] == s->dst[0]) || (next->dst != s->dst[0] && !dead_after(p, s->dst[0], i + 1)) ||
         writes_source(s, next->dst) || next->dst == op->src[1])
         return i;
     s->res = next->src[next->src[0] == s->dst[0]];
@@ -257,6 +257,7 @@ static kg_status plan_op(struct gpu *g, int *i)
     case OP_GATE: s.code = STEP_GATE; break;
     case OP_MUL: s.code = STEP_MUL; break;
     case OP_POS_SCALE: s.code = STEP_POS_SCALE; break;
+    case OP_ADAPT: s.code = STEP_ADAPT; break;
     case OP_SCALE:
     case OP_SOFTCAP:
     case OP_CLAMP: s.code = STEP_VALUE; break;
@@ -286,7 +287,8 @@ kg_status gpu_plan(struct gpu *g)
     for (int i = 0; i < p->n_ops; i++) KG_TRY(plan_op(g, &i));
     for (int i = 1; i < g->n_steps; i++) {
         struct gpu_step *s = &g->steps[i], *before = s - 1;
-        s->same_acts = s->code == STEP_MATMUL && before->code == STEP_MATMUL && s->src == before->src && s->norm == before->norm &&
+        s->adapter = s->op ? s->op->adapter : 0; /* all of its operations are the same one's */
+        s->same_acts = s->code == STEP_MATMUL && before->code == STEP_MATMUL && s->adapter == before->adapter && s->src == before->src && s->norm == before->norm &&
                        before->dst[0] != s->src && before->dst[1] != s->src && before->dst[2] != s->src &&
                        (s->weight->pack->code > 8) == (before->weight->pack->code > 8) && s->weight->as_file == before->weight->as_file && (s->weight->pack->code == 32) == (before->weight->pack->code == 32);
     }

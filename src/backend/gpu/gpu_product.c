@@ -44,7 +44,7 @@ static const struct gpu_step *next_of(const struct gpu_run *r, const struct gpu_
 {
     const struct gpu *g = r->g;
     const struct gpu_step *next = s + 1;
-    if (next >= g->steps + g->n_steps || next->code != STEP_MATMUL || next->same_acts || next->src != s->dst[0] || s->dst[1] >= 0) return NULL;
+    if (next >= g->steps + g->n_steps || next->code != STEP_MATMUL || next->adapter != s->adapter || next->same_acts || next->src != s->dst[0] || s->dst[1] >= 0) return NULL;
     return gpu_takes_halves(g, next) ? next : NULL;
 }
 

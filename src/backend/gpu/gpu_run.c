@@ -232,6 +232,11 @@ static kg_status run_map(const struct gpu_run *r, const struct gpu_step *s)
     if (code == OP_GATE) p.gate_stride = (uint)g->regs[s->op->src[1]].stride;
     if (s->code == STEP_POS_SCALE) p.act = (uint)s->op->length;
     if (s->code == STEP_POS_SCALE) p.value = (float)s->op->value;
+    if (s->code == STEP_ADAPT) {
+        p.act = r->adapt_at + (uint)((s->op->adapter - 1) * r->batch->n);
+        p.gate_stride = r->selected ? r->sel_at + 1 : 0;
+        p.value = (float)s->op->value;
+    }
     if (s->code == STEP_VALUE) {
         p.act = code == OP_SCALE ? 0 : code == OP_SOFTCAP ? 1 : 2;
         p.value = (float)s->op->value;
@@ -240,6 +245,7 @@ static kg_status run_map(const struct gpu_run *r, const struct gpu_step *s)
     unsigned threads = MIN(256u, (unsigned)g->info.matvec_waves * 32), groups = ceil_div(p.n, threads);
     if (s->code == STEP_ACT) return LAUNCH(g, g->act, groups, 1, threads, p, a, y->buffer);
     if (s->code == STEP_VALUE) return LAUNCH(g, g->value, groups, 1, threads, p, a, y->buffer);
+    if (s->code == STEP_ADAPT) return LAUNCH(g, g->adapt, groups, 1, threads, p, a, g->batch, y->buffer);
     if (s->code == STEP_POS_SCALE) return LAUNCH(g, g->pos_scale, groups, 1, threads, p, a, g->batch, y->buffer);
     return LAUNCH(g, s->code == STEP_ADD ? g->add : s->code == STEP_GATE ? g->gate : s->code == STEP_MUL ? g->mul : g->glu, groups, 1, threads, p, a, b, y->buffer);
 }
@@ -250,6 +256,7 @@ static kg_status run_select(struct gpu_run *r, const struct gpu_step *s)
     const struct gpu_reg *y = &g->regs[s->op->dst];
     SelectP p = {.stride = (uint)y->stride, .sel_at = r->sel_at};
     r->n = r->n_select;
+    r->selected = true;
     r->sorted = -1;
     if (r->n == 0 || (r->fed == s + 1 && !r->batch->tap && !r->batch->input)) return KG_OK; /* the matmul behind has its units */
     unsigned threads = row_threads((unsigned)y->stride, 256);
@@ -271,6 +278,7 @@ static kg_status run_step(struct gpu_run *r, const struct gpu_step *s)
     case STEP_GATE:
     case STEP_MUL:
     case STEP_POS_SCALE:
+    case STEP_ADAPT:
     case STEP_ADD: return run_map(r, s);
     case STEP_SELECT: return run_select(r, s);
     case STEP_ROUTE: return gpu_run_route(r, s);
@@ -289,6 +297,7 @@ static kg_status run_steps(struct gpu_run *r)
     struct gpu *g = r->g;
     for (int i = 0; i < g->n_steps && r->n > 0; i++) {
         const struct gpu_step *s = &g->steps[i];
+        if (batch_leaves_out(r->active, s->adapter)) continue;
         r->taken = 0;
         if (r->batch->input) KG_TRY(gpu_show_inputs(r, i));
         KG_TRY(run_step(r, s));
@@ -306,9 +315,9 @@ static kg_status run_recorded(struct gpu_run *r)
     struct gpu *g = r->g;
     struct gpu_recording *rec = NULL;
     for (int i = 0; i < g->n_recordings; i++)
-        if (g->recordings[i].longest == r->longest && g->recordings[i].n_select == r->n_select && g->recordings[i].n_top == r->batch->n_top) rec = &g->recordings[i];
+        if (g->recordings[i].longest == r->longest && g->recordings[i].n_select == r->n_select && g->recordings[i].n_top == r->batch->n_top && g->recordings[i].active == r->active) rec = &g->recordings[i];
     if (!rec) {
-        if (g->n_recordings < GPU_RECORDINGS) g->recordings[g->n_recordings++] = (struct gpu_recording){.longest = r->longest, .n_select = r->n_select, .n_top = r->batch->n_top};
+        if (g->n_recordings < GPU_RECORDINGS) g->recordings[g->n_recordings++] = (struct gpu_recording){.longest = r->longest, .n_select = r->n_select, .n_top = r->batch->n_top, .active = r->active};
         return run_steps(r);
     }
     if (!rec->recording) {
@@ -356,13 +365,13 @@ static kg_status hold_words(struct gpu *g, size_t words)
     return KG_OK;
 }
 
-/* The block {id, pos, table, state} per token, selected tokens, tables, before each the number of its positions. Tokens of one sequence share a table; they come in
+/* The block {id, pos, table, state} per token, selected tokens, how strong each adapter is in each token's sequence, tables, before each the number of its positions. Tokens of one sequence share a table; they come in
  * order. */
 static kg_status put_batch(struct gpu_run *r)
 {
     struct gpu *g = r->g;
     const struct batch *b = r->batch;
-    size_t n = (size_t)b->n, words = 5 * n;
+    size_t n = (size_t)b->n, n_adapters = (size_t)g->program->n_adapters, words = (5 + n_adapters) * n;
     for (int s = 0; s < b->n_seqs; s++) {
         int last = -1;
         for (int i = 0; i < b->n; i++)
@@ -372,7 +381,10 @@ static kg_status put_batch(struct gpu_run *r)
     KG_TRY(hold_words(g, words));
     uint32_t *w = g->batch_host;
     r->sel_at = (uint)(4 * n);
-    size_t at = 5 * n;
+    r->adapt_at = (uint)(5 * n);
+    for (size_t k = 0; k < n_adapters; k++)
+        for (int i = 0; i < b->n; i++) w[(5 + k) * n + (size_t)i] = f32_bits((float)batch_strength(b, i, (int)k + 1));
+    size_t at = (5 + n_adapters) * n;
     for (int s = 0; s < b->n_seqs; s++) {
         int last = -1;
         for (int i = 0; i < b->n; i++) {
@@ -416,7 +428,7 @@ kg_status gpu_run(void *ctx, const struct batch *batch)
     struct gpu *g = ctx;
     KG_TRY(check_batch(g, batch));
     KG_TRY(gpu_check_states(g, batch));
-    struct gpu_run r = {.g = g, .batch = batch, .n = batch->n, .sorted = -1};
+    struct gpu_run r = {.g = g, .batch = batch, .n = batch->n, .sorted = -1, .active = batch_adapters(batch, g->program)};
     choose_splits(&r);
     g->overlap = batch->n <= GPU_MV_TOKENS;
     KG_TRY(put_batch(&r));

@@ -9,7 +9,9 @@ struct gpu_run {
     const struct batch *batch;
     int n;        /* tokens that the steps still have */
     int n_select;
-    uint sel_at; /* word of the batch block */
+    uint sel_at, adapt_at; /* words of the batch block */
+    bool selected;   /* behind SELECT */
+    uint64_t active; /* adapters of the batch */
     int splits;   /* of the attention over the positions */
     int longest;  /* blocks of the longest sequence, rounded up to a power of two */
     bool one_sequence; /* all tokens, at positions that rise by one */

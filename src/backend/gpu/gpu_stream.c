@@ -62,7 +62,7 @@ static const struct gpu_step *next_of(const struct gpu *g, const struct gpu_step
     const struct gpu_step *next = s + 1, *end = g->steps + g->n_steps;
     int reg = s->dst[0];
     if (next < end && next->code == STEP_SELECT && next->op->src[0] == reg && next + 2 == end) reg = (next++)->op->dst; /* one token selects itself */
-    if (next >= end || next->code != STEP_MATMUL || next->same_acts || next->src != reg || s->dst[1] >= 0) return NULL;
+    if (next >= end || next->code != STEP_MATMUL || next->adapter != s->adapter || next->same_acts || next->src != reg || s->dst[1] >= 0) return NULL;
     const int width = g->regs[reg].width;
     const bool plain = !next->norm || (next->norm->code == OP_RMS_NORM && !next->norm->b && next->norm->w);
     MatP p = {.w = next->weight->row, .rows = (uint)next->weight->rows};

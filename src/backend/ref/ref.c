@@ -236,9 +236,11 @@ static kg_status ref_run(void *ctx, const struct batch *batch)
     const struct program *p = r->program;
     KG_TRY(check_batch(r, batch));
     struct ref_run run = {batch, batch->n, r->token};
+    const uint64_t active = batch_adapters(batch, p);
     for (int i = 0; i < batch->n; i++) r->token[i] = i;
     for (int i = 0; i < p->n_ops; i++) {
         const struct op *op = &p->ops[i];
+        if (batch_leaves_out(active, op->adapter)) continue;
         if (op->code == OP_SELECT) { /* those side by side take their rows from the same batch */
             const size_t width = (size_t)p->reg_width[op->dst];
             int n = 0;

@@ -264,6 +264,16 @@ static void run_pos_scale(struct ref *r, const struct ref_run *run, const struct
     }
 }
 
+static void run_adapt(struct ref *r, const struct ref_run *run, const struct op *op)
+{
+    int n = width(r, op->dst);
+    for (int t = 0; t < run->n; t++) {
+        const double strength = batch_strength(run->batch, run->token[t], op->adapter), *x = row(r, op->src[0], t);
+        double *y = row(r, op->dst, t);
+        for (int i = 0; i < n; i++) y[i] = strength == 0 ? 0 : op->value * strength * x[i];
+    }
+}
+
 static void run_elementwise(struct ref *r, const struct ref_run *run, const struct op *op)
 {
     int n = width(r, op->dst), step = op->code == OP_GATE ? 0 : 1;
@@ -407,6 +417,7 @@ void ref_run_op(struct ref *r, const struct ref_run *run, int i_op)
     case OP_SCALE:
     case OP_SOFTCAP:
     case OP_CLAMP: run_elementwise(r, run, op); return;
+    case OP_ADAPT: run_adapt(r, run, op); return;
     case OP_POS_SCALE: run_pos_scale(r, run, op); return;
     case OP_ROUTE: run_route(r, run, op); return;
     case OP_MATMUL_EXPERTS: run_matmul_experts(r, run, op); return;

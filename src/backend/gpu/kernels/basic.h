@@ -123,6 +123,19 @@ KERNEL(map_pos_scale, 256, MapP, BUF(1, const float, x), BUF(2, const uint, batc
     if (i < p.n) y[i] = x[i] * (1.0f + p.value * logf(1.0f + (float)((batch[4 * (i / p.stride) + 1] + 1) / p.act)));
 }
 
+/* Rows times what is at word act of the batch block for their token, and times value. gate_stride: where the selected tokens begin there, + 1; 0: rows are
+ * all tokens. */
+KERNEL(map_adapt, 256, MapP, BUF(1, const float, x), BUF(2, const uint, batch), BUF(3, float, y))
+{
+    START();
+    uint i = group_x * group_size + tid, t = i / p.stride;
+    if (i < p.n) {
+        if (p.gate_stride) t = batch[p.gate_stride - 1 + t];
+        float strength = bits_f32(batch[p.act + t]);
+        y[i] = strength == 0.0f ? 0.0f : p.value * strength * x[i];
+    }
+}
+
 /* act 0: value * x, 1: value * tanh(x / value), 2: x between -value and value */
 KERNEL(map_value, 256, MapP, BUF(1, const float, x), BUF(2, float, y))
 {
