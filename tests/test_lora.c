@@ -1,5 +1,6 @@
 /* layers: run */
-/* Adapters: the bundled model with two of them against the same model with the changes added to its weights; and adapters that are refused. */
+/* Adapters: the bundled model with two of them against the same model with the changes added to its weights; sessions and sequences of a batch with
+ * different ones; and adapters that are refused. */
 #include "file/gguf_write.h"
 #include "model/model.h"
 #include "run/run.h"
@@ -11,9 +12,12 @@
 #include <setjmp.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <cmocka.h>
+
+#include "arch_case.h"
 
 #define MODEL SOURCE_DIR "/models/stories-q4_k_m.gguf"
 #define OK(x) do { if ((x) != KG_OK) fail_msg("%s", kg_error_message()); } while (0)
@@ -97,7 +101,7 @@ static void write_merged(const char *to, const struct file *base, const double s
 }
 
 /* The logits after the prompt. */
-static void logits(const char *model, const char *backend, const kg_lora *loras, size_t n_loras, float **out, size_t *n)
+static void logits(const char *model, const int32_t *ids, const char *backend, const kg_lora *loras, size_t n_loras, float **out, size_t *n)
 {
     kg_model_params p = kg_model_default_params();
     p.backend = backend;
@@ -109,7 +113,7 @@ static void logits(const char *model, const char *backend, const kg_lora *loras,
     kg_session *s;
     OK(kg_model_open(&m, model, &p));
     OK(kg_session_new(&s, m, NULL));
-    OK(kg_session_sync(s, prompt, N));
+    OK(kg_session_sync(s, ids, N));
     *n = (size_t)kg_model_n_vocab(m);
     *out = malloc(*n * sizeof **out);
     memcpy(*out, kg_session_logits(s), *n * sizeof **out);
@@ -137,10 +141,10 @@ static void test_merged(void **unused)
     const kg_lora loras[] = {{path[0], strength[0]}, {path[1], strength[1]}};
     float *plain, *want, *ref, *cpu;
     size_t n;
-    logits(MODEL, "reference", NULL, 0, &plain, &n);
-    logits(path[2], "reference", NULL, 0, &want, &n);
-    logits(MODEL, "reference", loras, 2, &ref, &n);
-    logits(MODEL, "cpu", loras, 2, &cpu, &n);
+    logits(MODEL, prompt, "reference", NULL, 0, &plain, &n);
+    logits(path[2], prompt, "reference", NULL, 0, &want, &n);
+    logits(MODEL, prompt, "reference", loras, 2, &ref, &n);
+    logits(MODEL, prompt, "cpu", loras, 2, &cpu, &n);
     assert_true(difference(plain, want, n) > 0.05); /* they do change something */
     double e = difference(ref, want, n); /* the merged weights are rounded to f32 */
     if (!(e < 1e-6)) fail_msg("reference: %.2g", e);
@@ -148,6 +152,170 @@ static void test_merged(void **unused)
     if (!(e < 1e-5)) fail_msg("cpu: %.2g", e);
     free(plain), free(want), free(ref), free(cpu);
 }
+
+/* ---- per session, with the tiny model of tests/golden/arch/llama */
+
+static char tiny[100];
+static const int32_t few[N] = {1, 40, 25, 63, 9};
+
+static const double mixes[][2] = {{1, -0.5}, {0, 0}, {0.25, 0}, {0, 2}};
+enum { MIXES = COUNT_OF(mixes) };
+
+static kg_model *open_both(const char *backend, int n_threads, const double strengths[2])
+{
+    const kg_lora loras[] = {{path[0], strengths[0]}, {path[1], strengths[1]}};
+    kg_model_params p = kg_model_default_params();
+    kg_model *m;
+    p.backend = backend;
+    p.n_threads = n_threads;
+    p.deterministic = true;
+    p.gpu_layers = 1;
+    p.kv_type = KG_KV_F32;
+    p.loras = loras;
+    p.n_loras = 2;
+    OK(kg_model_open(&m, tiny, &p));
+    return m;
+}
+
+static void same(const char *what, int i, const float *a, const float *b, size_t n)
+{
+    if (memcmp(a, b, n * sizeof *a) != 0) fail_msg("%s, strengths %d: %.3g from those of a model opened with them", what, i, difference(a, b, n));
+}
+
+static size_t reused(kg_session *s) { return kg_session_get_stats(s).n_reused; }
+
+/* Sessions of one model have the logits of models that were opened with their strengths, bit for bit, whatever their neighbours have. */
+static void check_sessions(const char *backend)
+{
+    float *want[MIXES];
+    kg_session *s[MIXES];
+    size_t n = 0;
+    for (int i = 0; i < MIXES; i++) {
+        kg_model *m = open_both(backend, 1, mixes[i]);
+        OK(kg_session_new(&s[0], m, NULL));
+        OK(kg_session_sync(s[0], few, N));
+        n = (size_t)kg_model_n_vocab(m);
+        want[i] = malloc(n * sizeof *want[i]);
+        memcpy(want[i], kg_session_logits(s[0]), n * sizeof *want[i]);
+        kg_session_free(&s[0]);
+        kg_model_close(&m);
+    }
+    kg_model *m = open_both(backend, 2, mixes[0]);
+    assert_int_equal(kg_model_n_loras(m), 2);
+    assert_string_equal(kg_model_lora(m, 1), path[1]);
+    assert_null(kg_model_lora(m, 2));
+    for (int i = 0; i < MIXES; i++) {
+        const kg_session_params params = {.n_batch = i + 1};
+        OK(kg_session_new(&s[i], m, &params));
+        assert_true(kg_session_loras(s[i])[0] == mixes[0][0] && kg_session_loras(s[i])[1] == mixes[0][1]);
+        OK(kg_session_set_loras(s[i], mixes[i], 2));
+    }
+    for (size_t t = 1; t <= N; t++)
+        for (int i = 0; i < MIXES; i++) OK(kg_session_sync(s[i], few, t)); /* in turn */
+    for (int i = 0; i < MIXES; i++) same(backend, i, kg_session_logits(s[i]), want[i], n);
+    /* the tokens of one session are computed anew, or taken from another that has the same */
+    OK(kg_session_set_loras(s[2], mixes[2], 2));
+    OK(kg_session_sync(s[2], few, N));
+    assert_int_equal(reused(s[2]), N);
+    OK(kg_session_set_loras(s[2], (const double[]){3, 3}, 2));
+    assert_null(kg_session_logits(s[2]));
+    OK(kg_session_sync(s[2], few, N));
+    assert_int_equal(reused(s[2]), 0);
+    assert_true(difference(kg_session_logits(s[2]), want[2], n) > 0.01);
+    OK(kg_session_set_loras(s[2], mixes[3], 2));
+    OK(kg_session_sync(s[2], few, N));
+    assert_int_equal(reused(s[2]), N - 1);
+    same(backend, 3, kg_session_logits(s[2]), want[3], n);
+    assert_int_equal(kg_session_set_loras(s[0], mixes[1], 1), KG_ERR_ARGUMENT);
+    assert_int_equal(kg_session_set_loras(s[0], (const double[]){0, NAN}, 2), KG_ERR_ARGUMENT);
+    for (int i = 0; i < MIXES; i++) {
+        kg_session_free(&s[i]);
+        free(want[i]);
+    }
+    kg_model_close(&m);
+}
+
+static void write_two(void)
+{
+    static struct cases c;
+    struct file *base;
+    char folder[64], part[100];
+    snprintf(folder, sizeof folder, "%s/tiny", dir);
+    snprintf(tiny, sizeof tiny, "%s/3.gguf", dir);
+    if (mkdir(folder, 0777) != 0) fail_msg("%s", folder);
+    read_case("llama", &c);
+    write_model(folder, "llama", &c);
+    free(c.logits);
+    OK(kg_convert(folder, tiny, NULL));
+    for (int i = 0; i < 2; i++) {
+        snprintf(part, sizeof part, "%s/%s", folder, i ? "config.json" : "model.safetensors");
+        remove(part);
+    }
+    rmdir(folder);
+    OK(file_open(&base, tiny));
+    write_adapter(path[0], base, "attn_", 3, 6);
+    write_adapter(path[1], base, "output", 2, 0); /* behind the choice of tokens, too */
+    file_close(&base);
+}
+
+static void test_sessions(void **unused)
+{
+    (void)unused;
+    static const char *const backends[] = {"reference", "cpu", "emulator", "hybrid"};
+    write_two();
+    setenv("KAGARI_HYBRID", "emulator", 1);
+    for (size_t i = 0; i < COUNT_OF(backends); i++) check_sessions(backends[i]);
+    /* strengths of 0 are no adapters at all */
+    float *plain, *none;
+    size_t n;
+    const kg_lora loras[] = {{path[0], 0}, {path[1], 0}};
+    logits(tiny, few, "cpu", NULL, 0, &plain, &n);
+    logits(tiny, few, "cpu", loras, 2, &none, &n);
+    same("cpu", 0, none, plain, n);
+    free(plain), free(none);
+}
+
+/* One batch with a sequence of each mix, their tokens in turn. */
+static void test_batch(void **unused)
+{
+    (void)unused;
+    static const char *const backends[] = {"reference", "cpu", "emulator"};
+    const kg_lora loras[] = {{path[0], 1}, {path[1], 1}};
+    const struct backend_params params = {.n_threads = 2, .max_batch = MIXES * N, .deterministic = true};
+    struct model m;
+    write_two();
+    OK(model_open_adapted(&m, tiny, loras, 2));
+    const size_t n = (size_t)m.program.n_vocab;
+    for (size_t k = 0; k < COUNT_OF(backends); k++) {
+        const struct backend *b = backend_find(backends[k]);
+        int32_t blocks[MIXES];
+        struct batch_seq seqs[MIXES];
+        struct batch_token tokens[MIXES * N];
+        float *all = malloc(MIXES * n * sizeof *all), *one = malloc(n * sizeof *one);
+        void *ctx;
+        OK(b->open(&ctx, &m.program, &params));
+        OK(b->kv_reserve(ctx, MIXES));
+        for (int i = 0; i < MIXES; i++) {
+            blocks[i] = i;
+            seqs[i] = (struct batch_seq){.blocks = &blocks[i], .strengths = mixes[i]};
+            for (int t = 0; t < N; t++) tokens[t * MIXES + i] = (struct batch_token){few[t], t, i, t == N - 1};
+        }
+        const struct batch together = {.tokens = tokens, .n = MIXES * N, .seqs = seqs, .n_seqs = MIXES, .logits = all};
+        OK(b->run(ctx, &together));
+        for (int i = 0; i < MIXES; i++) {
+            struct batch_token alone[N];
+            for (int t = 0; t < N; t++) alone[t] = (struct batch_token){few[t], t, 0, t == N - 1};
+            const struct batch single = {.tokens = alone, .n = N, .seqs = &seqs[i], .n_seqs = 1, .logits = one};
+            OK(b->run(ctx, &single));
+            same(backends[k], i, all + (size_t)i * n, one, n);
+        }
+        b->close(ctx);
+        free(all), free(one);
+    }
+    model_close(&m);
+}
+
+/* ---- what is refused */
 
 static void refused(const char *file, const char *why)
 {
@@ -218,11 +386,12 @@ static int teardown(void **unused)
 {
     (void)unused;
     for (int i = 0; i < 3; i++) remove(path[i]);
+    remove(tiny);
     return rmdir(dir);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_merged), cmocka_unit_test(test_refused)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_merged), cmocka_unit_test(test_sessions), cmocka_unit_test(test_batch), cmocka_unit_test(test_refused)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }
