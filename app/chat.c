@@ -98,6 +98,12 @@ int chat_open(struct chat *c, const struct settings *s)
     return code ? code : input_load_cache(s, c->session);
 }
 
+static void free_loras(char **list, size_t n)
+{
+    for (size_t i = 0; list && i < n; i++) free(list[i]);
+    free(list);
+}
+
 void chat_close(struct chat *c)
 {
     struct engine e = {c->path, c->model, c->session, c->template};
@@ -107,6 +113,7 @@ void chat_close(struct chat *c)
     free(c->tools);
     free(c->model_name);
     free(c->backend_name);
+    free_loras(c->loras, c->s.lora.n);
     *c = (struct chat){0};
 }
 
@@ -128,6 +135,65 @@ int chat_switch(struct chat *c, const char *model, const char *backend)
     c->s = next;
     if (model) free(c->model_name), c->model_name = model_name;
     if (backend) free(c->backend_name), c->backend_name = backend_name;
+    return 0;
+}
+
+/* ---- adapters: c->s.lora always says what the session has */
+
+/* The list of --lora, of which number i is text; i may be one past the end. NULL: no memory. */
+static char **loras_with(const struct chat *c, size_t i, const char *text)
+{
+    const size_t n = c->s.lora.n + (i == c->s.lora.n);
+    char **list = calloc(n + 1, sizeof *list);
+    for (size_t k = 0; list && k < n; k++) {
+        list[k] = strdup(k == i ? text : c->s.lora.v[k]);
+        if (list[k]) continue;
+        free_loras(list, n);
+        list = NULL;
+    }
+    if (!list) print_error(EXIT_RUNTIME, "out of memory");
+    return list;
+}
+
+static void take_loras(struct chat *c, char **list, size_t n)
+{
+    free_loras(c->loras, c->s.lora.n);
+    c->loras = list;
+    c->s.lora = (struct texts){(const char **)list, n};
+}
+
+int chat_set_lora(struct chat *c, size_t i, double strength)
+{
+    const size_t n = kg_model_n_loras(c->model);
+    double all[INPUT_MOST_ADAPTERS], old;
+    char text[4200];
+    bool given;
+    memcpy(all, kg_session_loras(c->session), n * sizeof *all);
+    all[i] = strength;
+    snprintf(text, sizeof text, "%.*s=%.17g", (int)input_adapter(c->s.lora.v[i], &old, &given), c->s.lora.v[i], strength);
+    char **list = loras_with(c, i, text);
+    if (!list) return EXIT_RUNTIME;
+    kg_status status = kg_session_set_loras(c->session, all, n);
+    if (!status) take_loras(c, list, n);
+    else free_loras(list, n);
+    return status ? print_status(status) : 0;
+}
+
+int chat_add_lora(struct chat *c, const char *lora)
+{
+    struct settings next = c->s;
+    struct engine e;
+    const size_t n = lora ? c->s.lora.n + 1 : 0;
+    char **list = lora ? loras_with(c, n - 1, lora) : NULL;
+    if (lora && !list) return EXIT_RUNTIME;
+    next.lora = (struct texts){(const char **)list, n};
+    int code = open_engine(&next, &e);
+    if (code) {
+        free_loras(list, n);
+        return code;
+    }
+    take_engine(c, &e);
+    take_loras(c, list, n);
     return 0;
 }
 

@@ -15,6 +15,7 @@ struct chat_stats {
 struct chat {
     struct settings s;             /* as given, but for what /model and /backend change */
     char *model_name, *backend_name; /* own the texts of s that were changed; NULL: not changed */
+    char **loras;                    /* [s.lora.n] the same */
     char *path;                    /* of the model */
     kg_model *model;
     kg_session *session;
@@ -39,6 +40,10 @@ int chat_open(struct chat *c, const struct settings *s);
 void chat_close(struct chat *c);
 /* Another model or backend (NULL: the same); on failure everything stays as it was. */
 int chat_switch(struct chat *c, const char *model, const char *backend);
+/* Another strength of adapter i; the next answer is with it. */
+int chat_set_lora(struct chat *c, size_t i, double strength);
+/* Opens the model again with one adapter more (as --lora has it), NULL: with none; on failure everything stays as it was. */
+int chat_add_lora(struct chat *c, const char *lora);
 /* Forgets the messages, not the system prompt. */
 void chat_clear(struct chat *c);
 bool chat_has_template(const struct chat *c); /* there is one, and it is wanted */

@@ -115,21 +115,30 @@ static int gpu_layers(const struct settings *s, const char *backend, int *n)
     return 0;
 }
 
-/* FILE or FILE=F. */
+size_t input_adapter(const char *text, double *strength, bool *given)
+{
+    const char *equals = strrchr(text, '=');
+    char *end = NULL;
+    const double f = equals ? strtod(equals + 1, &end) : 1;
+    *given = equals && end != equals + 1 && !*end; /* else the sign belongs to the file's name */
+    *strength = *given ? f : 1;
+    return *given ? (size_t)(equals - text) : strlen(text);
+}
+
 static int adapters(const struct settings *s, kg_model_params *params)
 {
-    enum { MOST = 16 };
+    enum { MOST = INPUT_MOST_ADAPTERS };
     static kg_lora loras[MOST]; /* read by kg_model_open */
     static char paths[MOST][4096];
     if (s->lora.n > MOST) return print_error(EXIT_USAGE, "--lora is given %zu times, at most %d", s->lora.n, MOST);
     for (size_t i = 0; i < s->lora.n; i++) {
-        const char *text = s->lora.v[i], *equals = strrchr(text, '=');
-        char *end = NULL;
-        double strength = equals ? strtod(equals + 1, &end) : 1;
-        const bool has = equals && end != equals + 1 && !*end; /* else the sign belongs to the file's name */
-        if ((size_t)snprintf(paths[i], sizeof paths[i], "%.*s", has ? (int)(equals - text) : (int)strlen(text), text) >= sizeof paths[i])
-            return print_error(EXIT_USAGE, "--lora: the path is too long");
-        loras[i] = (kg_lora){paths[i], has ? strength : 1};
+        double strength;
+        bool given;
+        const size_t len = input_adapter(s->lora.v[i], &strength, &given);
+        if (len >= sizeof paths[i]) return print_error(EXIT_USAGE, "--lora: the path is too long");
+        memcpy(paths[i], s->lora.v[i], len);
+        paths[i][len] = 0;
+        loras[i] = (kg_lora){paths[i], strength};
     }
     params->loras = loras;
     params->n_loras = s->lora.n;

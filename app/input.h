@@ -12,6 +12,9 @@ int input_model_path(const struct settings *s, const char **path);
 int input_open_model(const struct settings *s, kg_model **model, const char **path);
 /* The path, malloc'ed, of another model file: that path, or a name in the models directory. */
 int input_other_model(const struct settings *s, const char *name, char **path);
+enum { INPUT_MOST_ADAPTERS = 16 };
+/* "FILE" or "FILE=F": the length of FILE, and F, else 1. */
+size_t input_adapter(const char *text, double *strength, bool *given);
 int input_model_params(const struct settings *s, kg_model_params *params);
 
 /* --load-cache (a file that is not there yet is fine if it is that of --save-cache too) and --save-cache, if they are given. */

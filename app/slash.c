@@ -2,6 +2,7 @@
 #include "slash.h"
 
 #include "config.h"
+#include "input.h"
 #include "option_table.h"
 #include "print.h"
 
@@ -119,6 +120,46 @@ static void slash_backend(struct slash *x, const char *arg)
     const char *name, *what;
     for (size_t i = 0; (name = kg_backend_name(i, &what)) != NULL; i++)
         fprintf(x->out, "%c %-10s %s\n", strcmp(name, kg_model_backend(x->chat->model)) == 0 ? '*' : ' ', name, what);
+}
+
+static void list_loras(const struct slash *x)
+{
+    const struct chat *c = x->chat;
+    const size_t n = kg_model_n_loras(c->model);
+    if (!n) fputs("There are no adapters; /lora FILE takes one.\n", x->out);
+    for (size_t i = 0; i < n; i++) {
+        fprintf(x->out, "%zu  ", i + 1);
+        print_plain(x->out, kg_model_lora(c->model, i), strlen(kg_model_lora(c->model, i)));
+        fprintf(x->out, "  %g\n", kg_session_loras(c->session)[i]);
+    }
+}
+
+/* The adapter that is meant by its number, its path or the end of it; the number of adapters: none. */
+static size_t find_lora(const struct chat *c, const char *name, size_t len)
+{
+    const size_t n = kg_model_n_loras(c->model);
+    char *end;
+    const unsigned long number = strtoul(name, &end, 10);
+    if (len && end == name + len && number >= 1 && number <= n) return number - 1;
+    for (size_t i = 0; i < n; i++) {
+        const char *path = kg_model_lora(c->model, i), *slash = strrchr(path, '/');
+        if ((strlen(path) == len && strncmp(path, name, len) == 0) || (slash && strlen(slash + 1) == len && strncmp(slash + 1, name, len) == 0)) return i;
+    }
+    return n;
+}
+
+static void slash_lora(struct slash *x, const char *arg)
+{
+    struct chat *c = x->chat;
+    double strength;
+    bool given;
+    const size_t len = input_adapter(arg, &strength, &given), i = find_lora(c, arg, len);
+    int code = 0;
+    if (strcmp(arg, "none") == 0) code = kg_model_n_loras(c->model) ? chat_add_lora(c, NULL) : 0;
+    else if (*arg && i < kg_model_n_loras(c->model)) code = chat_set_lora(c, i, strength);
+    else if (*arg && strspn(arg, "0123456789") == len) code = print_error(EXIT_USAGE, "/lora: there is no adapter %.*s; /lora lists them", (int)len, arg);
+    else if (*arg) code = chat_add_lora(c, arg);
+    if (!code) list_loras(x);
 }
 
 static void slash_template(struct slash *x, const char *arg)

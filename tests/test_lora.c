@@ -235,6 +235,54 @@ static void check_sessions(const char *backend)
     kg_model_close(&m);
 }
 
+/* A saved cache fits sessions with the same adapters at the same strengths, however the others are. */
+static void check_files(void)
+{
+    char file[100];
+    float *want;
+    snprintf(file, sizeof file, "%s/cache", dir);
+    kg_model *m = open_both("cpu", 1, mixes[2]);
+    kg_session *s, *other;
+    const size_t n = (size_t)kg_model_n_vocab(m);
+    OK(kg_session_new(&s, m, NULL));
+    OK(kg_session_sync(s, few, N));
+    want = malloc(n * sizeof *want);
+    memcpy(want, kg_session_logits(s), n * sizeof *want);
+    OK(kg_session_sync(s, few, N - 1));
+    OK(kg_session_save(s, file));
+    kg_session_free(&s);
+    OK(kg_session_new(&other, m, NULL));
+    for (int i = 0; i < MIXES; i++) {
+        OK(kg_session_set_loras(other, mixes[i], 2));
+        if (i == 2) continue;
+        assert_int_equal(kg_session_load(other, file), KG_ERR_ARGUMENT);
+        assert_non_null(strstr(kg_error_message(), "other adapters"));
+    }
+    OK(kg_session_set_loras(other, mixes[2], 2));
+    OK(kg_session_load(other, file));
+    OK(kg_session_sync(other, few, N));
+    assert_int_equal(reused(other), N - 1);
+    same("cache", 2, kg_session_logits(other), want, n);
+    kg_session_free(&other);
+    kg_model_close(&m);
+    const kg_lora only = {path[0], mixes[2][0]}; /* the other one had no strength */
+    kg_model_params p = kg_model_default_params();
+    p.backend = "cpu", p.kv_type = KG_KV_F32, p.loras = &only, p.n_loras = 1;
+    OK(kg_model_open(&m, tiny, &p));
+    OK(kg_session_new(&s, m, NULL));
+    OK(kg_session_load(s, file));
+    kg_session_free(&s);
+    kg_model_close(&m);
+    p.n_loras = 0;
+    OK(kg_model_open(&m, tiny, &p));
+    OK(kg_session_new(&s, m, NULL));
+    assert_int_equal(kg_session_load(s, file), KG_ERR_ARGUMENT);
+    kg_session_free(&s);
+    kg_model_close(&m);
+    free(want);
+    remove(file);
+}
+
 static void write_two(void)
 {
     static struct cases c;
@@ -265,6 +313,7 @@ static void test_sessions(void **unused)
     write_two();
     setenv("KAGARI_HYBRID", "emulator", 1);
     for (size_t i = 0; i < COUNT_OF(backends); i++) check_sessions(backends[i]);
+    check_files();
     /* strengths of 0 are no adapters at all */
     float *plain, *none;
     size_t n;

@@ -13,14 +13,14 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-enum { VERSION = 3, SAMPLE = 4096 };
+enum { VERSION = 4, SAMPLE = 4096 };
 static const char magic[8] = "kagariKV";
 
 struct head {
     char magic[8];
     uint32_t version, kv_type, activations, n_states; /* states: kept ones, then the last; 0: the model has none */
     uint32_t form, zero; /* form: the backend's */
-    uint64_t model; /* its fingerprint */
+    uint64_t model, adapters; /* fingerprints; adapters: of those that the session has, and how strong; 0: none */
     uint64_t block_bytes, n_tokens, state_bytes;
     char backend[16], program[16]; /* names: who wrote it, and in which version of the library */
 };
@@ -56,6 +56,17 @@ static uint64_t fingerprint(const struct file *f)
     return h;
 }
 
+static uint64_t adapters_of(const kg_session *s)
+{
+    const struct model *m = &s->model->model;
+    uint64_t h = 0;
+    for (size_t i = 0; i < m->n_adapters; i++) {
+        const uint64_t one = s->strengths[i] != 0 ? fingerprint(m->adapters[i]) : 0;
+        if (one) h = hash(hash(h ? h : HASH_START, &one, sizeof one), &s->strengths[i], sizeof s->strengths[i]);
+    }
+    return h;
+}
+
 static size_t blocks_of(uint64_t n) { return (size_t)((n + KV_BLOCK - 1) / KV_BLOCK); }
 
 static size_t state_bytes(const kg_model *m) { return m->backend->state_bytes ? m->backend->state_bytes(m->ctx) : 0; }
@@ -66,6 +77,7 @@ static struct head make_head(const kg_session *s)
     struct head h = {.version = VERSION, .kv_type = (uint32_t)m->kv_type, .activations = (uint32_t)m->activations};
     memcpy(h.magic, magic, sizeof magic);
     h.model = fingerprint(m->model.file);
+    h.adapters = adapters_of(s);
     h.block_bytes = m->backend->kv_block_bytes(m->ctx);
     h.n_tokens = s->n_tokens;
     h.form = m->backend->kv_form ? m->backend->kv_form(m->ctx) : 0;
@@ -79,7 +91,6 @@ static struct head make_head(const kg_session *s)
 static kg_status check_model(const kg_session *s, const char *path)
 {
     if (!s || !path) return status_set(KG_ERR_ARGUMENT, "a session's file needs a session and a path");
-    if (s->model->model.n_adapters) return status_set(KG_ERR_UNSUPPORTED, "%s: caches of models with adapters are not kept", path);
     if (!s->model->backend->kv_read) return status_set(KG_ERR_UNSUPPORTED, "%s: caches of the %s backend are not kept in files", path, s->model->backend->name);
     return KG_OK;
 }
@@ -157,6 +168,7 @@ static kg_status check_head(const kg_session *s, const struct head *h, const cha
     if (memcmp(h->magic, magic, sizeof magic) != 0 || h->version != VERSION) return status_set(KG_ERR_FORMAT, "%s is not a saved cache of this version", path);
     if (memcmp(h->program, want.program, sizeof h->program) != 0) return status_set(KG_ERR_ARGUMENT, "%s was saved by another version", path);
     if (h->model != want.model) return status_set(KG_ERR_ARGUMENT, "%s was saved of another model", path);
+    if (h->adapters != want.adapters) return status_set(KG_ERR_ARGUMENT, "%s was saved with other adapters, or other strengths of them", path);
     if (memcmp(h->backend, want.backend, sizeof h->backend) != 0 || h->block_bytes != want.block_bytes || h->state_bytes != want.state_bytes)
         return status_set(KG_ERR_ARGUMENT, "%s was saved of another backend", path);
     if (h->form != want.form) return status_set(KG_ERR_ARGUMENT, "%s was saved with other layers on the device", path);
