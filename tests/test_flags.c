@@ -4,6 +4,7 @@
 #include "terminal.h"
 
 #include "file/file.h"
+#include "adapter_folder.h"
 #include "gguf_writer.h"
 
 #include <ctype.h>
@@ -29,6 +30,7 @@ static const struct demo demos[] = {
     {"", "backend", "reference", "$K @ -p Once -n 1 --stats", "reference backend"},
     {"", "gpu-layers", "1", "KAGARI_HYBRID=emulator $K -m $H/tiny.gguf -b hybrid @ -p a -n 1 --log-level debug", "gpu_layers 1"},
     {"", "lora", "$H/adapter.gguf=3", KT "@ -p Once -n 8", "~"},
+    {"", "lora", "$H/peft", KT "@ -p Once -n 8", "~"},
     {"", "threads", "3", "$K -b cpu @ -p Once -n 1 --log-level debug", "threads 3"},
     {"", "kv-type", "f32", K "@ -p Once -n 1 --stats", "cache   2 tokens, 0.38 MiB"},
     {"verify", "activations", "f32", "$K verify -b cpu -t 1 -m $M @ -p Once", "~"},
@@ -467,6 +469,7 @@ static int make_files(void **state)
     write_file(in_home("tools.json"), "[{\"type\": \"function\", \"function\": {\"name\": \"f\"}}]");
     write_file(in_home("now.jinja"), "{{ strftime_now('%Y-%m-%d') }}");
     write_adapter();
+    write_adapter_folder(in_home("peft"));
     write_vocab();
     write_server();
     return system("cd $H && ln -s $M other.gguf && mkdir -p models/hf/me/it && ln -s $M models/hf/me/it/it.gguf && $K bench --shape tiny --type f16 --out tiny.gguf && "

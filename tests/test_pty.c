@@ -1,6 +1,7 @@
 /* layers: base */
 /* A conversation from outside: drives the real program through a pseudo-terminal, as a person at a keyboard would, with the bundled model. */
 #include "terminal.h"
+#include "adapter_folder.h"
 
 /* ---- typing ------------------------------------------------------------------------------------------------------ */
 
@@ -117,6 +118,48 @@ static void test_commands(void **state)
     assert_int_equal(finish(&t), 0);
     file_has(config, "max_tokens = 2");
     file_has(saved, "Be brief.");
+}
+
+/* What a conversation answers to these lines, of which the last says something. */
+static char *answer_to(const char *lines, const char *options)
+{
+    char command[2000], text[8192];
+    snprintf(command, sizeof command, "printf '%s' | " KAGARI " -m " MODEL " -b cpu -t 1 --temperature 0 -n 12 --chat --log-level error %s", lines, options);
+    FILE *f = popen(command, "r");
+    assert_non_null(f);
+    size_t n = fread(text, 1, sizeof text - 1, f);
+    assert_int_equal(pclose(f), 0);
+    text[n] = 0;
+    while (n && text[n - 1] == '\n') text[--n] = 0;
+    char *last = strrchr(text, '\n');
+    return strdup(last ? last + 1 : text);
+}
+
+/* A conversation with adapters that come and go. */
+static void test_adapters(void **state)
+{
+    (void)state;
+    char *folder = in_home("peft"), with[500], lines[8][600];
+    write_adapter_folder(folder);
+    snprintf(with, sizeof with, "--lora %s", folder);
+    char *plain = answer_to("Once\\n", ""), *adapted = answer_to("Once\\n", with);
+    assert_string_not_equal(plain, adapted);
+    const struct {
+        const char *commands, *options, *want;
+    } cases[] = {
+        {"/lora 1=0\\n", with, plain},          {"/lora peft=0\\n/lora peft\\n", with, adapted}, {"/lora none\\n", with, plain},
+        {"/lora %s\\n", "", adapted},           {"/lora %s=3\\n/lora 1=1\\n", "", adapted},       {"/lora %s=0\\n", "", plain},
+        {"/lora %s\\n/lora 1=0\\n/backend reference\\n", "", plain},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *at = strstr(cases[i].commands, "%s");
+        snprintf(lines[i], sizeof lines[i], "%.*s%s%sOnce\\n", at ? (int)(at - cases[i].commands) : 0, cases[i].commands, at ? folder : "", at ? at + 2 : cases[i].commands);
+        char *got = answer_to(lines[i], cases[i].options);
+        if (strcmp(got, cases[i].want) != 0) fail_msg("%s: '%s', not '%s'", lines[i], got, cases[i].want);
+        free(got);
+    }
+    free(plain);
+    free(adapted);
 }
 
 static void test_template(void **state)
@@ -291,7 +334,7 @@ int main(void)
         cmocka_unit_test(test_lines),
         cmocka_unit_test(test_interrupt),
         cmocka_unit_test(test_commands),
-        cmocka_unit_test(test_template),
+        cmocka_unit_test(test_adapters), cmocka_unit_test(test_template),
         cmocka_unit_test(test_long_conversation),
         cmocka_unit_test(test_full_context),
         cmocka_unit_test(test_signals_save),

@@ -2,6 +2,7 @@
 /* Full-screen mode from outside: keys go in, and what the screen shows is looked at. The commands of a conversation, which both faces have. */
 #define PTY_SCREEN
 #include "terminal.h"
+#include "adapter_folder.h"
 
 #define START_TUI(t, ...) (START(t, "--tui", __VA_ARGS__), show(t, 24, 100), shows(t, "Ctrl-D leaves."), idle(t))
 #define PASTE(text) "\033[200~" text "\033[201~"
@@ -359,6 +360,13 @@ static const struct command {
     {"/stats", "messages  0 and a system prompt"},
     {"/load ~/both.json", "2 messages of"},
     {"/cls", "forgotten"},
+    {"/lora", "There are no adapters"},
+    {"/lora ~/peft", "1  /tmp/kagari-pty-"},
+    {"/lora peft=0.25", "peft  0.25"},
+    {"/lora 1=-0.5", "peft  -0.5"},
+    {"/lora 2", "there is no adapter 2"},
+    {"/lora ~/nowhere", "/nowhere"},
+    {"/lora none", "There are no adapters"},
     {"/template", "Chat template off"},
     {"/toggle", "Chat template on"},
     {"/tmp", "Chat template off"},
@@ -400,6 +408,7 @@ static void test_commands(void **state)
     struct terminal t;
     char *template = in_home("both.jinja");
     setenv("HOME", home, 1);
+    write_adapter_folder(in_home("peft"));
     write_file(template, "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}");
     for (size_t way = 0; way < 3; way++) {
         START(&t, "--max-tokens", "2", "--template", template);
