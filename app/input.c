@@ -160,6 +160,7 @@ int input_model_params(const struct settings *s, kg_model_params *params)
     params->kv_type = (kg_kv_type)s->kv_type;
     params->activations = (kg_activations)s->activations;
     params->deterministic = s->deterministic;
+    params->n_ctx = s->ctx > s->window ? s->ctx : s->window;
     return 0;
 }
 

@@ -183,6 +183,8 @@ typedef struct kg_model_params {
     const char *tokenizer; /* path of a file whose vocabulary (kg_tokenizer_open) to use instead of the model's; NULL: the model's */
     const kg_lora *loras; /* [n_loras], at most 64: applied one on top of the other, beside the weights as they are; read while the model is opened */
     size_t n_loras;
+    int64_t n_ctx;        /* the largest context of its sessions; 0: the trained one. Some models (longrope: Phi) rotate otherwise if it is longer than the
+                           * context that they were first trained with, which bounds their sessions unless this is larger */
     /* Called now and then while weights are made ready, with bytes of the file done and to do; hybrid backends count twice from 0. NULL: none */
     void (*progress)(void *ctx, uint64_t done, uint64_t total);
     void *progress_ctx;

@@ -18,7 +18,7 @@ struct tiny {
 
 struct cases {
     int32_t ids[MOST], greedy[MOST];
-    int n, n_greedy;
+    int n, n_greedy, n_ctx; /* n_ctx: that is asked for, see kg_model_params */
     struct tiny tensors[512];
     int n_tensors;
     double *logits; /* [n][n_vocab] */
@@ -52,6 +52,7 @@ static void read_case(const char *name, struct cases *c)
     FILE *f = open_in(name, "case.txt");
     while (fgets(line, sizeof line, f)) {
         if (!strncmp(line, "prompt ", 7)) c->n = read_numbers(line + 7, c->ids);
+        if (!strncmp(line, "context ", 8)) c->n_ctx = atoi(line + 8);
         if (!strncmp(line, "greedy ", 7)) c->n_greedy = read_numbers(line + 7, c->greedy);
         if (strncmp(line, "tensor ", 7) != 0) continue;
         assert_true(c->n_tensors < (int)COUNT_OF(c->tensors));

@@ -31,7 +31,7 @@ static const char *gpu_name(void) { return getenv("KAGARI_TEST_GPU") ? getenv("K
 static void check_file(const char *name, const char *file, const struct cases *c, const char *gpu)
 {
     struct model m;
-    OK(model_open(&m, file));
+    OK(model_open_for(&m, file, NULL, 0, c->n_ctx));
     run_case(name, backend_find("reference"), &m, c, MOST, 1e-10);
     run_case(name, backend_find("reference"), &m, c, 5, 1e-10);
     for (size_t i = 0; cpu_tier_name(i); i++) {

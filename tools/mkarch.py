@@ -77,6 +77,11 @@ case("gpt-oss", "GptOssConfig", num_hidden_layers=4, head_dim=10, num_local_expe
 case("phi3-longrope", "Phi3Config", partial_rotary_factor=0.75, max_position_embeddings=2 ** 20, original_max_position_embeddings=32,
      rope_scaling={"type": "longrope", "short_factor": [1.0, 1.25, 2.5], "long_factor": [1.0, 4.0, 32.0]}, tie_word_embeddings=True)
 
+# a prompt that is longer than the original context
+case("phi3-longrope-long", "Phi3Config", partial_rotary_factor=0.75, max_position_embeddings=2 ** 16, original_max_position_embeddings=16,
+     rope_scaling={"type": "longrope", "short_factor": [1.0, 1.25, 2.5], "long_factor": [1.0, 4.0, 32.0]}, tie_word_embeddings=True)
+CONTEXTS = {"phi3-longrope-long": 64}  # that sessions ask for
+
 MOE = dict(n_routed_experts=6, num_experts_per_tok=3, moe_intermediate_size=28, n_shared_experts=2, first_k_dense_replace=1, routed_scaling_factor=1.5)
 case("glm4moe", "Glm4MoeConfig", head_dim=12, partial_rotary_factor=0.5, attention_bias=True, use_qk_norm=True, n_group=3, topk_group=2, norm_topk_prob=True, **MOE)
 case("glm4moe-plain", "Glm4MoeConfig", head_dim=12, partial_rotary_factor=0.5, use_qk_norm=False, n_group=1, topk_group=1, norm_topk_prob=False, **MOE)
@@ -404,6 +409,8 @@ def make(name):
     with open(os.path.join(out, "case.txt"), "w") as f:
         print("prompt", *ids, file=f)
         print("greedy", *greedy, file=f)
+        if name in CONTEXTS:
+            print("context", CONTEXTS[name], file=f)
         for k, s in shapes.items():
             print("tensor", k, *spread(name, k, s), *s, file=f)
     print(f"{name}: largest logit {np.abs(logits).max():.2f}, margin {margin:.3f}, {sum(int(np.prod(s)) for s in shapes.values())} weights")

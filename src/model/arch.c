@@ -354,9 +354,11 @@ kg_status arch_rope(const struct arch_build *b, struct rope *rope)
     KG_TRY(rope_scaling(b, rope));
     KG_TRY(arch_tensor(b, &rope->factors, true, rope->n_rot / 2, 1, "rope_freqs.weight"));
     if (!rope->factors) {
-        /* longrope: one list of factors for texts up to the original length, another for longer ones, which would change earlier positions */
-        KG_TRY(arch_tensor(b, &rope->factors, true, rope->n_rot / 2, 1, "rope_factors_short.weight"));
-        if (rope->factors && rope->orig_ctx < (double)b->program->n_ctx) {
+        /* longrope: one list of factors for texts up to the original length, another for longer ones. All positions of a text have the same: which is
+         * chosen by the context that is asked for, once, since keys that are in a cache are rotated already */
+        const bool is_long = (double)b->n_ctx > rope->orig_ctx;
+        KG_TRY(arch_tensor(b, &rope->factors, true, rope->n_rot / 2, 1, is_long ? "rope_factors_long.weight" : "rope_factors_short.weight"));
+        if (rope->factors && !is_long && rope->orig_ctx < (double)b->program->n_ctx) {
             b->program->n_ctx = (int64_t)rope->orig_ctx;
             b->program->ctx_is_hard = true;
         }

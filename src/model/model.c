@@ -7,9 +7,9 @@
 #include <stdlib.h>
 
 /* Ends of the names of tensors that carry nothing to compute: precomputed masks and RoPE tables of older converters;
- * factors for a context that arch_rope() does not allow. */
+ * factors for a context that is not asked for. */
 static const char *const harmless[] = {".attn.masked_bias", ".attn.bias", ".rotary_emb.inv_freq", ".attn_rot_embd",
-                                       ".attn_rot_embd.weight", "rope_factors_long.weight"};
+                                       ".attn_rot_embd.weight", "rope_factors_long.weight", "rope_factors_short.weight"};
 
 static bool is_harmless(const char *name)
 {
@@ -114,9 +114,9 @@ static kg_status open_adapters(struct model *m, const kg_lora *loras, size_t n)
     return KG_OK;
 }
 
-static kg_status build(struct model *m)
+static kg_status build(struct model *m, int64_t n_ctx)
 {
-    struct arch_build b = {.file = m->file, .program = &m->program};
+    struct arch_build b = {.file = m->file, .program = &m->program, .n_ctx = n_ctx};
     KG_TRY(find_arch(m, &b.prefix));
     b.arch = m->arch;
     b.h = arena_alloc(&m->program.arena, m->arch->h_bytes + 1);
@@ -132,12 +132,14 @@ static kg_status build(struct model *m)
 
 kg_status model_open(struct model *out, const char *path) { return model_open_adapted(out, path, NULL, 0); }
 
-kg_status model_open_adapted(struct model *out, const char *path, const kg_lora *loras, size_t n_loras)
+kg_status model_open_adapted(struct model *out, const char *path, const kg_lora *loras, size_t n_loras) { return model_open_for(out, path, loras, n_loras, 0); }
+
+kg_status model_open_for(struct model *out, const char *path, const kg_lora *loras, size_t n_loras, int64_t n_ctx)
 {
     memset(out, 0, sizeof *out);
     KG_TRY(file_open(&out->file, path));
     kg_status status = open_adapters(out, loras, n_loras);
-    if (status == KG_OK) status = build(out);
+    if (status == KG_OK) status = build(out, n_ctx);
     if (status == KG_OK) return KG_OK;
     size_t n = strlen(path);
     if (strncmp(kg_error_message(), path, n) || kg_error_message()[n] != ':') status_prefix(status, "%s", path);

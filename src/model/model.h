@@ -14,6 +14,8 @@ struct model {
 
 kg_status model_open(struct model *out, const char *path);
 kg_status model_open_adapted(struct model *out, const char *path, const kg_lora *loras, size_t n_loras);
+/* n_ctx: as in kg_model_params. */
+kg_status model_open_for(struct model *out, const char *path, const kg_lora *loras, size_t n_loras, int64_t n_ctx);
 void model_close(struct model *m);
 
 #endif

@@ -102,7 +102,7 @@ kg_status model_open_with(kg_model **out, const char *path, const kg_model_param
     kg_model *m = calloc(1, sizeof *m);
     if (!m) return status_set(KG_ERR_MEMORY, "out of memory");
     m->backend = backend;
-    kg_status status = model_open_adapted(&m->model, path, p.loras, p.n_loras);
+    kg_status status = model_open_for(&m->model, path, p.loras, p.n_loras, p.n_ctx);
     if (status != KG_OK) goto fail;
     m->strengths = malloc((p.n_loras + 1) * sizeof *m->strengths);
     for (size_t i = 0; m->strengths && i < p.n_loras; i++) m->strengths[i] = p.loras[i].strength;

@@ -201,6 +201,7 @@ static void compare_logits(struct verify *v, size_t n)
 static kg_status open_both(struct verify *v, const char *path, const char *base, bool ops, const kg_model_params *params, size_t n)
 {
     kg_model_params p = params ? *params : kg_model_default_params();
+    p.n_ctx = MAX(p.n_ctx, (int64_t)n);
     KG_TRY(model_open_with(&v->models[0], path, &p, ops ? watch_all : NULL, v));
     p.backend = "reference";
     KG_TRY(model_open_with(&v->models[1], base ? base : path, &p, ops ? watch_more : NULL, v));
