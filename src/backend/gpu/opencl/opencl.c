@@ -71,7 +71,7 @@ struct cl {
 static kg_status failed(const char *what, int code)
 {
     kg_status status = code == -4 || code == -5 || code == -6 || code == -61 ? KG_ERR_MEMORY : KG_ERR_DEVICE;
-    return status_set(status, "opencl: %s: error %d%s", what, code, status == KG_ERR_MEMORY ? " (out of device memory)" : "");
+    return status_set(status, "opencl: %s: error %d%s", what, code, code == -5 ? " (out of device memory, or the device has failed)" : status == KG_ERR_MEMORY ? " (out of device memory)" : "");
 }
 #define CL_TRY(what, expr)                               \
     do {                                                 \
@@ -305,6 +305,7 @@ static kg_status build(struct cl *c, const char *module, program_id *out)
                 if (*p == '\n') *p = ' ';
             status = status_set(KG_ERR_DEVICE, "opencl: module %s does not compile, error %d: %.300s", module, code, log ? log : "");
             free(log);
+            if (*out) c->clReleaseProgram(*out);
         }
     }
     buf_free(&text);
