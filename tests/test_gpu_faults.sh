@@ -68,7 +68,7 @@ else echo "gpu_faults: skipped: the read out of bounds: no AddressSanitizer here
 
 # As OpenCL C and as Metal's language, with address spaces as part of types. A pointer that names none is an error to Metal only; as OpenCL C 2.0
 # it is one of the generic space.
-modules=(basic "attend;KV f16;KV_TYPE 0;KV_N 8" "pack;FMT n4_km;FMT_CODE 4;FMT_BOOK 0;FMT_SCALE 5;FMT_OFFSET 0" "pack;FMT b3_kk;FMT_CODE 3;FMT_BOOK 1;FMT_SCALE 6;FMT_OFFSET 0"
+modules=(basic route state "attend;KV f16;KV_TYPE 0;KV_N 8" "wide;KV q8_0;KV_TYPE 2;KV_N 16" "pack;FMT n4_km;FMT_CODE 4;FMT_BOOK 0;FMT_SCALE 5;FMT_OFFSET 0" "pack;FMT b3_kk;FMT_CODE 3;FMT_BOOK 1;FMT_SCALE 6;FMT_OFFSET 0"
          "pack;FMT f16;FMT_CODE 16;FMT_BOOK 0;FMT_SCALE 0;FMT_OFFSET 0")
 text_of() { # COMPAT MODULE
     local part
@@ -100,7 +100,7 @@ if command -v clang++ >/dev/null 2>&1; then
         if $check basic; then bad "wrong address space, $check: not found"; fi
         grep -qE 'address space|no matching function' "$tmp/out" || bad "wrong address space, $check: $(head -c 600 "$tmp/out")"
         build "a cast to the wrong address space" '' matvec.h 's/GLOBAL const float \*xr = (GLOBAL const float \*)x;/LOCAL const float *xr = (GLOBAL const float *)x;/'
-        if $check "${modules[2]}"; then bad "a cast to the wrong address space, $check: not found"; fi
+        if $check "pack;FMT n4_km;FMT_CODE 4;FMT_BOOK 0;FMT_SCALE 5;FMT_OFFSET 0"; then bad "a cast to the wrong address space, $check: not found"; fi
     done
     build "pointer without an address space" '' common.h 's/^DEVFN float h2f_lo(uint w) { return /DEVFN float h2f_lo(uint w) { uint *bare = \&w; return *bare > 0x10000u ? 0.0f : /'
     if no_bare_pointers basic; then bad "pointer without an address space: not found"; fi

@@ -7,10 +7,10 @@
 KERNEL(KN(wide_rope), 256, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, turns), BUF(3, float, q))
 {
     START();
-    uint at = group_x * group_size + tid, t = group_y, half = p.rot_q / 2, head = at / half, i = at % half, pos = batch[4 * t + 1];
+    uint at = group_x * group_size + tid, t = group_y, pairs = p.rot_q / 2, head = at / pairs, i = at % pairs, pos = batch[4 * t + 1];
     if (head < p.n_heads) {
         GLOBAL float *x = q + (size_t)t * p.q_stride + head * p.k_dim;
-        uint a = p.halves_q ? i : 2 * i, b = p.halves_q ? i + half : 2 * i + 1;
+        uint a = p.halves_q ? i : 2 * i, b = p.halves_q ? i + pairs : 2 * i + 1;
         float angle = half_turns(pos, turns[i]), c = cos_pi(angle) * p.mscale_q, s = sin_pi(angle) * p.mscale_q, xa = x[a], xb = x[b];
         x[a] = xa * c - xb * s;
         x[b] = xa * s + xb * c;
