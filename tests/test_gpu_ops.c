@@ -8,9 +8,11 @@
 
 enum { VOCAB = 67, OUT = 83 };
 
-/* x rounded as a kernel for n tokens of this type rounds it; integers: `group` elements have a scale. */
-static void seen(const float *x, double *y, int n_in, int n, const struct type_info *type, kg_activations act, int group)
+/* x rounded as a kernel for n tokens of this type rounds it; integers: `group` elements have a scale. step: what an element may be off by that lies on the
+ * edge of two integers, since devices divide and multiply to a few ulp. */
+static void seen(const float *x, double *y, double *step, int n_in, int n, const struct type_info *type, kg_activations act, int group)
 {
+    for (int i = 0; i < n_in; i++) step[i] = 0;
     const bool codes = decode_int_form(type->type).group > 0, plain16 = type->type == TYPE_F16 || type->type == TYPE_BF16;
     for (int i = 0; i < n_in; i++) y[i] = (double)x[i];
     if (act == KG_ACT_F32 || (!codes && !plain16)) return;
@@ -19,7 +21,11 @@ static void seen(const float *x, double *y, int n_in, int n, const struct type_i
             float most = 0;
             for (int i = u; i < u + group; i++) most = fmaxf(most, fabsf(x[i]));
             float inv = most > 0 ? 127.0f / most : 0, d = most / 127.0f;
-            for (int i = u; i < u + group; i++) y[i] = (double)d * (double)rintf(x[i] * inv);
+            for (int i = u; i < u + group; i++) {
+                const float q = x[i] * inv;
+                y[i] = (double)d * (double)rintf(q);
+                if (fabsf(fabsf(q - rintf(q)) - 0.5f) < 1e-4f) step[i] = (double)d;
+            }
         }
     } else if (n > 8) {
         float most = 0;
@@ -52,8 +58,8 @@ static void check_matmul(size_t device, const struct type_info *type, int in, in
         for (int i = 0; i < n; i++) timeline_add(&l, 0, i, (i * 31 + 5) % VOCAB, true);
         const struct backend *be = backend_find(gpu_names[device]);
         float *got = compute(be, ctx, VOCAB, &l, 96, NULL);
-        double *row = malloc((size_t)in * sizeof *row), *xs = malloc((size_t)in * sizeof *xs);
-        assert_true(row && xs);
+        double *row = malloc((size_t)in * sizeof *row), *xs = malloc((size_t)in * sizeof *xs), *step = malloc((size_t)in * sizeof *step);
+        assert_true(row && xs && step);
         const bool codes = decode_int_form(type->type).group > 0, f16 = act == KG_ACT_INT8 && n > 8 && (codes || type->type == TYPE_F16 || type->type == TYPE_BF16);
         for (int t = 0; t < n; t++) {
             const float *xt = (const float *)embed.data + (size_t)l.tokens[t].id * (size_t)in;
@@ -65,11 +71,12 @@ static void check_matmul(size_t device, const struct type_info *type, int in, in
                 for (int group = 32; !(off <= tolerance) && group >= (n == 1 ? 16 : 32); group /= 2) { /* one token, where weights come as streams: 16 */
                     double size = fabs((double)((const float *)b.data)[o]), lost = 0;
                     want = (double)((const float *)b.data)[o];
-                    seen(xt, xs, in, n, type, act, group);
+                    seen(xt, xs, step, in, n, type, act, group);
                     for (int i = 0; i < in; i++) {
                         double v = f16 ? (double)f32_from_f16(f16_from_f32((float)row[i])) : row[i];
                         if (f16) lost += fabs(xs[i]) * 0x1p-25; /* halves below the normal ones; and a value on the edge */
                         want += v * xs[i];
+                        lost += fabs(v) * step[i];
                         size += fabs(v * xs[i]);
                     }
                     tolerance = 32 * U * size + lost + (f16 ? 0x1p-11 * size / sqrt(in) : 0);
@@ -82,6 +89,7 @@ static void check_matmul(size_t device, const struct type_info *type, int in, in
         }
         free(row);
         free(xs);
+        free(step);
         free(got);
         be->close(ctx);
     }
