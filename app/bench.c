@@ -213,11 +213,19 @@ static kg_status run_prompt(struct bench *b, int n_batch, bool last_alone, float
     return status;
 }
 
+static kg_status new_generation(struct bench *b)
+{
+    kg_session_params params = kg_session_default_params();
+    params.n_ctx = b->s->context + b->s->generate_tokens;
+    kg_session_free(&b->generation);
+    return kg_session_new(&b->generation, b->model, &params);
+}
+
 /* The tokens are given, not sampled, but computed one by one. */
 static kg_status run_generation(struct bench *b, double *time)
 {
     size_t context = (size_t)b->s->context, end = context + (size_t)b->s->generate_tokens;
-    kg_status status = context ? kg_session_sync(b->generation, b->text, context) : KG_OK;
+    kg_status status = context ? kg_session_sync(b->generation, b->text, context) : new_generation(b); /* a session keeps what it has computed */
     double start = seconds();
     for (size_t n = context + 1; n <= end && !status; n++) status = kg_session_sync(b->generation, b->text, n);
     *time = seconds() - start;
@@ -241,10 +249,8 @@ static kg_status check_identity(struct bench *b, int n_batch, bool last_alone)
 static int warm_up(struct bench *b)
 {
     double time;
-    kg_session_params params = kg_session_default_params();
-    params.n_ctx = b->s->context + b->s->generate_tokens;
     kg_status status = run_prompt(b, 0, false, b->logits, &time);
-    if (!status) status = kg_session_new(&b->generation, b->model, &params);
+    if (!status) status = new_generation(b);
     if (!status) status = run_generation(b, &time);
     if (status) return print_status(status);
     b->kv_token_bytes = (double)kg_session_get_stats(b->generation).kv_token_bytes;
