@@ -248,6 +248,7 @@ kg_status kg_session_set_loras(kg_session *s, const double *strengths, size_t n)
     if (same) return KG_OK;
     pthread_mutex_lock(&s->model->lock);
     s->logits_of = 0;
+    s->n_top = 0;
     s->n_tokens = 0; /* its cache was computed with the others */
     kg_status status = kv_table_truncate(&s->model->kv, &s->table, 0);
     memcpy(s->strengths, strengths, n * sizeof *strengths);
