@@ -42,7 +42,7 @@ static void check(const char *name, const char *file, const char *lora, const st
 {
     const kg_lora loras = {lora, 1};
     struct model m;
-    OK(model_open_adapted(&m, file, &loras, 1));
+    OK(model_open_for(&m, file, &loras, 1, c->n_ctx));
     run_case(name, backend_find("reference"), &m, c, MOST, 1e-10);
     run_case(name, backend_find("cpu"), &m, c, MOST, 2e-3);
     run_case(name, backend_find("cpu"), &m, c, 7, 2e-3);
@@ -150,7 +150,7 @@ static void logits_of(const char *name, const char *file, const char *lora, cons
     struct batch_token tokens[MOST];
     struct model m;
     void *ctx;
-    OK(model_open_adapted(&m, file, &loras, lora ? 1 : 0));
+    OK(model_open_for(&m, file, &loras, lora ? 1 : 0, c->n_ctx));
     OK(b->open(&ctx, &m.program, &params));
     OK(b->kv_reserve(ctx, BLOCKS));
     if (m.program.n_state) OK(b->state_reserve(ctx, 1));
