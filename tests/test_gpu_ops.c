@@ -219,7 +219,7 @@ static void add_others(struct net *m, const struct shape *s, int y, int x, int o
     program_matmul(p, one, x, mat(m, s->dim, 1), NULL);
     program_gate(p, y, y, one, ACTIVATION_SIGMOID);
     program_scale(p, y, y, 1.75);
-    program_pos_scale(p, y, y, 0.3, 8);
+    program_pos_scale(p, y, y, 0.3, 8, 1);
     program_mul(p, y, y, x);
     program_rms_norm(p, y, y, NULL, NULL, 1e-6);
     program_clamp(p, y, y, 1.5);

@@ -176,7 +176,7 @@ alias("internlm2", lambda c: {**{k: v for k, v in c.items() if k not in ("attent
 SSM = dict(vocab_size=VOCAB, hidden_size=48, num_hidden_layers=3, layer_norm_epsilon=EPS, state_size=10, conv_kernel=4, use_bias=False, use_conv_bias=True,
            bos_token_id=1, eos_token_id=2, pad_token_id=0)
 case("mamba", "MambaConfig", drop=COMMON.keys(), **SSM, time_step_rank=7, tie_word_embeddings=True)
-case("mamba-falcon", "FalconMambaConfig", drop=COMMON.keys(), **SSM, time_step_rank=7, mixer_rms_eps=EPS, tie_word_embeddings=False)
+case("mamba-falcon", "FalconMambaConfig", drop=COMMON.keys(), **SSM, time_step_rank=7, mixer_rms_eps=2.0 ** -5, tie_word_embeddings=False)
 case("mamba2", "Mamba2Config", drop=COMMON.keys(), **SSM, num_heads=8, head_dim=12, n_groups=1, chunk_size=8)
 case("mamba2-groups", "Mamba2Config", drop=COMMON.keys(), **SSM, num_heads=8, head_dim=12, n_groups=2, chunk_size=8)
 case("qwen3next", "Qwen3NextConfig", num_hidden_layers=5, head_dim=12, partial_rotary_factor=0.5, linear_conv_kernel_dim=4, linear_key_head_dim=10,
@@ -250,6 +250,9 @@ case("glm4-lite", "Glm4MoeLiteConfig", rms_norm_eps=1e-6, kv_lora_rank=20, q_lor
 case("minimax-m2", "MiniMaxM2Config", head_dim=12, num_local_experts=5, num_experts_per_tok=3, intermediate_size=28,
      rope_parameters={"rope_type": "default", "rope_theta": 10000.0, "partial_rotary_factor": 0.5})
 case("olmo3", "Olmo3Config", num_hidden_layers=5, sliding_window=7, rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16})
+case("mistral3", "Ministral3Config", head_dim=10, sliding_window=None, rope_parameters={
+    "rope_type": "yarn", "rope_theta": 1000000.0, "factor": 4.0, "original_max_position_embeddings": 8, "beta_fast": 32.0, "beta_slow": 1.0, "mscale": 1.0,
+    "mscale_all_dim": 1.0, "llama_4_scaling_beta": 0.125, "max_position_embeddings": 8})
 HYBRID = dict(num_hidden_layers=5, layer_types=["mamba", "mamba", "attention", "mamba", "attention"], mamba_n_heads=6, mamba_n_groups=1, mamba_d_state=10,
               mamba_d_conv=4, mamba_expand=2, mamba_chunk_size=8, shared_intermediate_size=36, embedding_multiplier=3.0, residual_multiplier=0.5,
               attention_multiplier=0.25, logits_scaling=2.0, tie_word_embeddings=True)

@@ -5,11 +5,8 @@
 /* The norm of heads has no weights. */
 static kg_status norm_heads(struct arch_build *b, struct decoder *d)
 {
-    struct tensor *ones = arena_alloc(&b->program->arena, sizeof *ones);
-    float *v = arena_array(&b->program->arena, (size_t)d->k_dim, sizeof *v);
-    if (!ones || !v) return KG_ERR_MEMORY;
-    for (int i = 0; i < d->k_dim; i++) v[i] = 1;
-    *ones = (struct tensor){.name = "ones", .type = TYPE_F32, .n_dims = 1, .ne = {d->k_dim, 1, 1, 1}, .data = v, .n_bytes = (size_t)d->k_dim * sizeof *v};
+    const struct tensor *ones;
+    KG_TRY(arch_ones(b, &ones, d->k_dim));
     for (int i = 0; i < b->program->n_layers; i++)
         if (d->layers[i].rotates) d->layers[i].q_norm.w = d->layers[i].k_norm.w = ones;
     return KG_OK;

@@ -319,7 +319,10 @@ static kg_status put_ssm(const struct out *w)
     put_u32(w, "feed_forward_length", 0);
     put_u32(w, "attention.head_count", 0);
     if (!two) {
-        meta_out_bool(w->o, full_key(w, "ssm.dt_b_c_rms", key, sizeof key), strcmp(w->family->model_type, "falcon_mamba") == 0);
+        const bool falcon = strcmp(w->family->model_type, "falcon_mamba") == 0;
+        const json_t *eps = json_object_get(w->config, "mixer_rms_eps"), *usual = json_object_get(w->config, "layer_norm_epsilon");
+        meta_out_bool(w->o, full_key(w, "ssm.dt_b_c_rms", key, sizeof key), falcon);
+        if (falcon && json_is_number(eps) && json_number_value(eps) != json_number_value(usual)) meta_out_f32(w->o, "kagari.mixer_rms_eps", (float)json_number_value(eps));
         return KG_OK;
     }
     const int64_t heads = hf_config_number(w->family, w->config, "ssm.time_step_rank"), head_dim = json_integer_value(json_object_get(w->config, "head_dim"));
@@ -565,8 +568,8 @@ static kg_status put_yarn(const struct out *w, const json_t *s)
     KG_TRY(number(s, "original_max_position_embeddings", &v));
     put_u32(w, "rope.scaling.original_context_length", (int64_t)v);
     const double m = json_number_value(json_object_get(s, "mscale")), all = json_number_value(json_object_get(s, "mscale_all_dim"));
-    const bool known = w->family->flags & HF_LATENT && m > 0 && m == all; /* cos and sin stay, scores grow */
-    if (known) put_f32(w, "rope.scaling.yarn_log_multiplier", 0.1 * all);
+    const bool latent = w->family->flags & HF_LATENT, known = (latent || strcmp(w->family->arch, "mistral3") == 0) && m > 0 && m == all; /* cos and sin stay */
+    if (known) put_f32(w, "rope.scaling.yarn_log_multiplier", latent ? 0.1 * all : all); /* for latent attention it tells how scores grow */
     for (size_t i = 0; i < COUNT_OF(refused) && !known; i++)
         if (json_object_get(s, refused[i]) && !json_is_null(json_object_get(s, refused[i]))) return status_set(KG_ERR_UNSUPPORTED, "config.json: rope_scaling: %s is not supported", refused[i]);
     for (size_t i = 0; i < COUNT_OF(betas); i++) {

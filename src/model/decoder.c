@@ -343,7 +343,7 @@ static void usual_attention(const struct builder *o, const struct decoder_layer 
         program_rope(o->p, o->k, &rope);
     }
     if (d->style->qk_norm_late) norm_heads(o, l);
-    if (!l->rotates && d->temperature != 0) program_pos_scale(o->p, o->q, o->q, d->temperature, d->temperature_length);
+    if ((!l->rotates || d->style->warm_all) && d->temperature != 0) program_pos_scale(o->p, o->q, o->q, d->temperature, d->temperature_length, !d->style->warm_all);
     decoder_attend(o->p, d, l, &(struct decoder_regs){o->y, o->q, o->k, o->v, o->att});
     linear(o, dst, o->att, &l->o);
 }

@@ -53,6 +53,7 @@ struct decoder_style {
     int period;           /* of every so many layers only the last sees beyond the window; 0: all have it */
     double local_base;    /* base of the rotation in layers with a window; 0: as the others */
     bool moe_sigmoid, moe_normed; /* unless keys of the file say */
+    bool warm_all;                /* queries of layers that rotate have a temperature, too, which counts positions from 0 */
     double moe_eps; /* see struct route */
     bool moe_weighs_input;        /* an expert's weight multiplies what goes into it; only one is chosen */
     const char *ffn_norm; /* name of that tensor; NULL: "ffn_norm" */

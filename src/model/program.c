@@ -461,14 +461,15 @@ void program_scale(struct program *p, int dst, int src, double factor)
     check_width(p, op, "the source", src, width(p, dst));
     if (!isfinite(factor)) fail(p, op, "the factor is %g", factor);
 }
-void program_pos_scale(struct program *p, int dst, int src, double value, int length)
+void program_pos_scale(struct program *p, int dst, int src, double value, int length, int first)
 {
     struct op *op = add(p, OP_POS_SCALE, dst, src, -1, -1);
     if (!op) return;
     op->value = value;
     op->length = length;
+    op->first = first;
     check_width(p, op, "the source", src, width(p, dst));
-    if (!isfinite(value) || length < 1) fail(p, op, "the factor is %g at each %d positions", value, length);
+    if (!isfinite(value) || length < 1 || first < 0 || first > 1) fail(p, op, "the factor is %g at each %d positions", value, length);
 }
 void program_softcap(struct program *p, int dst, int src, double cap) { add_value(p, OP_SOFTCAP, dst, src, "the cap", cap); }
 void program_clamp(struct program *p, int dst, int src, double most) { add_value(p, OP_CLAMP, dst, src, "the largest value", most); }

@@ -21,7 +21,7 @@
  *   SCALE       dst[t] = value * x[t]
  *   ADAPT       dst[t] = value * s x[t], s: how strong the operation's adapter is in the token's sequence; 0 where that is 0
  *               Operations of an adapter (op.adapter) change nothing where that is 0: a batch may go without those that none of its sequences has.
- *   POS_SCALE   dst[t] = x[t] (1 + value ln(1 + floor((pos[t] + 1) / length)))
+ *   POS_SCALE   dst[t] = x[t] (1 + value ln(1 + floor((pos[t] + first) / length)))
  *   SOFTCAP     dst[t] = value * tanh(x[t] / value)
  *   CLAMP       dst[t] = x[t], at least -value and at most value
  *   ROUTE       x: a number for each expert. dst {2 n_used}: the chosen experts' numbers, then their weights   see struct route
@@ -165,7 +165,7 @@ struct op {
         enum activation activation;
         struct {
             double value; /* SCALE, ADAPT, POS_SCALE, SOFTCAP, CLAMP */
-            int length;   /* POS_SCALE */
+            int length, first; /* POS_SCALE; first: 0 or 1 */
         };
         struct route route; /* its bias is b {experts}, its factors are w {experts} */
         int n_used; /* MATMUL_EXPERTS, COMBINE */
@@ -242,7 +242,7 @@ void program_glu(struct program *p, int dst, int gate, int up, enum activation f
 void program_add(struct program *p, int dst, int a, int b);
 void program_gate(struct program *p, int dst, int src, int gate, enum activation f);
 void program_scale(struct program *p, int dst, int src, double factor);
-void program_pos_scale(struct program *p, int dst, int src, double value, int length);
+void program_pos_scale(struct program *p, int dst, int src, double value, int length, int first);
 void program_softcap(struct program *p, int dst, int src, double cap);
 void program_clamp(struct program *p, int dst, int src, double most);
 void program_route(struct program *p, int dst, int src, const struct tensor *bias, const struct route *route);

@@ -14,6 +14,7 @@ kg_status ssm_hparams(const struct arch_build *b, struct ssm *s, bool two, doubl
     KG_TRY(arch_size(b, "ssm.state_size", &s->n_state));
     KG_TRY(arch_size(b, "ssm.time_step_rank", two ? &s->n_heads : &s->rank));
     KG_TRY(arch_bool(b, "ssm.dt_b_c_rms", &s->normed, &found));
+    KG_TRY(file_get_f64(b->file, "kagari.mixer_rms_eps", &s->eps, &found)); /* of those norms, where it differs from that of layers */
     if (two) KG_TRY(arch_u32(b, "ssm.group_count", &s->n_groups, &found));
     if (s->n_groups < 1) s->n_groups = 1;
     if (s->inner > MAX_WIDE || s->n_state > 1 << 16 || s->rank > MAX_WIDE || (int64_t)s->n_groups * s->n_state > MAX_WIDE ||

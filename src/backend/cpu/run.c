@@ -124,7 +124,7 @@ static void token_op(const struct worker *w, const struct step *s, int t)
         else k->scale(dst, x, width, (float)(op->value * strength));
         break;
     }
-    case OP_POS_SCALE: k->scale(dst, x, width, (float)(1 + op->value * log(1 + floor((tok->pos + 1.0) / op->length)))); break;
+    case OP_POS_SCALE: k->scale(dst, x, width, (float)(1 + op->value * log(1 + floor(((double)tok->pos + op->first) / op->length)))); break;
     case OP_SOFTCAP: k->softcap(dst, x, width, (float)op->value); break;
     case OP_CLAMP: k->clamp(dst, x, width, (float)op->value); break;
     case OP_ROUTE: cpu_route(&op->route, x, s->w, s->b, c->program->reg_width[op->src[0]], w->scratch, dst); break;

@@ -231,6 +231,7 @@ static kg_status run_map(const struct gpu_run *r, const struct gpu_step *s)
     if (code == OP_ACT) p.gate_stride = (uint)y->width;
     if (code == OP_GATE) p.gate_stride = (uint)g->regs[s->op->src[1]].stride;
     if (s->code == STEP_POS_SCALE) p.act = (uint)s->op->length;
+    if (s->code == STEP_POS_SCALE) p.gate_stride = (uint)s->op->first;
     if (s->code == STEP_POS_SCALE) p.value = (float)s->op->value;
     if (s->code == STEP_ADAPT) {
         p.act = r->adapt_at + (uint)((s->op->adapter - 1) * r->batch->n);

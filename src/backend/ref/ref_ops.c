@@ -258,7 +258,7 @@ static void run_pos_scale(struct ref *r, const struct ref_run *run, const struct
 {
     int n = width(r, op->dst);
     for (int t = 0; t < run->n; t++) {
-        const double factor = 1 + op->value * log(1 + floor((token_at(run, t)->pos + 1.0) / op->length)), *x = row(r, op->src[0], t);
+        const double factor = 1 + op->value * log(1 + floor(((double)token_at(run, t)->pos + op->first) / op->length)), *x = row(r, op->src[0], t);
         double *y = row(r, op->dst, t);
         for (int i = 0; i < n; i++) y[i] = factor * x[i];
     }

@@ -115,12 +115,12 @@ KERNEL(map_mul, 256, MapP, BUF(1, const float, a), BUF(2, const float, b), BUF(3
     if (i < p.n) y[i] = a[i] * b[i];
 }
 
-/* Rows times what grows with their position: act is the length of a step. */
+/* Rows times what grows with their position: act is the length of a step, gate_stride what is added to positions. */
 KERNEL(map_pos_scale, 256, MapP, BUF(1, const float, x), BUF(2, const uint, batch), BUF(3, float, y))
 {
     START();
     uint i = group_x * group_size + tid;
-    if (i < p.n) y[i] = x[i] * (1.0f + p.value * logf(1.0f + (float)((batch[4 * (i / p.stride) + 1] + 1) / p.act)));
+    if (i < p.n) y[i] = x[i] * (1.0f + p.value * logf(1.0f + (float)((batch[4 * (i / p.stride) + 1] + p.gate_stride) / p.act)));
 }
 
 /* Rows times what is at word act of the batch block for their token, and times value. gate_stride: where the selected tokens begin there, + 1; 0: rows are
