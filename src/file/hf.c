@@ -61,7 +61,7 @@ static kg_status load_json(const struct folder *d, const char *name, bool option
     if (map.n_bytes > MAX_JSON_BYTES) st = status_set(KG_ERR_UNSUPPORTED, "%s has more than %d bytes", name, MAX_JSON_BYTES);
     char *copy = NULL;
     if (st == KG_OK && !(*out = json_loadb((const char *)map.data, map.n_bytes, JSON_REJECT_DUPLICATES, &error)) && (copy = malloc(map.n_bytes + 1)) != NULL) {
-        memcpy(copy, map.data, map.n_bytes);
+        if (map.n_bytes) memcpy(copy, map.data, map.n_bytes);
         spell_infinity(copy, map.n_bytes);
         *out = json_loadb(copy, map.n_bytes, JSON_REJECT_DUPLICATES, &error);
     }
