@@ -310,8 +310,11 @@ int options_parse(struct settings *s, int argc, char **argv)
 
 void options_free(struct settings *s)
 {
-    free(s->tokens.v);
-    free(s->stop.v);
+    for (size_t i = 0; i < OPT_N; i++) {
+        const struct option *o = &option_table[i];
+        if (o->kind == KIND_TEXTS) free(((struct texts *)field_of(s, o))->v);
+        if (o->kind == KIND_IDS) free(((struct ids *)field_of(s, o))->v);
+    }
     config_free(s);
     memset(s, 0, sizeof *s);
 }

@@ -35,14 +35,14 @@ kg_status kg_session_new(kg_session **out, kg_model *model, const kg_session_par
     KG_TRY(check_params(model, &p));
     kg_session *s = calloc(1, sizeof *s);
     if (!s) return status_set(KG_ERR_MEMORY, "out of memory");
-    size_t n_vocab = (size_t)model->model.program.n_vocab;
+    size_t n_vocab = (size_t)model->model.program.n_vocab, n_loras = kg_model_n_loras(model);
     s->n_ctx = p.n_ctx ? p.n_ctx : model->model.program.n_ctx;
     s->n_batch = p.n_batch ? p.n_batch : MAX_BATCH;
     s->batch = malloc((size_t)s->n_batch * sizeof *s->batch);
     s->logits = malloc(n_vocab * sizeof *s->logits);
     if (model->backend->has_f64) s->logits_f64 = malloc(n_vocab * sizeof *s->logits_f64);
-    s->strengths = malloc((kg_model_n_loras(model) + 1) * sizeof *s->strengths);
-    if (s->strengths) memcpy(s->strengths, model->strengths, kg_model_n_loras(model) * sizeof *s->strengths);
+    s->strengths = malloc((n_loras + 1) * sizeof *s->strengths);
+    if (s->strengths && n_loras) memcpy(s->strengths, model->strengths, n_loras * sizeof *s->strengths);
     if (model->backend->most_top) s->top = malloc((size_t)model->backend->most_top * sizeof *s->top);
     kg_status status = KG_OK;
     if (!s->batch || !s->logits || !s->strengths || (model->backend->most_top && !s->top) || (model->backend->has_f64 && !s->logits_f64))
