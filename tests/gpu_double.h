@@ -4,6 +4,10 @@
 
 #include "gpu_test.h"
 
+#include <dlfcn.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
 struct small {
     struct program p;
     struct tensor kept[16];
@@ -117,6 +121,44 @@ static inline void small_cache_folder(char folder[])
 {
     assert_non_null(mkdtemp(folder));
     setenv("XDG_CACHE_HOME", folder, 1);
+}
+
+/* ---- doubles that are libraries, looked for in the folders that LD_LIBRARY_PATH had when the program started */
+
+/* Starts the program again unless that is the folder; false: that failed. */
+static inline bool small_starts_in(const char *folder, char **argv)
+{
+    const char *path = getenv("LD_LIBRARY_PATH");
+    if (path && strcmp(path, folder) == 0) return true;
+    setenv("LD_LIBRARY_PATH", folder, 1);
+    execv("/proc/self/exe", argv);
+    return false;
+}
+
+/* The program without the folder, and with an argument, ends with 0. */
+static inline void small_runs_alone(const char *self)
+{
+    pid_t child = fork();
+    assert_true(child >= 0);
+    if (child == 0) {
+        unsetenv("LD_LIBRARY_PATH");
+        execl(self, self, "alone", (char *)NULL);
+        _exit(99);
+    }
+    int status = 0;
+    assert_true(waitpid(child, &status, 0) == child && WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+/* What it does then: 0 if opening the backend fails with these words and offers the processor, or this machine has the library. */
+static inline int small_without(struct small *m, const char *library, const char *name, const char *words)
+{
+    void *ctx;
+    if (dlopen(library, RTLD_NOW)) return 0;
+    struct backend_params params = {.n_threads = 1, .max_batch = 1};
+    small_build(m);
+    kg_status status = backend_open(backend_find(name), &ctx, &m->p, &params);
+    return status == KG_ERR_DEVICE && strstr(kg_error_message(), words) && strstr(kg_error_message(), "-b cpu") ? 0 : 1;
 }
 
 #endif

@@ -5,10 +5,6 @@
 #include "cuda/fake_cuda.h"
 #include "gpu_double.h"
 
-#include <dlfcn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 static struct small m;
 static struct fake_cuda *fake;
 static char *self;
@@ -92,16 +88,7 @@ static void fails_clearly(void **state)
 static void no_driver(void **state)
 {
     (void)state;
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        unsetenv("LD_LIBRARY_PATH");
-        execl(self, self, "no-driver", (char *)NULL);
-        _exit(99);
-    }
-    int status = 0;
-    assert_true(waitpid(child, &status, 0) == child && WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 0);
+    small_runs_alone(self);
 }
 
 static int start(void **state)
@@ -129,28 +116,11 @@ static int end(void **state)
     return 0;
 }
 
-static int without_driver(void)
-{
-    void *driver = dlopen("libcuda.so.1", RTLD_NOW);
-    void *ctx;
-    if (driver) return 0; /* this machine has one */
-    struct backend_params params = {.n_threads = 1, .max_batch = 1};
-    small_build(&m);
-    kg_status status = backend_open(backend_find("cuda"), &ctx, &m.p, &params);
-    return status == KG_ERR_DEVICE && strstr(kg_error_message(), "no NVIDIA driver") && strstr(kg_error_message(), "-b cpu") ? 0 : 1;
-}
-
-/* Libraries are looked for in the folders that LD_LIBRARY_PATH had when the program started. */
 int main(int argc, char **argv)
 {
     self = argv[0];
-    if (argc > 1) return without_driver();
-    const char *path = getenv("LD_LIBRARY_PATH");
-    if (!path || strcmp(path, FAKE_CUDA_DIR) != 0) {
-        setenv("LD_LIBRARY_PATH", FAKE_CUDA_DIR, 1);
-        execv("/proc/self/exe", argv);
-        return 99;
-    }
+    if (argc > 1) return small_without(&m, "libcuda.so.1", "cuda", "no NVIDIA driver");
+    if (!small_starts_in(FAKE_CUDA_DIR, argv)) return 99;
     const struct CMUnitTest tests[] = {cmocka_unit_test(computes), cmocka_unit_test(lists), cmocka_unit_test(fails_clearly), cmocka_unit_test(no_driver)};
     return cmocka_run_group_tests(tests, start, end);
 }

@@ -4,10 +4,6 @@
 #include "gpu_double.h"
 #include "opencl/fake_opencl.h"
 
-#include <dlfcn.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 static struct small m;
 static struct fake_opencl *fake;
 static char *self;
@@ -66,16 +62,7 @@ static void wrong_results(void **state)
 static void no_loader(void **state)
 {
     (void)state;
-    pid_t child = fork();
-    assert_true(child >= 0);
-    if (child == 0) {
-        unsetenv("LD_LIBRARY_PATH");
-        execl(self, self, "no-loader", (char *)NULL);
-        _exit(99);
-    }
-    int status = 0;
-    assert_true(waitpid(child, &status, 0) == child && WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), 0);
+    small_runs_alone(self);
 }
 
 static int start(void **state)
@@ -99,27 +86,11 @@ static int end(void **state)
     return 0;
 }
 
-static int without_loader(void)
-{
-    void *ctx;
-    if (dlopen("libOpenCL.so.1", RTLD_NOW)) return 0; /* this machine has one */
-    struct backend_params params = {.n_threads = 1, .max_batch = 1};
-    small_build(&m);
-    kg_status status = backend_open(backend_find("opencl"), &ctx, &m.p, &params);
-    return status == KG_ERR_DEVICE && strstr(kg_error_message(), "no OpenCL loader") && strstr(kg_error_message(), "-b cpu") ? 0 : 1;
-}
-
-/* Libraries are looked for in the folders that LD_LIBRARY_PATH had when the program started. */
 int main(int argc, char **argv)
 {
     self = argv[0];
-    if (argc > 1) return without_loader();
-    const char *path = getenv("LD_LIBRARY_PATH");
-    if (!path || strcmp(path, FAKE_OPENCL_DIR) != 0) {
-        setenv("LD_LIBRARY_PATH", FAKE_OPENCL_DIR, 1);
-        execv("/proc/self/exe", argv);
-        return 99;
-    }
+    if (argc > 1) return small_without(&m, "libOpenCL.so.1", "opencl", "no OpenCL loader");
+    if (!small_starts_in(FAKE_OPENCL_DIR, argv)) return 99;
     const struct CMUnitTest tests[] = {cmocka_unit_test(lists), cmocka_unit_test(fails_clearly), cmocka_unit_test(wrong_results), cmocka_unit_test(no_loader)};
     return cmocka_run_group_tests(tests, start, end);
 }

@@ -360,15 +360,8 @@ def write_folder(folder, name, text, shapes, dtype=np.float32, change=lambda wei
               metadata={"format": "pt"})
 
 
-def compute(folder, ids):
-    import torch, transformers
-    model = auto_class(transformers.AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
-    if not model.can_generate():  # an encoder: its states
-        with torch.no_grad():
-            return model(torch.tensor([ids])).last_hidden_state[0].numpy(), [], np.inf
-    for k, p in model.named_parameters():
-        if k.endswith("A_log"):  # GGUF has -exp of it, in float32
-            p.data = torch.from_numpy(np.log(np.exp(p.data.numpy()).astype(np.float32).astype(np.float64)))
+def logits_and_greedy(model, ids):
+    import torch
     with torch.no_grad():
         logits = model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
         more, margin = list(ids), np.inf
@@ -379,6 +372,18 @@ def compute(folder, ids):
             more.append(int(order[0]))
     assert logits.dtype == np.float64
     return logits, more[len(ids):], margin
+
+
+def compute(folder, ids):
+    import torch, transformers
+    model = auto_class(transformers.AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
+    if not model.can_generate():  # an encoder: its states
+        with torch.no_grad():
+            return model(torch.tensor([ids])).last_hidden_state[0].numpy(), [], np.inf
+    for k, p in model.named_parameters():
+        if k.endswith("A_log"):  # GGUF has -exp of it, in float32
+            p.data = torch.from_numpy(np.log(np.exp(p.data.numpy()).astype(np.float32).astype(np.float64)))
+    return logits_and_greedy(model, ids)
 
 
 def gated_group_norm(self, x, gate):

@@ -27,20 +27,6 @@ CASES = {  # model, task, LoraConfig
 }
 
 
-def compute(model, ids):
-    import torch
-    with torch.no_grad():
-        logits = model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
-        more, margin = list(ids), np.inf
-        for _ in range(mkarch.GREEDY):
-            last = model(torch.tensor([more]), use_cache=False).logits[0, -1].numpy()
-            order = np.argsort(-last)
-            margin = min(margin, (last[order[0]] - last[order[1]]) / np.abs(last).max())
-            more.append(int(order[0]))
-    assert logits.dtype == np.float64
-    return logits, more[len(ids):], margin
-
-
 def make(name):
     import torch, transformers, peft
     from safetensors.numpy import load_file
@@ -66,11 +52,11 @@ def make(name):
     for k, p in model.named_parameters():
         assert "lora_" not in k or p.dtype == torch.float64, k
     with model.disable_adapter():
-        plain = compute(model, [5, 6, 7])[0]
-    assert np.abs(compute(model, [5, 6, 7])[0] - plain).max() > 0.01 * np.abs(plain).max()
+        plain = mkarch.logits_and_greedy(model, [5, 6, 7])[0]
+    assert np.abs(mkarch.logits_and_greedy(model, [5, 6, 7])[0] - plain).max() > 0.01 * np.abs(plain).max()
     for seed in range(100):  # as in mkarch.py
         ids = np.random.default_rng(seed).integers(3, mkarch.VOCAB, mkarch.TOKENS).tolist()
-        logits, greedy, margin = compute(model, ids)
+        logits, greedy, margin = mkarch.logits_and_greedy(model, ids)
         if margin > 0.02:
             break
     out = os.path.join(ROOT, name)
