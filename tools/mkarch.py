@@ -258,6 +258,13 @@ HYBRID = dict(num_hidden_layers=5, layer_types=["mamba", "mamba", "attention", "
               attention_multiplier=0.25, logits_scaling=2.0, tie_word_embeddings=True)
 case("granitehybrid", "GraniteMoeHybridConfig", num_local_experts=5, num_experts_per_tok=2, position_embedding_type="nope", **HYBRID)
 case("granitehybrid-dense", "GraniteMoeHybridConfig", num_local_experts=0, num_experts_per_tok=0, position_embedding_type="rope", **HYBRID)
+MAMBA_2 = dict(ssm_state_size=10, mamba_num_heads=8, mamba_head_dim=14, n_groups=2, conv_kernel=4, chunk_size=8)
+NEMOTRON_H = dict(drop=["rms_norm_eps", "num_hidden_layers"], layer_norm_epsilon=EPS, head_dim=10, **MAMBA_2)  # need transformers 5.24, as those below
+case("nemotron-h", "NemotronHConfig", hybrid_override_pattern="M-M*-M", attention_bias=True, mlp_bias=True, **NEMOTRON_H)
+case("nemotron-h-experts", "NemotronHConfig", hybrid_override_pattern="ME*EM", n_routed_experts=6, num_experts_per_tok=3, moe_intermediate_size=28,
+     moe_shared_expert_intermediate_size=36, routed_scaling_factor=2.5, n_group=1, topk_group=1, **NEMOTRON_H)
+case("nemotron-h-latent", "NemotronHConfig", hybrid_override_pattern="E*ME", n_routed_experts=6, num_experts_per_tok=3, moe_intermediate_size=28, moe_latent_size=20,
+     moe_shared_expert_intermediate_size=36, routed_scaling_factor=2.5, n_group=3, topk_group=2, norm_topk_prob=False, **NEMOTRON_H)
 # The experts' matrices as 4-bit numbers and scales, widened by transformers' own function
 PACKED = dict(hidden_size=64, num_hidden_layers=2, head_dim=10, num_local_experts=5, num_experts_per_tok=3, intermediate_size=96, sliding_window=7,
               rope_theta=150000.0, layer_types=["sliding_attention", "full_attention"])
@@ -326,7 +333,7 @@ def spread(case_name, name, shape):
     if name.endswith("_scales"):
         return 120, 2
     if len(shape) == 1:
-        less_one = case_name.startswith(("gemma", "nemotron", "qwen3next", "qwen35")) and not case_name.startswith("gemma4") and not name.endswith("linear_attn.norm.weight")  # these store norms as w - 1
+        less_one = case_name.startswith(("gemma", "nemotron", "qwen3next", "qwen35")) and not case_name.startswith(("gemma4", "nemotron-h")) and not name.endswith("linear_attn.norm.weight")  # these store norms as w - 1
         return (0 if less_one else 1, -1) if name.endswith(("weight", "layer_scalar", "router.scale", "expert_scale")) else (0, -2)
     return 0, int(np.round(np.log2(np.sqrt(3 / shape[-1]))))
 

@@ -13,18 +13,5 @@ static kg_status adjust(struct arch_build *b, struct decoder *d)
     return ssm_hparams(b, d->own, true, d->eps);
 }
 
-static kg_status tensors(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i)
-{
-    if (!l->other) return decoder_attention_tensors(b, d, l, i);
-    l->own = arena_alloc(&b->program->arena, sizeof(struct ssm_layer));
-    return l->own ? ssm_tensors(b, d->own, l->own, i) : KG_ERR_MEMORY;
-}
-
-static void add(struct program *p, const struct decoder *d, const struct decoder_layer *l, const struct decoder_regs *r, int dst)
-{
-    if (l->other) ssm_add(p, d->own, l->own, r->y, dst);
-    else decoder_add_attention(p, d, l, r, dst);
-}
-
 const struct arch arch_granitehybrid = DECODER_ARCH("granitehybrid", .logits_divided = true, .moe_normed = true, .mixed = true, .adjust = adjust,
-                                                    .attention_tensors = tensors, .add_attention = add);
+                                                    .attention_tensors = ssm_mixed_tensors, .add_attention = ssm_mixed_add);

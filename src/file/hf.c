@@ -462,7 +462,7 @@ struct merged {
 /* Layers that guess further tokens (num_nextn_predict_layers) come behind the others: nothing here uses them. */
 static bool is_beyond(const struct folder *d, const char *name)
 {
-    if (d->family->flags & HF_DELTA && strncmp(name, "mtp.", 4) == 0) return true;
+    if ((d->family->flags & HF_DELTA || strncmp(d->family->model_type, "nemotron_h", 10) == 0) && strncmp(name, "mtp.", 4) == 0) return true;
     const int64_t more = json_integer_value(json_object_get(d->config, "num_nextn_predict_layers")), n = hf_config_number(d->family, d->config, "block_count");
     if (more < 1 || strncmp(name, "model.layers.", 13) != 0) return false;
     const long layer = strtol(name + 13, NULL, 10);

@@ -28,6 +28,7 @@ kg_status hf_join_mxfp4(struct file *f);
 /* hf_normal.c: config.json as files have it -> as the table expects it. Of a multimodal model: that of its text part, with what it leaves out. */
 kg_status hf_normalize(json_t *config);
 #define HF_SKIPPED_POSITIONS "kagari.skipped_positions" /* rows at the beginning of the table of positions that are not used */
+#define HF_PATTERN "hybrid_override_pattern" /* of Nemotron H: M, *, - or E for each layer */
 /* A tensor of something else than the text part. */
 bool hf_is_other_part(const json_t *config, const char *name);
 bool hf_lists(const char *families, const char *family); /* NULL: all */

@@ -241,6 +241,34 @@ static kg_status put_kv_heads(const struct out *w, const char *other)
     return KG_OK;
 }
 
+/* Only steps without bounds. Newer files write {"__float__": "Infinity"}. */
+static kg_status check_steps(const struct out *w)
+{
+    const json_t *limit = json_object_get(w->config, "time_step_limit"), *most = json_array_get(limit, 1);
+    const char *word = json_string_value(json_object_get(most, "__float__"));
+    if (limit && (json_number_value(json_array_get(limit, 0)) != 0 || !(json_number_value(most) >= 1e6 || (word && strcmp(word, "Infinity") == 0))))
+        return status_set(KG_ERR_UNSUPPORTED, "config.json: time_step_limit is not supported");
+    return KG_OK;
+}
+
+/* Numbers of heads and widths that are 0 where a layer is something else. */
+static kg_status put_nemotron_h(const struct out *w)
+{
+    const char *pattern = json_string_value(json_object_get(w->config, HF_PATTERN));
+    const bool moe = strchr(pattern, 'E') != NULL;
+    const int64_t heads = hf_config_number(w->family, w->config, "attention.head_count_kv"), ffn = hf_config_number(w->family, w->config, moe ? "expert_feed_forward_length" : "feed_forward_length");
+    const int64_t ssm_heads = hf_config_number(w->family, w->config, "ssm.time_step_rank"), ssm_dim = json_integer_value(json_object_get(w->config, "mamba_head_dim"));
+    char key[128];
+    KG_TRY(check_steps(w));
+    if (ssm_heads < 1 || ssm_dim < 1 || ssm_heads > 1 << 20 || ssm_dim > 1 << 20) return status_set(KG_ERR_FORMAT, "config.json: mamba_num_heads and mamba_head_dim are needed");
+    put_u32(w, "ssm.inner_size", ssm_heads * ssm_dim);
+    for (int k = 0; k < 2; k++) {
+        meta_out_array(w->o, full_key(w, k ? "feed_forward_length" : "attention.head_count_kv", key, sizeof key), META_I32, strlen(pattern));
+        for (const char *p = pattern; *p; p++) meta_out_bytes(w->o, &(int32_t){(int32_t)(k ? (strchr("-E", *p) ? ffn : 0) : *p == '*' ? heads : 0)}, 4);
+    }
+    return KG_OK;
+}
+
 static kg_status put_granite_hybrid(const struct out *w)
 {
     const json_t *types = json_object_get(w->config, "layer_types");
@@ -275,6 +303,12 @@ static kg_status put_lfm2(const struct out *w)
     }
     put_u32(w, "feed_forward_length", ffn);
     return KG_OK;
+}
+
+static kg_status put_mixed(const struct out *w)
+{
+    if (strncmp(w->family->arch, "lfm2", 4) == 0) return put_lfm2(w);
+    return strcmp(w->family->arch, "granitehybrid") == 0 ? put_granite_hybrid(w) : put_nemotron_h(w);
 }
 
 /* Of every so many layers the last has attention. */
@@ -312,9 +346,7 @@ static kg_status put_ssm(const struct out *w)
 {
     char key[128];
     const bool two = strcmp(w->family->arch, "mamba2") == 0;
-    const json_t *limit = json_object_get(w->config, "time_step_limit");
-    if (limit && (json_number_value(json_array_get(limit, 0)) != 0 || !(json_number_value(json_array_get(limit, 1)) >= 1e6)))
-        return status_set(KG_ERR_UNSUPPORTED, "config.json: time_step_limit is not supported");
+    KG_TRY(check_steps(w));
     put_u32(w, "context_length", 1 << 20);
     put_u32(w, "feed_forward_length", 0);
     put_u32(w, "attention.head_count", 0);
@@ -459,6 +491,7 @@ static kg_status put_rows(const struct out *w)
         const json_t *v = field(w->config, keys[i].name);
         if (!v || !hf_lists(keys[i].families, w->family->model_type)) continue;
         if (find(w->family, w->config, keys[i].key) != v) continue; /* an earlier name of the same key counts */
+        if (strcmp(keys[i].key, "attention.layer_norm_epsilon") == 0 && find(w->family, w->config, "attention.layer_norm_rms_epsilon") == v) continue;
         if (w->family->flags & HF_MIXED && (strcmp(keys[i].key, "attention.head_count_kv") == 0 || strcmp(keys[i].key, "feed_forward_length") == 0)) continue;
         if (w->family->flags & HF_KINDS && (strcmp(keys[i].key, "attention.head_count_kv") == 0 || strcmp(keys[i].key, "feed_forward_length") == 0 || strcmp(keys[i].key, "attention.key_length") == 0)) continue;
         if (w->family->flags & HF_SSM && (strcmp(keys[i].key, "attention.layer_norm_epsilon") == 0 || strcmp(keys[i].key, "feed_forward_length") == 0 ||
@@ -650,7 +683,7 @@ kg_status hf_config(struct meta_out *o, const struct hf_family *family, const js
     if (family->flags & HF_LATENT) put_latent(&w);
     if (family->flags & HF_SECTIONS) put_sections(&w);
     if (family->flags & HF_ENCODER) KG_TRY(put_encoder(&w));
-    KG_TRY(family->flags & HF_KINDS ? put_kinds(&w) : family->flags & HF_SSM ? put_ssm(&w) : family->flags & HF_DELTA ? put_delta(&w) : family->flags & HF_MIXED ? (family->flags & HF_SSM_2 ? put_granite_hybrid : put_lfm2)(&w) : put_windows(&w));
+    KG_TRY(family->flags & HF_KINDS ? put_kinds(&w) : family->flags & HF_SSM ? put_ssm(&w) : family->flags & HF_DELTA ? put_delta(&w) : family->flags & HF_MIXED ? put_mixed(&w) : put_windows(&w));
     KG_TRY(put_unusual(&w));
     if (!find(family, config, "feed_forward_length") && hf_lists("gpt2 bloom mpt falcon gptj", family->model_type))
         put_u32(&w, "feed_forward_length", 4 * hf_config_number(family, config, "embedding_length"));
@@ -682,6 +715,10 @@ bool hf_tensor_name(const struct hf_family *family, const char *name, char *out,
     char inner[NAME_BYTES];
     if (strncmp(name, "model.language_model.", 21) == 0) { /* newer files of multimodal models */
         snprintf(inner, sizeof inner, "model.%s", name + 21);
+        name = inner;
+    }
+    if (strncmp(family->model_type, "nemotron_h", 10) == 0 && strncmp(name, "model.", 6) == 0) { /* adapters of newer programs */
+        snprintf(inner, sizeof inner, "backbone.%s", name + 6);
         name = inner;
     }
     for (size_t i = 0; i < COUNT_OF(before); i++)

@@ -167,6 +167,31 @@ static kg_status check_ernie_moe(const json_t *config)
     return KG_OK;
 }
 
+/* What each layer is, in a text or a list of words -> the text; with experts it is another architecture. */
+static kg_status normalize_nemotron_h(json_t *config)
+{
+    static const char *const words[][3] = {{"M", "mamba", "linear_attention"}, {"*", "attention", "full_attention"}, {"-", "mlp", "mlp"}, {"E", "moe", "moe"}};
+    const json_t *list = json_object_get(config, "layers_block_type"), *old = json_object_get(config, HF_PATTERN), *dim = json_object_get(config, "attention_head_dim");
+    static const char *const of_experts[] = {"n_routed_experts", "n_shared_experts", "num_experts_per_tok", "moe_intermediate_size"};
+    char text[4097] = "";
+    size_t n = json_is_array(list) ? json_array_size(list) : json_string_length(old);
+    if (n < 1 || n >= sizeof text) return status_set(KG_ERR_FORMAT, "config.json: hybrid_override_pattern or layers_block_type is needed, of at most %zu layers", sizeof text - 1);
+    for (size_t i = 0; i < n; i++) {
+        const json_t *word = json_array_get(list, i);
+        if (!list) text[i] = json_string_value(old)[i];
+        for (size_t k = 0; k < COUNT_OF(words); k++)
+            if (is(word, words[k][1]) || is(word, words[k][2])) text[i] = words[k][0][0];
+        if (!text[i] || !strchr("M*-E", text[i])) return status_set(KG_ERR_UNSUPPORTED, "config.json: layer %zu is none of Mamba, attention, mlp and moe", i);
+    }
+    const bool experts = strchr(text, 'E') != NULL;
+    if (experts && strchr(text, '-')) return status_set(KG_ERR_UNSUPPORTED, "config.json: plain layers beside such with experts are not supported for nemotron_h");
+    for (size_t i = 0; i < COUNT_OF(of_experts) && !experts; i++) json_object_del(config, of_experts[i]);
+    if (json_is_integer(dim) && !json_object_get(config, "head_dim")) KG_TRY(set(config, "head_dim", json_integer(json_integer_value(dim))));
+    KG_TRY(set(config, HF_PATTERN, json_string(text)));
+    KG_TRY(set(config, "num_hidden_layers", json_integer((json_int_t)n)));
+    return set(config, "model_type", json_string(experts ? "nemotron_h_moe" : "nemotron_h"));
+}
+
 /* Its first files do not keep the text part apart. */
 static kg_status normalize_qwen2_vl(json_t *config)
 {
@@ -181,6 +206,7 @@ kg_status hf_normalize(json_t *config)
     KG_TRY(take_rope_of_full(config));
     const json_t *type = json_object_get(config, "model_type");
     if (is(type, "qwen2_vl") || is(type, "qwen2_5_vl")) return normalize_qwen2_vl(config);
+    if (is(type, "nemotron_h")) return normalize_nemotron_h(config);
     if (is(type, "hunyuan_v1_moe")) return normalize_hunyuan_moe(config);
     if (is(type, "glm4_moe_lite")) return normalize_glm4_lite(config);
     if (is(type, "ernie4_5_moe")) return check_ernie_moe(config);

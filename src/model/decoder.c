@@ -114,6 +114,7 @@ static kg_status experts(struct arch_build *b, struct decoder *d)
     d->route.normed |= gating == 3; /* softmax of the chosen ones: the same */
     d->route.scale = 0;
     KG_TRY(optional(b, "expert_weights_scale", &d->route.scale));
+    KG_TRY(arch_u32(b, "moe_latent_size", &d->latent, &found));
     if (d->route.scale == 0) d->route.scale = 1;
     int shared = 0;
     KG_TRY(arch_u32(b, "expert_shared_count", &shared, &found));
@@ -121,9 +122,23 @@ static kg_status experts(struct arch_build *b, struct decoder *d)
     KG_TRY(arch_u32(b, "expert_shared_feed_forward_length", &d->shared_ffn, &found));
     KG_TRY(arch_u32(b, "expert_group_count", &d->route.n_groups, &found));
     KG_TRY(arch_u32(b, "expert_group_used_count", &d->route.n_groups_used, &found));
-    if (d->route.n_used > d->n_experts || (int64_t)d->route.n_used * MAX(d->expert_ffn, b->program->dim) > MAX_WIDE)
+    if (d->route.n_used > d->n_experts || (int64_t)d->route.n_used * MAX(d->expert_ffn, MAX(b->program->dim, d->latent)) > MAX_WIDE)
         return status_set(KG_ERR_FORMAT, "%s: %d of %d experts of width %d", b->file->path, d->route.n_used, d->n_experts, d->expert_ffn);
-    for (int i = d->n_first_dense; i < b->program->n_layers; i++) d->layers[i].moe = true;
+    for (int i = d->n_first_dense; i < b->program->n_layers; i++) d->layers[i].moe = d->block != DECODER_EITHER || d->layers[i].ffn_only;
+    return KG_OK;
+}
+
+static kg_status ffn_layers(struct arch_build *b, struct decoder *d)
+{
+    const int n = b->program->n_layers;
+    bool *some = arena_array(&b->program->arena, (size_t)n, sizeof *some);
+    if (!some) return KG_ERR_MEMORY;
+    KG_TRY(arch_size_some_layers(b, "feed_forward_length", &d->ffn, some));
+    for (int i = 0; i < n; i++) {
+        struct decoder_layer *l = &d->layers[i];
+        l->ffn_only = some[i];
+        if (l->ffn_only && !l->other) return status_set(KG_ERR_UNSUPPORTED, "%s: layer %d has attention and a feed-forward part, which is not supported", b->file->path, i);
+    }
     return KG_OK;
 }
 
@@ -144,7 +159,8 @@ kg_status decoder_hparams(struct arch_build *b)
     KG_TRY(arch_u32(b, "expert_count", &n_experts, &found));
     if (n_experts > 0) /* files whose layers all have experts may lack it */
         KG_TRY(arch_u32(b, "expert_feed_forward_length", &d->ffn, &found));
-    if (d->block != DECODER_ONE) KG_TRY(arch_size_layers(b, "feed_forward_length", &d->ffn));
+    if (d->block == DECODER_EITHER) KG_TRY(ffn_layers(b, d));
+    else if (d->block != DECODER_ONE) KG_TRY(arch_size_layers(b, "feed_forward_length", &d->ffn));
     KG_TRY(arch_epsilon(b, d->style->layer_norm ? "attention.layer_norm_epsilon" : "attention.layer_norm_rms_epsilon", &d->eps));
     KG_TRY(scales(b, d));
     KG_TRY(windows(b, d));
@@ -221,14 +237,18 @@ kg_status decoder_attention_tensors(const struct arch_build *b, const struct dec
 
 static kg_status expert_tensors(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i)
 {
-    const int64_t dim = b->program->dim, ffn = d->expert_ffn, shared = d->shared_ffn;
+    const int64_t dim = b->program->dim, ffn = d->expert_ffn, shared = d->shared_ffn, seen = d->latent ? d->latent : dim;
     KG_TRY(decoder_affine(b, &l->router, dim, d->n_experts, i, "ffn_gate_inp"));
     KG_TRY(arch_tensor(b, &l->router_bias, true, d->n_experts, 1, "blk.%d.exp_probs_b.bias", i));
-    KG_TRY(stack(b, &l->gate_exps, dim, ffn, i, "ffn_gate_exps"));
-    KG_TRY(stack(b, &l->up_exps, dim, ffn, i, "ffn_up_exps"));
-    KG_TRY(stack(b, &l->down_exps, ffn, dim, i, "ffn_down_exps"));
+    if (d->latent > 0) {
+        KG_TRY(decoder_affine(b, &l->latent_down, dim, d->latent, i, "ffn_latent_down"));
+        KG_TRY(decoder_affine(b, &l->latent_up, d->latent, dim, i, "ffn_latent_up"));
+    }
+    if (!d->style->plain_ffn) KG_TRY(stack(b, &l->gate_exps, seen, ffn, i, "ffn_gate_exps"));
+    KG_TRY(stack(b, &l->up_exps, seen, ffn, i, "ffn_up_exps"));
+    KG_TRY(stack(b, &l->down_exps, ffn, seen, i, "ffn_down_exps"));
     if (shared == 0) return KG_OK;
-    KG_TRY(decoder_affine(b, &l->shared_gate, dim, shared, i, "ffn_gate_shexp"));
+    if (!d->style->plain_ffn) KG_TRY(decoder_affine(b, &l->shared_gate, dim, shared, i, "ffn_gate_shexp"));
     KG_TRY(decoder_affine(b, &l->shared_up, dim, shared, i, "ffn_up_shexp"));
     KG_TRY(decoder_affine(b, &l->shared_down, shared, dim, i, "ffn_down_shexp"));
     return arch_tensor(b, &l->shared_router.w, true, dim, 1, "blk.%d.ffn_gate_inp_shexp.weight", i);
@@ -256,11 +276,12 @@ static kg_status layer_tensors(const struct arch_build *b, const struct decoder 
     const bool last = d->block == DECODER_NORM_BEHIND, before = d->block != DECODER_POST_NORM && !last;
     const bool behind = d->block == DECODER_POST_NORM || d->block == DECODER_SANDWICH || last;
     if (before && !(d->style->first_unnormed && i == 0)) KG_TRY(decoder_affine(b, &l->attn_norm, dim, 1, i, d->attn_norm_name));
-    if (before && d->block != DECODER_PARALLEL && d->block != DECODER_ONE) KG_TRY(decoder_affine(b, &l->ffn_norm, dim, 1, i, d->ffn_norm_name));
+    if (before && d->block != DECODER_PARALLEL && d->block != DECODER_ONE && d->block != DECODER_EITHER) KG_TRY(decoder_affine(b, &l->ffn_norm, dim, 1, i, d->ffn_norm_name));
     if (behind) KG_TRY(decoder_affine(b, &l->attn_post_norm, dim, 1, i, last ? "attn_output_norm" : "post_attention_norm"));
     if (behind) KG_TRY(decoder_affine(b, &l->ffn_post_norm, dim, 1, i, last ? "layer_output_norm" : "post_ffw_norm"));
+    if (l->ffn_only) return ffn_tensors(b, d, l, i);
     KG_TRY((d->style->attention_tensors ? d->style->attention_tensors : decoder_attention_tensors)(b, d, l, i));
-    return d->block == DECODER_ONE ? KG_OK : ffn_tensors(b, d, l, i);
+    return d->block == DECODER_ONE || d->block == DECODER_EITHER ? KG_OK : ffn_tensors(b, d, l, i);
 }
 
 kg_status decoder_tensors(struct arch_build *b)
@@ -299,7 +320,7 @@ struct builder {
     int x; /* the residual stream */
     int y, z; /* of its width */
     int q, k, v, att, gate, up;
-    int scores, route, weight, expert_in, expert_gate, expert_up, expert_down, shared_gate, shared_up, shared_score;
+    int scores, route, weight, latent, expert_in, expert_gate, expert_up, expert_down, shared_gate, shared_up, shared_score;
 };
 
 static void norm(const struct builder *o, int dst, int src, const struct decoder_affine *a)
@@ -358,19 +379,23 @@ static void add_attention(const struct builder *o, const struct decoder_layer *l
     (o->d->style->add_attention ? o->d->style->add_attention : decoder_add_attention)(o->p, o->d, l, &(struct decoder_regs){o->y, o->q, o->k, o->v, o->att}, dst);
 }
 
+/* down(act(gate) * up), or of a plain one down(act(up)). */
 static void add_gated(const struct builder *o, int dst, int src, int gate, int up, const struct decoder_affine *wg, const struct decoder_affine *wu,
                       const struct decoder_affine *wd)
 {
-    linear(o, gate, src, wg);
+    const bool plain = o->d->style->plain_ffn;
+    if (!plain) linear(o, gate, src, wg);
     linear(o, up, src, wu);
-    program_glu(o->p, gate, gate, up, o->d->style->act);
-    linear(o, dst, gate, wd);
+    if (plain) program_act(o->p, up, up, o->d->style->act);
+    else program_glu(o->p, gate, gate, up, o->d->style->act);
+    linear(o, dst, plain ? up : gate, wd);
 }
 
 /* Into the register returned: what the chosen experts make of y. */
 static int add_chosen(const struct builder *o, const struct decoder_layer *l)
 {
     struct program *p = o->p;
+    const bool plain = o->d->style->plain_ffn;
     int in = o->y;
     linear(o, o->scores, o->y, &l->router);
     program_route(p, o->route, o->scores, l->router_bias, &o->d->route);
@@ -378,13 +403,16 @@ static int add_chosen(const struct builder *o, const struct decoder_layer *l)
         program_take(p, o->weight, o->route, 1, 1);
         program_gate(p, in = o->expert_in, o->y, o->weight, ACTIVATION_RELU); /* of a sigmoid: itself */
     }
-    program_matmul_experts(p, o->expert_gate, in, o->route, l->gate_exps.w, l->gate_exps.b);
+    if (l->latent_down.w) linear(o, in = o->latent, o->y, &l->latent_down);
+    if (!plain) program_matmul_experts(p, o->expert_gate, in, o->route, l->gate_exps.w, l->gate_exps.b);
     program_matmul_experts(p, o->expert_up, in, o->route, l->up_exps.w, l->up_exps.b);
-    program_glu(p, o->expert_gate, o->expert_gate, o->expert_up, o->d->style->act);
-    program_matmul_experts(p, o->expert_down, o->expert_gate, o->route, l->down_exps.w, l->down_exps.b);
-    if (in != o->y) return o->expert_down;
-    const int dst = l->shared_gate.w ? o->z : o->y;
-    program_combine(p, dst, o->expert_down, o->route);
+    if (plain) program_act(p, o->expert_up, o->expert_up, o->d->style->act);
+    else program_glu(p, o->expert_gate, o->expert_gate, o->expert_up, o->d->style->act);
+    program_matmul_experts(p, o->expert_down, plain ? o->expert_up : o->expert_gate, o->route, l->down_exps.w, l->down_exps.b);
+    if (o->d->style->moe_weighs_input) return o->expert_down;
+    const int dst = l->shared_down.w ? o->z : o->y;
+    program_combine(p, l->latent_up.w ? o->latent : dst, o->expert_down, o->route);
+    if (l->latent_up.w) linear(o, dst, o->latent, &l->latent_up);
     return dst;
 }
 
@@ -403,15 +431,8 @@ static void add_experts(const struct builder *o, const struct decoder_layer *l)
 /* y -> y */
 static void add_ffn(const struct builder *o, const struct decoder_layer *l)
 {
-    if (l->moe) {
-        add_experts(o, l);
-    } else if (o->d->style->plain_ffn) {
-        linear(o, o->up, o->y, &l->up);
-        program_act(o->p, o->up, o->up, o->d->style->act);
-        linear(o, o->y, o->up, &l->down);
-    } else {
-        add_gated(o, o->y, o->y, o->gate, o->up, &l->gate, &l->up, &l->down);
-    }
+    if (l->moe) add_experts(o, l);
+    else add_gated(o, o->y, o->y, o->gate, o->up, &l->gate, &l->up, &l->down);
 }
 
 static void add_residual(const struct builder *o, int reg)
@@ -438,7 +459,8 @@ static void add_layer(const struct builder *o, const struct decoder_layer *l)
         add_residual(o, o->y);
         return;
     }
-    add_attention(o, l, o->y);
+    if (l->ffn_only) add_ffn(o, l);
+    else add_attention(o, l, o->y);
     if (o->d->block == DECODER_NORM_BEHIND) {
         add_residual(o, o->y);
         norm(o, o->x, o->x, &l->attn_post_norm);
@@ -450,7 +472,7 @@ static void add_layer(const struct builder *o, const struct decoder_layer *l)
     }
     if (l->attn_post_norm.w) norm(o, o->y, o->y, &l->attn_post_norm);
     add_residual(o, o->y);
-    if (o->d->block == DECODER_ONE) return;
+    if (o->d->block == DECODER_ONE || o->d->block == DECODER_EITHER) return;
     add_source(o, &l->ffn_norm);
     add_ffn(o, l);
     if (l->ffn_post_norm.w) norm(o, o->y, o->y, &l->ffn_post_norm);
@@ -462,7 +484,7 @@ static void add_registers(struct builder *o)
     struct program *p = o->p;
     const struct decoder *d = o->d;
     bool dense = d->n_experts == 0 || d->n_first_dense > 0;
-    for (int i = 0; i < p->n_layers; i++) dense |= !d->layers[i].moe;
+    for (int i = 0; i < p->n_layers; i++) dense |= !d->layers[i].moe && (d->block != DECODER_EITHER || d->layers[i].ffn_only);
     o->x = program_reg(p, p->dim);
     o->y = program_reg(p, p->dim);
     if (d->block == DECODER_ONE) return;
@@ -481,11 +503,12 @@ static void add_registers(struct builder *o)
     o->route = program_reg(p, 2 * n);
     if (d->style->moe_weighs_input) o->weight = program_reg(p, 1);
     if (d->style->moe_weighs_input) o->expert_in = program_reg(p, p->dim);
-    o->expert_gate = program_reg(p, n * d->expert_ffn);
+    if (d->latent > 0) o->latent = program_reg(p, d->latent);
+    if (!d->style->plain_ffn) o->expert_gate = program_reg(p, n * d->expert_ffn);
     o->expert_up = program_reg(p, n * d->expert_ffn);
-    o->expert_down = program_reg(p, n * p->dim);
+    o->expert_down = program_reg(p, n * (d->latent ? d->latent : p->dim));
     if (d->shared_ffn == 0) return;
-    o->shared_gate = program_reg(p, d->shared_ffn);
+    if (!d->style->plain_ffn) o->shared_gate = program_reg(p, d->shared_ffn);
     o->shared_up = program_reg(p, d->shared_ffn);
     o->shared_score = program_reg(p, 1);
 }

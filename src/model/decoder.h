@@ -14,6 +14,7 @@ enum decoder_block {
     DECODER_PARALLEL,     /* y = norm(x), x += attention(y) + ffn(y) */
     DECODER_ONE,          /* x += attention(norm(x)), where style->add_attention is what the architecture has instead; heads and ffn are not asked for */
     DECODER_PARALLEL_TWO, /* x += attention(norm(x)) + ffn(another norm(x)) */
+    DECODER_EITHER,       /* x += attention(norm(x)) in some layers, x += ffn(norm(x)) in those whose feed_forward_length is not 0 */
 };
 
 enum decoder_positions { DECODER_ROTARY, DECODER_LEARNED, DECODER_ALIBI, DECODER_NO_POSITIONS };
@@ -76,9 +77,10 @@ struct decoder_layer {
     bool rotates;
     bool moe;
     bool other; /* of style->mixed: without attention */
+    bool ffn_only; /* of DECODER_EITHER */
     struct decoder_affine attn_norm, q, k, v, o, q_norm, k_norm, attn_post_norm;
     struct decoder_affine ffn_norm, gate, up, down, ffn_post_norm;
-    struct decoder_affine router, gate_exps, up_exps, down_exps, shared_gate, shared_up, shared_down, shared_router;
+    struct decoder_affine router, gate_exps, up_exps, down_exps, latent_down, latent_up, shared_gate, shared_up, shared_down, shared_router;
     const struct tensor *router_bias, *sinks;
     void *own; /* of style->attention_tensors */
 };
@@ -96,6 +98,7 @@ struct decoder {
     int temperature_length;
     double embed_scale, residual_scale, logit_scale, softcap;   /* 0: none; logit_scale multiplies */
     int n_experts, n_first_dense, expert_ffn, shared_ffn;       /* 0: none */
+    int latent; /* the chosen experts see a row of this width that a matrix makes of theirs, and another one brings back what they make of it; 0: they see theirs */
     struct route route;
     struct decoder_affine embd, embd_norm, norm, output;
     const struct tensor *pos, *types;

@@ -154,7 +154,7 @@ void ssm_add(struct program *p, struct ssm *s, const struct ssm_layer *l, int y,
 kg_status ssm_arch_adjust(struct arch_build *b, struct decoder *d)
 {
     d->own = arena_alloc(&b->program->arena, sizeof(struct ssm));
-    return d->own ? ssm_hparams(b, d->own, strcmp(b->arch->name, "mamba2") == 0, d->eps) : KG_ERR_MEMORY;
+    return d->own ? ssm_hparams(b, d->own, strcmp(b->arch->name, "mamba") != 0, d->eps) : KG_ERR_MEMORY;
 }
 
 kg_status ssm_arch_tensors(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i)
@@ -166,4 +166,14 @@ kg_status ssm_arch_tensors(const struct arch_build *b, const struct decoder *d, 
 void ssm_arch_add(struct program *p, const struct decoder *d, const struct decoder_layer *l, const struct decoder_regs *r, int dst)
 {
     ssm_add(p, d->own, l->own, r->y, dst);
+}
+
+kg_status ssm_mixed_tensors(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i)
+{
+    return (l->other ? ssm_arch_tensors : decoder_attention_tensors)(b, d, l, i);
+}
+
+void ssm_mixed_add(struct program *p, const struct decoder *d, const struct decoder_layer *l, const struct decoder_regs *r, int dst)
+{
+    (l->other ? ssm_arch_add : decoder_add_attention)(p, d, l, r, dst);
 }

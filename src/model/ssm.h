@@ -25,11 +25,18 @@ kg_status ssm_tensors(const struct arch_build *b, const struct ssm *s, struct ss
 /* y -> dst, which may be y. */
 void ssm_add(struct program *p, struct ssm *s, const struct ssm_layer *l, int y, int dst);
 
-/* An architecture that has nothing else, Mamba 2 if its name says so. */
+/* An architecture whose layers are these, Mamba 2 unless its name is "mamba". */
 kg_status ssm_arch_adjust(struct arch_build *b, struct decoder *d);
 kg_status ssm_arch_tensors(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i);
 void ssm_arch_add(struct program *p, const struct decoder *d, const struct decoder_layer *l, const struct decoder_regs *r, int dst);
+/* The same for layers without attention; the others have the usual one. */
+kg_status ssm_mixed_tensors(const struct arch_build *b, const struct decoder *d, struct decoder_layer *l, int i);
+void ssm_mixed_add(struct program *p, const struct decoder *d, const struct decoder_layer *l, const struct decoder_regs *r, int dst);
 #define SSM_ARCH(name) \
     DECODER_ARCH(name, .block = DECODER_ONE, .positions = DECODER_NO_POSITIONS, .adjust = ssm_arch_adjust, .attention_tensors = ssm_arch_tensors, .add_attention = ssm_arch_add)
+/* One whose layers are Mamba 2, attention or a feed-forward part, as Nemotron H. */
+#define SSM_EITHER_ARCH(name)                                                                                                                        \
+    DECODER_ARCH(name, .block = DECODER_EITHER, .positions = DECODER_NO_POSITIONS, .mixed = true, .plain_ffn = true, .act = ACTIVATION_RELU_SQUARED, \
+                 .moe_sigmoid = true, .moe_normed = true, .adjust = ssm_arch_adjust, .attention_tensors = ssm_mixed_tensors, .add_attention = ssm_mixed_add)
 
 #endif
