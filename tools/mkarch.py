@@ -265,6 +265,11 @@ case("nemotron-h-experts", "NemotronHConfig", hybrid_override_pattern="ME*EM", n
      moe_shared_expert_intermediate_size=36, routed_scaling_factor=2.5, n_group=1, topk_group=1, **NEMOTRON_H)
 case("nemotron-h-latent", "NemotronHConfig", hybrid_override_pattern="E*ME", n_routed_experts=6, num_experts_per_tok=3, moe_intermediate_size=28, moe_latent_size=20,
      moe_shared_expert_intermediate_size=36, routed_scaling_factor=2.5, n_group=3, topk_group=2, norm_topk_prob=False, **NEMOTRON_H)
+FALCON_H1 = dict(mamba_d_ssm=56, mamba_n_heads=8, mamba_d_head=7, mamba_d_state=10, mamba_d_conv=4, mamba_chunk_size=8, mamba_norm_before_gate=False, head_dim=10,
+                 embedding_multiplier=3.0, lm_head_multiplier=0.375, mlp_multipliers=[0.75, 1.25], key_multiplier=0.625, attention_out_multiplier=0.875,
+                 attention_in_multiplier=1.5, ssm_multipliers=[0.5, 0.75, 1.25, 0.625, 0.375], ssm_in_multiplier=1.5, ssm_out_multiplier=1.375)  # exact in float32
+case("falcon-h1", "FalconH1Config", mamba_n_groups=1, mamba_rms_norm=False, attention_bias=True, mlp_bias=True, **FALCON_H1)
+case("falcon-h1-tied", "FalconH1Config", mamba_n_groups=2, mamba_rms_norm=True, projectors_bias=True, **{**FALCON_H1, "tie_word_embeddings": True})
 # The experts' matrices as 4-bit numbers and scales, widened by transformers' own function
 PACKED = dict(hidden_size=64, num_hidden_layers=2, head_dim=10, num_local_experts=5, num_experts_per_tok=3, intermediate_size=96, sliding_window=7,
               rope_theta=150000.0, layer_types=["sliding_attention", "full_attention"])
@@ -451,7 +456,7 @@ def check(name, kagari):
         names = {gguf.TENSOR_NAMES[t] for t in gguf.MODEL_TENSORS[number]}
         keys = {v.replace("{arch}", arch) for c in vars(gguf.Keys).values() if isinstance(c, type) for v in vars(c).values() if isinstance(v, str)}
         bad = [t.name for t in r.tensors if ".".join("{bid}" if p.isdigit() else p for p in t.name.split(".") if p not in ("weight", "bias", "scale")) not in names]
-        bad += [k for k in r.fields if not k.startswith("GGUF.") and k not in keys]
+        bad += [k for k in r.fields if not k.startswith(("GGUF.", "kagari.")) and k not in keys]
         print(f"{name}: {len(r.tensors)} tensors, {len(r.fields)} keys" + (f"; unknown to gguf: {', '.join(bad)}" if bad else ""))
     return bad
 

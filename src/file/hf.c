@@ -245,6 +245,7 @@ static kg_status adapt(const struct folder *d, struct tensor *t)
 {
     unsigned flags = d->family->flags;
     bool block = strncmp(t->name, "blk.", 4) == 0;
+    if (flags & HF_MULTIPLIED) KG_TRY(hf_multiply(d->f, d->family, d->config, t));
     if (t->n_dims == 3 && t->ne[1] == 1 && strstr(t->name, "conv")) { /* {taps, 1, channels} */
         t->ne[1] = t->ne[2];
         t->ne[2] = 1;

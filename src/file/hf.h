@@ -8,7 +8,7 @@
 
 enum { HF_ROTATED = 1, HF_CONV1D = 2, HF_PLUS_ONE = 4, HF_PER_HEAD = 8, HF_OAI_EXPERTS = 16, HF_LATENT = 32, HF_MIXED = 64, HF_SPLIT_QKV = 128, HF_EXPERTS_BY_COLUMNS = 256,
        HF_SSM = 512, HF_SSM_2 = 1024, HF_DELTA = 2048, HF_ENCODER = 4096,
-       HF_KINDS = 8192, HF_SECTIONS = 16384 };
+       HF_KINDS = 8192, HF_SECTIONS = 16384, HF_MULTIPLIED = 32768 };
 
 struct hf_family {
     const char *model_type, *arch, *act;
@@ -24,6 +24,12 @@ kg_status hf_widen_fp8(struct file *f, const json_t *config);
 /* hf_mxfp4.c: NAME_blocks and NAME_scales of gpt-oss become NAME, of type MXFP4. Of gate_up, whose rows alternate, all gates come first: the
  * matrices {in, out / 2} of all experts, then all up. */
 kg_status hf_join_mxfp4(struct file *f);
+
+/* hf_multiply.c: the factors of config.json become a list of their own; a tensor's rows are multiplied with those that are its. */
+#define HF_MULTIPLIERS "kagari.multipliers" /* also a key of the model */
+kg_status hf_take_multipliers(json_t *config);
+double hf_multiplier(const json_t *config, size_t i); /* 0: of embeddings */
+kg_status hf_multiply(struct file *f, const struct hf_family *family, const json_t *config, struct tensor *t);
 
 /* hf_normal.c: config.json as files have it -> as the table expects it. Of a multimodal model: that of its text part, with what it leaves out. */
 kg_status hf_normalize(json_t *config);

@@ -252,7 +252,7 @@ static kg_status put_embedding(struct adapter *x, const struct module *m, const 
     t.data = to;
     t.ne[0] = (int64_t)rank;
     t.ne[1] = (int64_t)n;
-    return put_pair(x, name, &t, &m->b, m->scale);
+    return put_pair(x, name, &t, &m->b, x->family.flags & HF_MULTIPLIED ? m->scale * hf_multiplier(x->model, 0) : m->scale);
 }
 
 static kg_status put_module(struct adapter *x, const struct module *m, const char *gguf)
@@ -354,6 +354,18 @@ static kg_status add_value_width(struct adapter *x)
     return json_object_set_new(x->model, "linear_value_head_dim", json_integer(inner / heads)) == 0 ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory");
 }
 
+/* As hf_take_multipliers leaves them. */
+static kg_status add_multipliers(struct adapter *x)
+{
+    const struct meta *m = file_meta(x->base, HF_MULTIPLIERS);
+    if (!m || m->item != META_F64) return KG_OK;
+    json_t *list = json_array();
+    if (!list || json_object_set_new(x->model, HF_MULTIPLIERS, list) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
+    for (uint64_t i = 0; i < m->n; i++)
+        if (json_array_append_new(list, json_real(file_arr_f64(m, i))) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
+    return KG_OK;
+}
+
 static kg_status read_all(struct adapter *x)
 {
     KG_TRY(hf_load_json(x->f, x->folder, "adapter_config.json", false, &x->config));
@@ -364,6 +376,7 @@ static kg_status read_all(struct adapter *x)
     x->model = hf_config_of(&x->family, x->base);
     if (!x->model) return status_set(KG_ERR_MEMORY, "out of memory");
     KG_TRY(add_value_width(x));
+    if (x->family.flags & HF_MULTIPLIED) KG_TRY(add_multipliers(x));
     KG_TRY(put_all(x));
     x->f->format = "PEFT";
     return put_metas(x);

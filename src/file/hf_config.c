@@ -287,6 +287,20 @@ static kg_status put_granite_hybrid(const struct out *w)
     return KG_OK;
 }
 
+/* Factors are in the weights; of a tied output they are those of the embedding. */
+static kg_status put_falcon_h1(const struct out *w)
+{
+    const json_t *factors = json_object_get(w->config, HF_MULTIPLIERS);
+    if (json_is_true(json_object_get(w->config, "mamba_rms_norm")) && !json_is_false(json_object_get(w->config, "mamba_norm_before_gate")))
+        return status_set(KG_ERR_UNSUPPORTED, "config.json: mamba_norm_before_gate is not supported");
+    KG_TRY(check_steps(w));
+    meta_out_array(w->o, HF_MULTIPLIERS, META_F64, json_array_size(factors));
+    for (size_t i = 0; i < json_array_size(factors); i++) meta_out_bytes(w->o, &(double){json_number_value(json_array_get(factors, i))}, 8);
+    if (json_is_true(json_object_get(w->config, "tie_word_embeddings")) && hf_multiplier(w->config, 0) != hf_multiplier(w->config, 1))
+        put_f32(w, "logit_scale", hf_multiplier(w->config, 1) / hf_multiplier(w->config, 0));
+    return KG_OK;
+}
+
 /* The feed-forward width that is written need not be that of the weights. */
 static kg_status put_lfm2(const struct out *w)
 {
@@ -684,6 +698,7 @@ kg_status hf_config(struct meta_out *o, const struct hf_family *family, const js
     if (family->flags & HF_SECTIONS) put_sections(&w);
     if (family->flags & HF_ENCODER) KG_TRY(put_encoder(&w));
     KG_TRY(family->flags & HF_KINDS ? put_kinds(&w) : family->flags & HF_SSM ? put_ssm(&w) : family->flags & HF_DELTA ? put_delta(&w) : family->flags & HF_MIXED ? put_mixed(&w) : put_windows(&w));
+    if (family->flags & HF_MULTIPLIED) KG_TRY(put_falcon_h1(&w));
     KG_TRY(put_unusual(&w));
     if (!find(family, config, "feed_forward_length") && hf_lists("gpt2 bloom mpt falcon gptj", family->model_type))
         put_u32(&w, "feed_forward_length", 4 * hf_config_number(family, config, "embedding_length"));

@@ -206,6 +206,7 @@ kg_status hf_normalize(json_t *config)
     KG_TRY(take_rope_of_full(config));
     const json_t *type = json_object_get(config, "model_type");
     if (is(type, "qwen2_vl") || is(type, "qwen2_5_vl")) return normalize_qwen2_vl(config);
+    if (is(type, "falcon_h1")) return hf_take_multipliers(config);
     if (is(type, "nemotron_h")) return normalize_nemotron_h(config);
     if (is(type, "hunyuan_v1_moe")) return normalize_hunyuan_moe(config);
     if (is(type, "glm4_moe_lite")) return normalize_glm4_lite(config);
