@@ -219,8 +219,30 @@ static void check_activation(const struct cpu_kernels *k, enum activation f, int
     vec_free(&uv);
 }
 
+/* above 0 three roundings of terms of one sign; below, e^x - 1 - x is good to a few U of 1 + |x| or, near 0, of itself, and is multiplied, added and
+ * rounded like the rest. */
+static void check_xielu(const struct cpu_kernels *k, const struct xielu *f, int n)
+{
+    struct vec x = vec_new(n), y = vec_new(n);
+    random_inputs(x.f, n);
+    for (int i = 0; i < n && i < 3; i++) x.f[i] = i == 0 ? -1e-7f : i == 1 ? -0.499f : -0.501f;
+    to_reg(0, x.f, n);
+    k->xielu(y.f, x.f, n, f);
+    reference((struct op){.code = OP_XIELU, .dst = 2, .src = {0, -1, -1}, .xielu = *f}, n, 0);
+    for (int i = 0; i < n; i++) {
+        const double v = fabs((double)x.f[i]), term = x.f[i] > 0 ? f->above * v * v : f->below * (v < 0.5 && v > -f->eps ? v * v : 1 + v);
+        check(k->tier, "xielu", n, i, (double)y.f[i], reg_data[2][i], 8 * U * (term + f->linear * v) + 0x1p-149);
+    }
+    vec_free(&x);
+    vec_free(&y);
+}
+
 static void activation_kernels(const struct cpu_kernels *k)
 {
+    static const struct xielu xielus[] = {{1.25, 1.5, 0.5, -1e-6}, {0.3, 0.9, 0.25, -0.25}, {2, 0.75, 0.5, 0}};
+    for (size_t s = 0; s < COUNT_OF(sizes); s++)
+        for (size_t i = 0; i < COUNT_OF(xielus); i++) check_xielu(k, &xielus[i], sizes[s]);
+    report(k->tier, "xielu");
     for (int f = 0; f < ACTIVATION_N; f++) {
         char name[32];
         for (size_t s = 0; s < COUNT_OF(sizes); s++)

@@ -224,6 +224,7 @@ static void add_others(struct net *m, const struct shape *s, int y, int x, int o
     program_rms_norm(p, y, y, NULL, NULL, 1e-6);
     program_clamp(p, y, y, 1.5);
     program_softcap(p, y, y, 2.5);
+    program_xielu(p, y, y, &(struct xielu){0.4, 0.7, 0.3, -0.2});
     program_layer_norm(p, y, y, NULL, NULL, 1e-6);
 }
 

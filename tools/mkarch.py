@@ -265,6 +265,8 @@ case("nemotron-h-experts", "NemotronHConfig", hybrid_override_pattern="ME*EM", n
      moe_shared_expert_intermediate_size=36, routed_scaling_factor=2.5, n_group=1, topk_group=1, **NEMOTRON_H)
 case("nemotron-h-latent", "NemotronHConfig", hybrid_override_pattern="E*ME", n_routed_experts=6, num_experts_per_tok=3, moe_intermediate_size=28, moe_latent_size=20,
      moe_shared_expert_intermediate_size=36, routed_scaling_factor=2.5, n_group=3, topk_group=2, norm_topk_prob=False, **NEMOTRON_H)
+case("apertus", "ApertusConfig", head_dim=10, attention_bias=True, rope_parameters={"rope_type": "llama3", "rope_theta": 12000.0, "factor": 8.0, "low_freq_factor": 1.0,
+     "high_freq_factor": 1.0, "original_max_position_embeddings": 16})
 FALCON_H1 = dict(mamba_d_ssm=56, mamba_n_heads=8, mamba_d_head=7, mamba_d_state=10, mamba_d_conv=4, mamba_chunk_size=8, mamba_norm_before_gate=False, head_dim=10,
                  embedding_multiplier=3.0, lm_head_multiplier=0.375, mlp_multipliers=[0.75, 1.25], key_multiplier=0.625, attention_out_multiplier=0.875,
                  attention_in_multiplier=1.5, ssm_multipliers=[0.5, 0.75, 1.25, 0.625, 0.375], ssm_in_multiplier=1.5, ssm_out_multiplier=1.375)  # exact in float32
@@ -337,6 +339,8 @@ def spread(case_name, name, shape):
         return 128, 7
     if name.endswith("_scales"):
         return 120, 2
+    if len(shape) == 0:  # numbers of an activation
+        return (-0.25, -4) if name.endswith("eps") else (0.5, -2)
     if len(shape) == 1:
         less_one = case_name.startswith(("gemma", "nemotron", "qwen3next", "qwen35")) and not case_name.startswith(("gemma4", "nemotron-h")) and not name.endswith("linear_attn.norm.weight")  # these store norms as w - 1
         return (0 if less_one else 1, -1) if name.endswith(("weight", "layer_scalar", "router.scale", "expert_scale")) else (0, -2)

@@ -189,6 +189,7 @@ static kg_status build(struct net *m, const struct what *what)
         program_scale(p, x, x, 1.25);
         program_softcap(p, x, x, 4);
         program_clamp(p, x, x, 3);
+        program_xielu(p, x, x, &(struct xielu){0.25, 0.5, 0.75, -1e-6});
     }
     if (parts >> PART_GATE & 1) {
         program_matmul(p, one, x, matrix(m, f32, DIM, 1, 0), NULL);

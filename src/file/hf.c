@@ -662,6 +662,7 @@ static kg_status read_all(struct folder *d, const char *only)
     KG_TRY(hf_widen_fp8(d->f, d->config));
     KG_TRY(hf_join_mxfp4(d->f));
     KG_TRY(rename_all(d));
+    if (strcmp(d->family->arch, "apertus") == 0) KG_TRY(hf_take_xielu(f, &d->out, hf_config_number(d->family, d->config, "block_count")));
     KG_TRY(add_rope_factors(d));
     uint32_t n_vocab = 0;
     for (size_t i = 0; i < f->n_tensors; i++)

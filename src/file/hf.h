@@ -25,6 +25,8 @@ kg_status hf_widen_fp8(struct file *f, const json_t *config);
  * matrices {in, out / 2} of all experts, then all up. */
 kg_status hf_join_mxfp4(struct file *f);
 
+/* hf_xielu.c: tensors blk.N.xielu.* -> keys. */
+kg_status hf_take_xielu(struct file *f, struct meta_out *o, int64_t n_layers);
 /* hf_multiply.c: the factors of config.json become a list of their own; a tensor's rows are multiplied with those that are its. */
 #define HF_MULTIPLIERS "kagari.multipliers" /* also a key of the model */
 kg_status hf_take_multipliers(json_t *config);

@@ -431,8 +431,15 @@ static void add_experts(const struct builder *o, const struct decoder_layer *l)
 /* y -> y */
 static void add_ffn(const struct builder *o, const struct decoder_layer *l)
 {
-    if (l->moe) add_experts(o, l);
-    else add_gated(o, o->y, o->y, o->gate, o->up, &l->gate, &l->up, &l->down);
+    if (l->moe) {
+        add_experts(o, l);
+    } else if (l->xielu) {
+        linear(o, o->up, o->y, &l->up);
+        program_xielu(o->p, o->up, o->up, l->xielu);
+        linear(o, o->y, o->up, &l->down);
+    } else {
+        add_gated(o, o->y, o->y, o->gate, o->up, &l->gate, &l->up, &l->down);
+    }
 }
 
 static void add_residual(const struct builder *o, int reg)

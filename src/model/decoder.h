@@ -82,6 +82,7 @@ struct decoder_layer {
     struct decoder_affine ffn_norm, gate, up, down, ffn_post_norm;
     struct decoder_affine router, gate_exps, up_exps, down_exps, latent_down, latent_up, shared_gate, shared_up, shared_down, shared_router;
     const struct tensor *router_bias, *sinks;
+    const struct xielu *xielu; /* instead of style->act, in a plain one. NULL: none */
     void *own; /* of style->attention_tensors */
 };
 

@@ -104,7 +104,7 @@ static struct op *add(struct program *p, enum op_code code, int dst, int src0, i
     struct op op = {.code = code, .layer = p->layer_plus_1 - 1, .adapter = p->adapter, .dst = dst, .src = {src0, src1, src2}};
     static const int n_srcs[OP_N_CODES] = {[OP_POS_EMBED] = 1, [OP_ADD_ROW] = 1, [OP_RMS_NORM] = 1, [OP_LAYER_NORM] = 1, [OP_MATMUL] = 1, [OP_ATTENTION] = 3,
                                            [OP_ACT] = 1,       [OP_GLU] = 2,      [OP_ADD] = 2,        [OP_SELECT] = 1, [OP_LOGITS] = 1,
-                                           [OP_GATE] = 2,      [OP_SCALE] = 1, [OP_ADAPT] = 1, [OP_POS_SCALE] = 1,    [OP_SOFTCAP] = 1,    [OP_CLAMP] = 1,  [OP_ROUTE] = 1,
+                                           [OP_GATE] = 2,      [OP_SCALE] = 1, [OP_ADAPT] = 1, [OP_POS_SCALE] = 1,    [OP_SOFTCAP] = 1,    [OP_CLAMP] = 1,  [OP_XIELU] = 1,  [OP_ROUTE] = 1,
                                            [OP_MATMUL_EXPERTS] = 2, [OP_COMBINE] = 2, [OP_TAKE] = 1, [OP_JOIN] = 2, [OP_MUL] = 2,
                                            [OP_CONV] = 1, [OP_SCAN] = 3, [OP_DELTA] = 2};
     if (p->n_ops && p->ops[p->n_ops - 1].code == OP_LOGITS) fail(p, &op, "comes after logits");
@@ -473,6 +473,16 @@ void program_pos_scale(struct program *p, int dst, int src, double value, int le
 }
 void program_softcap(struct program *p, int dst, int src, double cap) { add_value(p, OP_SOFTCAP, dst, src, "the cap", cap); }
 void program_clamp(struct program *p, int dst, int src, double most) { add_value(p, OP_CLAMP, dst, src, "the largest value", most); }
+
+void program_xielu(struct program *p, int dst, int src, const struct xielu *f)
+{
+    struct op *op = add(p, OP_XIELU, dst, src, -1, -1);
+    if (!op) return;
+    op->xielu = *f;
+    check_width(p, op, "the source", src, width(p, dst));
+    if (!isfinite(f->above) || !isfinite(f->below) || !isfinite(f->linear) || !isfinite(f->eps) || f->eps > 0)
+        fail(p, op, "its numbers are %g, %g, %g and %g", f->above, f->below, f->linear, f->eps);
+}
 
 void program_route(struct program *p, int dst, int src, const struct tensor *bias, const struct route *route)
 {

@@ -24,6 +24,8 @@
  *   POS_SCALE   dst[t] = x[t] (1 + value ln(1 + floor((pos[t] + first) / length)))
  *   SOFTCAP     dst[t] = value * tanh(x[t] / value)
  *   CLAMP       dst[t] = x[t], at least -value and at most value
+ *   XIELU       dst[t] = above * x[t]^2 + linear * x[t] where x[t] > 0, else below * (e^min(x[t], eps) - 1 - x[t]) + linear * x[t], eps <= 0
+ *               (Huang and Schlag 2024, arXiv 2411.13010)
  *   ROUTE       x: a number for each expert. dst {2 n_used}: the chosen experts' numbers, then their weights   see struct route
  *   MATMUL_EXPERTS  for each chosen expert s, e = src[1][t][s]: dst[t][s][o] = sum_i w(e)(o)[i] x[t][s][i] [+ b(e)[o]]; x may have
  *               the width of one: then it is the same for all                       w {in, out, experts}, b {out, experts}, src[1] from ROUTE
@@ -60,7 +62,7 @@
 #define PROGRAM_OPS(X)                                                                                                             \
     X(EMBED, "embed") X(POS_EMBED, "pos_embed") X(ADD_ROW, "add_row") X(RMS_NORM, "rms_norm") X(LAYER_NORM, "layer_norm") X(MATMUL, "matmul") X(ROPE, "rope") \
     X(ATTENTION, "attention") X(ACT, "act") X(GLU, "glu") X(ADD, "add") X(GATE, "gate") X(SCALE, "scale") X(ADAPT, "adapt") X(POS_SCALE, "pos_scale") X(SOFTCAP, "softcap")      \
-    X(CLAMP, "clamp") X(ROUTE, "route") X(MATMUL_EXPERTS, "matmul_experts") X(COMBINE, "combine") X(TAKE, "take")    \
+    X(CLAMP, "clamp") X(XIELU, "xielu") X(ROUTE, "route") X(MATMUL_EXPERTS, "matmul_experts") X(COMBINE, "combine") X(TAKE, "take")    \
     X(JOIN, "join") X(MUL, "mul")                            \
     X(CONV, "conv") X(SCAN, "scan") X(DELTA, "delta") X(SELECT, "select") X(LOGITS, "logits")
 enum op_code {
@@ -141,6 +143,10 @@ struct route {
     bool group_by_one;
 };
 
+struct xielu {
+    double above, below, linear, eps;
+};
+
 struct scan {
     int n_heads, head_dim, n_groups, n_state;
 };
@@ -172,6 +178,7 @@ struct op {
         struct {
             int n_heads, first; /* TAKE, JOIN */
         } part;
+        struct xielu xielu;
         struct scan scan;
         struct delta delta;
     };
@@ -245,6 +252,7 @@ void program_scale(struct program *p, int dst, int src, double factor);
 void program_pos_scale(struct program *p, int dst, int src, double value, int length, int first);
 void program_softcap(struct program *p, int dst, int src, double cap);
 void program_clamp(struct program *p, int dst, int src, double most);
+void program_xielu(struct program *p, int dst, int src, const struct xielu *f);
 void program_route(struct program *p, int dst, int src, const struct tensor *bias, const struct route *route);
 void program_route_scaled(struct program *p, int dst, int src, const struct tensor *factors, const struct tensor *bias, const struct route *route); /* factors NULL: none */
 void program_matmul_experts(struct program *p, int dst, int src, int route, const struct tensor *w, const struct tensor *b);

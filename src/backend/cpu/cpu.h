@@ -213,6 +213,7 @@ struct cpu_kernels {
     void (*mul)(float *dst, const float *a, const float *b, int n);
     void (*scale)(float *dst, const float *x, int n, float factor);
     void (*softcap)(float *dst, const float *x, int n, float cap);
+    void (*xielu)(float *dst, const float *x, int n, const struct xielu *f);
     void (*clamp)(float *dst, const float *x, int n, float most);
     void (*add_scaled)(float *dst, const float *x, int n, float factor); /* dst += factor * x */
     void (*quantize)(const float *x, int n, struct act_row row); /* n a multiple of ACT_GROUP */

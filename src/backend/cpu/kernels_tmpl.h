@@ -152,6 +152,22 @@ static void clamp(float *dst, const float *x, int n, float most)
     for (int i = 0; i < n; i++) dst[i] = clamped(x[i], -most, most);
 }
 
+/* e^x - 1 - x for x <= 0: near 0 the difference would have no digits left. */
+static inline float exp_rest(float x)
+{
+    const float near = x * x * (0.5f + x * (1.0f / 6 + x * (1.0f / 24 + x * (1.0f / 120 + x * (1.0f / 720 + x * (1.0f / 5040 + x * (1.0f / 40320)))))));
+    return x > -0.5f ? near : exp_fast(x) - 1.0f - x;
+}
+
+static void xielu(float *dst, const float *x, int n, const struct xielu *f)
+{
+    const float above = (float)f->above, below = (float)f->below, linear = (float)f->linear, eps = (float)f->eps;
+    for (int i = 0; i < n; i++) {
+        const float v = x[i], least = v > eps ? eps : v;
+        dst[i] = linear * v + (v > 0 ? above * v * v : below * (exp_rest(least) + (least - v)));
+    }
+}
+
 static void add_scaled(float *dst, const float *x, int n, float factor)
 {
     for (int i = 0; i < n; i++) dst[i] += factor * x[i];
@@ -498,6 +514,7 @@ static void fill_kernels(struct cpu_kernels *k)
         .mul = mul,
         .scale = scale,
         .softcap = softcap,
+        .xielu = xielu,
         .clamp = clamp,
         .add_scaled = add_scaled,
         .quantize = quantize,

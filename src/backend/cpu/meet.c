@@ -134,7 +134,7 @@ static enum one_split split_of_one(const struct cpu *c, int i)
     if (s->code == STEP_ACTS) return i > 0 && c->steps[i - 1].one == ONE_PARTS && c->steps[i - 1].op->dst == s->reg ? ONE_PARTS : ONE_EACH;
     if (s->code != STEP_OP) return ONE_FIRST;
     const enum op_code code = s->op->code;
-    if ((code == OP_GLU || code == OP_ACT || code == OP_MUL) && is_wide(c, s->op->dst)) return ONE_PARTS;
+    if ((code == OP_GLU || code == OP_ACT || code == OP_XIELU || code == OP_MUL) && is_wide(c, s->op->dst)) return ONE_PARTS;
     return own_result_will_do(c, i) ? ONE_EACH : ONE_FIRST;
 }
 

@@ -126,6 +126,7 @@ static void token_op(const struct worker *w, const struct step *s, int t)
     }
     case OP_POS_SCALE: k->scale(dst, x, width, (float)(1 + op->value * log(1 + floor(((double)tok->pos + op->first) / op->length)))); break;
     case OP_SOFTCAP: k->softcap(dst, x, width, (float)op->value); break;
+    case OP_XIELU: k->xielu(dst, x, width, &op->xielu); break;
     case OP_CLAMP: k->clamp(dst, x, width, (float)op->value); break;
     case OP_ROUTE: cpu_route(&op->route, x, s->w, s->b, c->program->reg_width[op->src[0]], w->scratch, dst); break;
     case OP_TAKE: {
@@ -340,8 +341,9 @@ static void part_step(const struct worker *w, const struct step *s)
     }
     float *dst = cpu_row(c, reg, 0) + from;
     const float *x = operand(w, s, 0, s->op->src[0], 0) + from;
-    if (s->op->code == OP_ACT) {
-        k->act(dst, x, n, s->op->activation);
+    if (s->op->code == OP_ACT || s->op->code == OP_XIELU) {
+        if (s->op->code == OP_ACT) k->act(dst, x, n, s->op->activation);
+        else k->xielu(dst, x, n, &s->op->xielu);
         return;
     }
     const float *y = operand(w, s, 1, s->op->src[1], 0) + from;

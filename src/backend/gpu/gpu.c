@@ -267,7 +267,7 @@ static kg_status find_kernels(struct gpu *g)
     const struct {
         const char *name;
         void **kernel;
-    } basic[] = {{"norm_rows", &g->norm}, {"act_i8", &g->act_i8}, {"act_f16", &g->act_f16}, {"mm_end", &g->mm_end}, {"map_act", &g->act}, {"map_glu", &g->glu}, {"map_add", &g->add}, {"map_value", &g->value}, {"map_gate", &g->gate}, {"map_mul", &g->mul}, {"map_pos_scale", &g->pos_scale}, {"map_adapt", &g->adapt}, {"norm_heads", &g->norm_heads}, {"take_rows", &g->select}, {"top_logits", &g->top_logits}},
+    } basic[] = {{"norm_rows", &g->norm}, {"act_i8", &g->act_i8}, {"act_f16", &g->act_f16}, {"mm_end", &g->mm_end}, {"map_act", &g->act}, {"map_glu", &g->glu}, {"map_add", &g->add}, {"map_value", &g->value}, {"map_xielu", &g->xielu}, {"map_gate", &g->gate}, {"map_mul", &g->mul}, {"map_pos_scale", &g->pos_scale}, {"map_adapt", &g->adapt}, {"norm_heads", &g->norm_heads}, {"take_rows", &g->select}, {"top_logits", &g->top_logits}},
       route[] = {{"route_tokens", &g->route}, {"pad_rows", &g->pad_rows}, {"sort_experts", &g->sort_experts}, {"tile_experts", &g->tile_experts}, {"combine_experts", &g->combine}, {"part_heads", &g->part_heads}},
       states[] = {{"state_conv", &g->state_conv}, {"state_scan", &g->state_scan}, {"state_delta", &g->state_delta}},
       attend[] = {{"rope", &g->rope}, {"attend", &g->attend}, {"merge", &g->merge}};

@@ -261,6 +261,7 @@ static kg_status plan_op(struct gpu *g, int *i)
     case OP_SCALE:
     case OP_SOFTCAP:
     case OP_CLAMP: s.code = STEP_VALUE; break;
+    case OP_XIELU: s.code = STEP_XIELU; break;
     case OP_SELECT: s.code = STEP_SELECT; break;
     case OP_ROUTE: s.code = STEP_ROUTE; break;
     case OP_MATMUL_EXPERTS: *i = plan_experts(g, *i); return KG_OK;

@@ -242,10 +242,15 @@ static kg_status run_map(const struct gpu_run *r, const struct gpu_step *s)
         p.act = code == OP_SCALE ? 0 : code == OP_SOFTCAP ? 1 : 2;
         p.value = (float)s->op->value;
     }
+    if (s->code == STEP_XIELU) {
+        const struct xielu *f = &s->op->xielu;
+        p.value = (float)f->above, p.below = (float)f->below, p.linear = (float)f->linear, p.eps = (float)f->eps;
+    }
     void *a = g->regs[s->op->src[0]].buffer, *b = reg_buffer(g, s->op->src[1]);
     unsigned threads = MIN(256u, (unsigned)g->info.matvec_waves * 32), groups = ceil_div(p.n, threads);
     if (s->code == STEP_ACT) return LAUNCH(g, g->act, groups, 1, threads, p, a, y->buffer);
     if (s->code == STEP_VALUE) return LAUNCH(g, g->value, groups, 1, threads, p, a, y->buffer);
+    if (s->code == STEP_XIELU) return LAUNCH(g, g->xielu, groups, 1, threads, p, a, y->buffer);
     if (s->code == STEP_ADAPT) return LAUNCH(g, g->adapt, groups, 1, threads, p, a, g->batch, y->buffer);
     if (s->code == STEP_POS_SCALE) return LAUNCH(g, g->pos_scale, groups, 1, threads, p, a, g->batch, y->buffer);
     return LAUNCH(g, s->code == STEP_ADD ? g->add : s->code == STEP_GATE ? g->gate : s->code == STEP_MUL ? g->mul : g->glu, groups, 1, threads, p, a, b, y->buffer);
@@ -276,6 +281,7 @@ static kg_status run_step(struct gpu_run *r, const struct gpu_step *s)
     case STEP_ACT:
     case STEP_GLU:
     case STEP_VALUE:
+    case STEP_XIELU:
     case STEP_GATE:
     case STEP_MUL:
     case STEP_POS_SCALE:

@@ -250,6 +250,7 @@ static double element(const struct op *op, double x, double z)
     case OP_SCALE: return op->value * x;
     case OP_SOFTCAP: return op->value * tanh(x / op->value);
     case OP_CLAMP: return clamp(x, -op->value, op->value);
+    case OP_XIELU: return op->xielu.linear * x + (x > 0 ? op->xielu.above * x * x : op->xielu.below * (expm1(x < op->xielu.eps || isnan(x) ? x : op->xielu.eps) - x));
     default: return NAN;
     }
 }
@@ -416,6 +417,7 @@ void ref_run_op(struct ref *r, const struct ref_run *run, int i_op)
     case OP_GATE:
     case OP_SCALE:
     case OP_SOFTCAP:
+    case OP_XIELU:
     case OP_CLAMP: run_elementwise(r, run, op); return;
     case OP_ADAPT: run_adapt(r, run, op); return;
     case OP_POS_SCALE: run_pos_scale(r, run, op); return;

@@ -148,6 +148,17 @@ KERNEL(map_value, 256, MapP, BUF(1, const float, x), BUF(2, float, y))
     if (i < p.n) y[i] = v;
 }
 
+/* value x^2 + linear x above 0, else below (e^min(x, eps) - 1 - x) + linear x; e^x - 1 - x near 0 by its series, as the difference would have no digits left */
+KERNEL(map_xielu, 256, MapP, BUF(1, const float, x), BUF(2, float, y))
+{
+    START();
+    uint i = group_x * group_size + tid;
+    float v = i < p.n ? x[i] : 0.0f, least = v > p.eps ? p.eps : v;
+    float rest = least * least * (0.5f + least * (0.16666667f + least * (0.041666668f + least * (0.0083333338f + least * (0.0013888889f + least * (0.00019841270f + least * 0.000024801588f))))));
+    if (!(least > -0.5f)) rest = expf(least) - 1.0f - least;
+    if (i < p.n) y[i] = p.linear * v + (v > 0.0f ? p.value * v * v : p.below * (rest + (least - v)));
+}
+
 /* Rows times a function of one number each. */
 KERNEL(map_gate, 256, MapP, BUF(1, const float, x), BUF(2, const float, gate), BUF(3, float, y))
 {

@@ -77,6 +77,7 @@ typedef struct {
     uint n, act; /* floats in all */
     uint stride, gate_stride; /* of a row; of the rows whose first element gates; map_act: elements of a row, without padding */
     float value;
+    float below, linear, eps; /* map_xielu; value: above */
 } MapP;
 
 /* Norm of each of n_heads heads of `width` elements, of one weight for all or `own` ones. */
