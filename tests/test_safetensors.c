@@ -281,13 +281,16 @@ static void test_fp8(void **state)
 {
     (void)state;
     static const char plain[] = "{\"model_type\":\"qwen2\"}", blocks[] = "{\"model_type\":\"qwen2\",\"quantization_config\":{\"weight_block_size\":[3,20]}}";
+    static const char groups[] = "{\"model_type\":\"qwen2\",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"float-quantized\",\"config_groups\":"
+                                 "{\"group_0\":{\"weights\":{\"strategy\":\"block\",\"block_structure\":[2,16]}}}}}";
     static const struct {
         const char *dtype, *config, *suffix, *shape;
         int n_scales, rows, cols, across; /* of a scale */
     } cases[] = {
         {"F8_E4M3", plain, "_scale", "[]", 1, 8, 32, 1},       {"F8_E5M2", plain, "_scale", "[1]", 1, 8, 32, 1},
         {"F8_E4M3", plain, "_scale", "[8,1]", 8, 1, 32, 1},    {"F8_E4M3", blocks, "_scale_inv", "[3,2]", 6, 3, 20, 2},
-        {"F8_E5M2", blocks, "_scale_inv", "[3,2]", 6, 3, 20, 2},
+        {"F8_E5M2", blocks, "_scale_inv", "[3,2]", 6, 3, 20, 2}, {"F8_E4M3", groups, "_scale", "[4,2]", 8, 2, 16, 2}, /* as many as rows */
+        {"F8_E4M3", groups, "_scale", "[8,1]", 8, 1, 32, 1},
     };
     for (size_t i = 0; i < COUNT_OF(cases); i++) {
         struct file *f;
@@ -314,6 +317,49 @@ static void test_fp8(void **state)
     refuses("{\"a\":{\"dtype\":\"F8_E4M3\",\"shape\":[2],\"data_offsets\":[0,2]}}", 2, "need the folder");
 }
 
+/* ---- folders of something else: the error says of what */
+
+static void test_other_folders(void **state)
+{
+    (void)state;
+    static const char plain[] = "{\"model_type\":\"llama\"}";
+    static const char lfs[] = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 4711\n";
+    static const struct {
+        const char *config, *name, *text, *tensor, *error; /* a file of the folder: text, or of one tensor; words of the error */
+    } cases[] = {
+        {plain, "pytorch_model.bin", "PK", NULL, "weights of PyTorch (pytorch_model.bin)"},
+        {plain, "a-Q4_K_M.gguf", "GGUF", NULL, "a-Q4_K_M.gguf: give that file"},
+        {NULL, "a-Q4_K_M.gguf", "GGUF", NULL, "no config.json, but a-Q4_K_M.gguf"},
+        {NULL, "x", "x", NULL, "no config.json"},
+        {NULL, "adapter_config.json", "{}", NULL, "is an adapter"},
+        {plain, "model.safetensors", lfs, NULL, "Git LFS pointer"},
+        {"{\"model_type\":\"llama\",\"quantization_config\":{\"quant_method\":\"gptq\",\"bits\":4}}", "model.safetensors", NULL, "qweight", "packed by gptq, 4 bits"},
+        {"{\"model_type\":\"llama\",\"quantization_config\":{\"quant_method\":\"awq\",\"bits\":4}}", "model.safetensors", NULL, "qweight", "packed by awq, 4 bits"},
+        {"{\"model_type\":\"llama\",\"quantization_config\":{\"load_in_4bit\":true}}", "model.safetensors", NULL, "weight", "packed by bitsandbytes"},
+        {"{\"model_type\":\"llama\",\"quantization_config\":{\"quant_method\":\"compressed-tensors\",\"format\":\"pack-quantized\"}}", "model.safetensors", NULL, "weight_packed",
+         "packed by compressed-tensors, pack-quantized"},
+        {"{\"model_type\":\"llama\",\"quantization_config\":{\"quant_method\":\"modelopt\",\"quant_algo\":\"NVFP4\"}}", "model.safetensors", NULL, "weight", "packed by modelopt, NVFP4"},
+        {plain, "model.safetensors", NULL, "qweight", "packed by GPTQ or AWQ"},
+        {plain, "model.safetensors", NULL, "SCB", "packed by bitsandbytes"},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        char dir[] = "/tmp/kagari-other-XXXXXX", header[256], path[256];
+        struct file *f;
+        assert_non_null(mkdtemp(dir));
+        if (cases[i].config) put_text(dir, "config.json", cases[i].config, strlen(cases[i].config));
+        const int n = snprintf(header, sizeof header, "________{\"model.layers.0.mlp.up_proj.%s\":{\"dtype\":\"I8\",\"shape\":[1],\"data_offsets\":[0,1]}}_", cases[i].tensor ? cases[i].tensor : "");
+        memcpy(header, &(uint64_t){(uint64_t)n - 9}, 8);
+        put_text(dir, cases[i].name, cases[i].text ? cases[i].text : header, cases[i].text ? strlen(cases[i].text) : (size_t)n);
+        if (file_open(&f, dir) == KG_OK) fail_msg("case %zu was accepted", i);
+        if (!strstr(kg_error_message(), cases[i].error)) fail_msg("case %zu: %s", i, kg_error_message());
+        snprintf(path, sizeof path, "%s/config.json", dir);
+        remove(path);
+        snprintf(path, sizeof path, "%s/%s", dir, cases[i].name);
+        remove(path);
+        rmdir(dir);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -324,6 +370,7 @@ int main(void)
         cmocka_unit_test(test_convert),
         cmocka_unit_test(test_rotated),
         cmocka_unit_test(test_fp8),
+        cmocka_unit_test(test_other_folders),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

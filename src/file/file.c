@@ -175,8 +175,8 @@ static kg_status read_map(struct file *f)
 {
     f->n_file_bytes = f->map.n_bytes;
     if (gguf_recognise(f)) return gguf_read(f);
-    if (f->map.n_bytes == 0 || foreign_is_pointer(f)) return foreign_refuse(f);
-    return is_safetensors(f) ? read_safetensors(f) : foreign_refuse(f);
+    if (f->map.n_bytes == 0 || foreign_is_pointer(&f->map)) return foreign_refuse(&f->map);
+    return is_safetensors(f) ? read_safetensors(f) : foreign_refuse(&f->map);
 }
 
 /* The folder of a file of weights that has a config.json beside it; NULL: there is none. The memory is f's. */

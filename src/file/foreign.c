@@ -70,13 +70,12 @@ static bool is_text(const struct os_map *m)
     return true;
 }
 
-bool foreign_is_pointer(const struct file *f) { return starts_with(&f->map, "version https://git-lfs"); }
+bool foreign_is_pointer(const struct os_map *m) { return starts_with(m, "version https://git-lfs"); }
 
-kg_status foreign_refuse(const struct file *f)
+kg_status foreign_refuse(const struct os_map *m)
 {
-    const struct os_map *m = &f->map;
     if (m->n_bytes == 0) return status_set(KG_ERR_FORMAT, "the file is empty");
-    if (foreign_is_pointer(f)) return refuse_lfs(m);
+    if (foreign_is_pointer(m)) return refuse_lfs(m);
     for (size_t i = 0; i < COUNT_OF(kinds); i++)
         if (m->n_bytes >= kinds[i].n && memcmp(m->data, kinds[i].bytes, kinds[i].n) == 0)
             return status_set(KG_ERR_UNSUPPORTED, "is %s: %s", kinds[i].what, convert_again);

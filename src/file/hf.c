@@ -80,7 +80,7 @@ static kg_status load_shard(const struct folder *d, const char *name)
     if (!*name || strchr(name, '/')) return status_set(KG_ERR_FORMAT, "'%.*s' is no name of a file of weights", file_shown(name), name);
     KG_TRY(join(d, name, &path));
     KG_TRY(file_map_more(d->f, path, &map));
-    kg_status st = safetensors_read(d->f, &map);
+    kg_status st = foreign_is_pointer(&map) ? foreign_refuse(&map) : safetensors_read(d->f, &map);
     return st == KG_OK ? KG_OK : status_prefix(st, "%.*s", file_shown(name), name);
 }
 
@@ -106,21 +106,42 @@ static kg_status load_indexed(const struct folder *d, const json_t *map)
     return status_set(KG_ERR_FORMAT, "model.safetensors.index.json lists %zu tensors, the files have %zu", n, d->f->n_tensors);
 }
 
-/* The one *.safetensors of a folder that has neither an index nor a file of the usual name. */
-static kg_status load_only(const struct folder *d)
+/* How many files of the folder end so; one of them. */
+static int count_files(const struct folder *d, const char *end, char found[256])
 {
-    char found[256] = "";
     int n = 0;
     DIR *dir = opendir(d->path);
+    found[0] = 0;
     for (struct dirent *e; dir && (e = readdir(dir));) {
-        size_t len = strlen(e->d_name);
-        if (len < 13 || len >= sizeof found || strcmp(e->d_name + len - 12, ".safetensors") != 0) continue;
+        const size_t len = strlen(e->d_name);
+        if (len <= strlen(end) || len >= 256 || !hf_ends_with(e->d_name, end)) continue;
         memcpy(found, e->d_name, len + 1);
         n++;
     }
     if (dir) closedir(dir);
+    return n;
+}
+
+/* Says what the folder has in the place of what is missing. */
+static kg_status refuse_missing(const struct folder *d, const char *what)
+{
+    static const char *const pickles[] = {".bin", ".pth", ".pt", ".ckpt"};
+    char found[256];
+    if (count_files(d, ".gguf", found)) return status_set(KG_ERR_FORMAT, "the folder has no %s, but %.*s: give that file", what, file_shown(found), found);
+    for (size_t i = 0; i < COUNT_OF(pickles); i++)
+        if (count_files(d, pickles[i], found))
+            return status_set(KG_ERR_UNSUPPORTED, "the folder has no %s, but weights of PyTorch (%.*s), which are a program and not read: save them as Safetensors", what, file_shown(found), found);
+    return status_set(KG_ERR_FORMAT, "the folder has no %s", what);
+}
+
+/* The one *.safetensors of a folder that has neither an index nor a file of the usual name. */
+static kg_status load_only(const struct folder *d)
+{
+    char found[256];
+    const int n = count_files(d, ".safetensors", found);
     if (n == 1) return load_shard(d, found);
-    return status_set(KG_ERR_FORMAT, n ? "%d files of weights and no model.safetensors.index.json that says what each is" : "the folder has no *.safetensors (%d)", n);
+    if (n == 0) return refuse_missing(d, "*.safetensors");
+    return status_set(KG_ERR_FORMAT, "%d files of weights and no model.safetensors.index.json that says what each is", n);
 }
 
 static kg_status load_weights(const struct folder *d, const char *only)
@@ -222,12 +243,6 @@ static kg_status gather_heads(const struct folder *d, struct tensor *t)
     return KG_OK;
 }
 
-static bool ends_with(const char *s, const char *end)
-{
-    size_t n = strlen(s), m = strlen(end);
-    return n >= m && strcmp(s + n - m, end) == 0;
-}
-
 /* A view behind the first rows. */
 static kg_status skip_positions(const struct folder *d, struct tensor *t)
 {
@@ -251,11 +266,11 @@ static kg_status adapt(const struct folder *d, struct tensor *t)
         t->ne[2] = 1;
         t->n_dims = 2;
     }
-    if (ends_with(t->name, ".exp_probs_b.bias") && t->n_dims == 2 && t->ne[1] == 1) t->n_dims = 1;
+    if (hf_ends_with(t->name, ".exp_probs_b.bias") && t->n_dims == 2 && t->ne[1] == 1) t->n_dims = 1;
     if (flags & HF_CONV1D && block && t->n_dims == 2) return transpose(d, t);
-    if (flags & HF_PLUS_ONE && ends_with(t->name, "norm.weight") && !strstr(t->name, ".ssm_norm.")) return map_f32(d, t, plus_one);
-    if (ends_with(t->name, ".ssm_a")) KG_TRY(map_f32(d, t, minus_exp));
-    if (flags & HF_SSM_2 && (ends_with(t->name, ".ssm_a") || ends_with(t->name, ".ssm_d") || strstr(t->name, ".ssm_norm.")))
+    if (flags & HF_PLUS_ONE && hf_ends_with(t->name, "norm.weight") && !strstr(t->name, ".ssm_norm.")) return map_f32(d, t, plus_one);
+    if (hf_ends_with(t->name, ".ssm_a")) KG_TRY(map_f32(d, t, minus_exp));
+    if (flags & HF_SSM_2 && (hf_ends_with(t->name, ".ssm_a") || hf_ends_with(t->name, ".ssm_d") || strstr(t->name, ".ssm_norm.")))
         return shape_as_rows(d, t);
     if (flags & HF_PER_HEAD && block && strstr(t->name, ".attn_qkv.")) return gather_heads(d, t);
     return skip_positions(d, t);
@@ -577,7 +592,7 @@ static kg_status load_tokenizer(struct folder *d, const char *name, uint32_t n_v
 {
     json_t *config, *tokenizer = NULL;
     const char *pieces = has(d, "tokenizer.model") ? "tokenizer.model" : !has(d, "tokenizer.json") && has(d, "spiece.model") ? "spiece.model" : NULL;
-    if (name) pieces = ends_with(name, ".model") ? name : NULL;
+    if (name) pieces = hf_ends_with(name, ".model") ? name : NULL;
     KG_TRY(load_json(d, "tokenizer_config.json", true, &config));
     kg_status st = KG_OK;
     if (pieces) {
@@ -654,11 +669,13 @@ static kg_status read_all(struct folder *d, const char *only)
     struct file *f = d->f;
     if (!has(d, "config.json") && has(d, "adapter_config.json"))
         return status_set(KG_ERR_UNSUPPORTED, "is an adapter (PEFT), no model: it goes with the model that it changes (--lora)");
+    if (!has(d, "config.json")) return refuse_missing(d, "config.json");
     KG_TRY(load_json(d, "config.json", false, &d->config));
     KG_TRY(hf_normalize(d->config));
     KG_TRY(hf_family_of(d->config, &d->family));
     KG_TRY(hf_config(&d->out, d->family, d->config, last_part(d)));
     KG_TRY(load_weights(d, only));
+    KG_TRY(hf_check_packing(f, d->config));
     KG_TRY(hf_widen_fp8(d->f, d->config));
     KG_TRY(hf_join_mxfp4(d->f));
     KG_TRY(rename_all(d));

@@ -15,10 +15,18 @@ struct hf_family {
     unsigned flags;
 };
 
+static inline bool hf_ends_with(const char *s, const char *end)
+{
+    const size_t n = strlen(s), m = strlen(end);
+    return n >= m && strcmp(s + n - m, end) == 0;
+}
+
 kg_status hf_load_json(struct file *f, const char *folder, const char *name, bool optional, json_t **out);
 /* The tensors of f, as a folder of this family names them and has their rows, become those of GGUF: other names, parts of them, copies. */
 kg_status hf_rename(struct file *f, const struct hf_family *family, json_t *config);
 
+/* hf_packed.c: refuses weights that other programs have packed. */
+kg_status hf_check_packing(const struct file *f, const json_t *config);
 /* hf_fp8.c: 8-bit floating-point weights become F32, their scales leave the list. */
 kg_status hf_widen_fp8(struct file *f, const json_t *config);
 /* hf_mxfp4.c: NAME_blocks and NAME_scales of gpt-oss become NAME, of type MXFP4. Of gate_up, whose rows alternate, all gates come first: the

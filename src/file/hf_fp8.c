@@ -51,28 +51,38 @@ static kg_status number(const struct tensor *t, int64_t i, float *out)
     return KG_OK;
 }
 
+/* The size of blocks: as DeepSeek has it, or in a group of compressed-tensors. */
+static const json_t *block_of(const json_t *config)
+{
+    json_t *q = json_object_get(config, "quantization_config"), *groups = json_object_get(q, "config_groups"), *group;
+    const json_t *block = json_object_get(q, "weight_block_size");
+    const char *name;
+    json_object_foreach(groups, name, group) {
+        const json_t *of_group = json_object_get(json_object_get(group, "weights"), "block_structure");
+        if (!block && json_is_array(of_group)) block = of_group;
+    }
+    return block;
+}
+
 static kg_status scales_of(struct scales *s, const struct names *names, const struct tensor *w, const json_t *config)
 {
-    const json_t *block = json_object_get(json_object_get(config, "quantization_config"), "weight_block_size");
+    const json_t *block = block_of(config);
     const int64_t rows = w->ne[1] * w->ne[2] * w->ne[3], cols = w->ne[0];
     const struct tensor *per_block = find(names, w->name, 0, "_scale_inv"), *t = per_block ? per_block : find(names, w->name, 0, "_scale");
     if (!t) return status_set(KG_ERR_FORMAT, "tensor %.*s: there are no scales for its FP8 numbers", file_shown(w->name), w->name);
     const int64_t n = t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3];
     float first;
     KG_TRY(number(t, 0, &first));
-    *s = (struct scales){t, rows, cols, 1};
-    if (per_block && json_array_size(block) == 2) {
+    s->t = t;
+    if (json_array_size(block) == 2) {
         s->rows = json_integer_value(json_array_get(block, 0));
         s->cols = json_integer_value(json_array_get(block, 1));
-        if (s->rows < 1 || s->cols < 1) return status_set(KG_ERR_FORMAT, "config.json: weight_block_size is not two numbers above 0");
+        if (s->rows < 1 || s->cols < 1) return status_set(KG_ERR_FORMAT, "config.json: the size of blocks is not two numbers above 0");
         s->across = (cols - 1) / s->cols + 1;
         if (t->ne[0] == s->across && n == s->across * ((rows - 1) / s->rows + 1)) return KG_OK;
-    } else if (n == 1) {
-        return KG_OK;
-    } else if (n == rows) {
-        s->rows = 1;
-        return KG_OK;
     }
+    *s = (struct scales){t, n == rows ? 1 : rows, cols, 1};
+    if (n == 1 || n == rows) return KG_OK;
     return status_set(KG_ERR_FORMAT, "tensor %.*s: its %" PRId64 " scales do not fit %" PRId64 " x %" PRId64 " numbers", file_shown(w->name), w->name, n, rows, cols);
 }
 
@@ -100,12 +110,16 @@ static kg_status widen(struct file *f, const struct names *names, struct tensor 
     return KG_OK;
 }
 
-/* Scales of weights that are FP8, and of activations, which are not quantized here. */
+/* Scales of weights that are FP8, and of activations, keys and values, which are not quantized here. */
 static bool is_scale(const struct file *f, const struct names *names, const char *name)
 {
     static const char *const ends[] = {"_scale_inv", "_scale"};
+    static const char *const others[] = {".input_scale", ".activation_scale", ".output_scale", ".q_scale", ".k_scale", ".v_scale", ".kv_scale"};
     const size_t n = strlen(name);
-    if (n > 11 && strcmp(name + n - 11, "input_scale") == 0) return true;
+    for (size_t i = 0; i < COUNT_OF(others); i++) {
+        const size_t m = strlen(others[i]);
+        if (n > m && strcmp(name + n - m, others[i]) == 0) return true;
+    }
     for (size_t i = 0; i < COUNT_OF(ends); i++) {
         const size_t m = strlen(ends[i]);
         const struct tensor *w = n > m && strcmp(name + n - m, ends[i]) == 0 ? find(names, name, m, "") : NULL;

@@ -40,8 +40,8 @@ kg_status gguf_read_metas(struct file *f, const uint8_t *p, size_t n_bytes, uint
 bool gguf_recognise(const struct file *f);
 
 /* For a file that no reader takes: the error that says what it is. */
-kg_status foreign_refuse(const struct file *f);
-bool foreign_is_pointer(const struct file *f); /* of Git LFS, whatever the name says */
+kg_status foreign_refuse(const struct os_map *m);
+bool foreign_is_pointer(const struct os_map *m); /* of Git LFS, whatever the name says */
 
 /* Bytes of the first UTF-8 character of p[0..n), n >= 1; *c is its code point, or FILE_NOT_UTF8 for a sequence that is
  * ill-formed: then the result is the length of its maximal subpart, at least 1. */
