@@ -1,6 +1,6 @@
 /* layers: file */
 /* Any bytes as a Safetensors file, and as a tokenizer.model: accepted or refused, never read beyond their end. */
-#include "file/safetensors.h"
+#include "file/hf_vocab.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes);
 
@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
     }
     file_close(&f);
     struct meta_out o = {0};
-    (void)sentencepiece_read(&o, data, n_bytes, 0);
+    (void)sentencepiece_read(&o, data, n_bytes, &(struct hf_tokenizer){0}, NULL);
     meta_out_free(&o);
     return 0;
 }

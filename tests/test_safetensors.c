@@ -1,6 +1,6 @@
 /* layers: file */
 /* Safetensors and Hugging Face folders: broken files are refused; a folder shows the tensors and keys that its GGUF has. */
-#include "file/safetensors.h"
+#include "file/hf_vocab.h"
 
 #include "base/half.h"
 
@@ -133,7 +133,7 @@ static void test_sentencepiece(void **state)
     }
     assert_int_equal(os_map_file(&map, MODELS "stories.spm.model"), KG_OK);
     assert_int_equal(file_open(&gguf, MODELS "stories-f16.gguf"), KG_OK);
-    assert_int_equal(sentencepiece_read(&o, map.data, map.n_bytes, 8192), KG_OK);
+    assert_int_equal(sentencepiece_read(&o, map.data, map.n_bytes, &(struct hf_tokenizer){.vocab.n = 8192}, NULL), KG_OK);
     struct file f = {.path = "spm"};
     assert_int_equal(gguf_read_metas(&f, (const uint8_t *)o.bytes.data, o.bytes.len, o.n), KG_OK);
     for (size_t i = 0; i < f.n_metas; i++) {
@@ -146,7 +146,7 @@ static void test_sentencepiece(void **state)
         uint8_t *copy = malloc(cut + 1);
         assert_non_null(copy);
         memcpy(copy, map.data, cut);
-        (void)sentencepiece_read(&part, copy, cut, 8192);
+        (void)sentencepiece_read(&part, copy, cut, &(struct hf_tokenizer){.vocab.n = 8192}, NULL);
         meta_out_free(&part);
         free(copy);
     }

@@ -24,11 +24,12 @@ static void write_file(const char *dir, const char *name, const void *bytes, siz
 }
 
 static const char *model_type = "qwen2"; /* of the folders */
+static const char *beside[2];            /* the name of one more file, and its text */
 
 /* A folder with this tokenizer and an embedding of n rows, as a tokenizer; the folder goes away. */
 static kg_status open_named(kg_tokenizer **out, const char *file_name, const char *json, size_t n_json, int n_vocab)
 {
-    static const char *const names[] = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer.model"};
+    static const char *const names[] = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer.model", "tokenizer_config.json", "added_tokens.json"};
     char dir[] = "/tmp/kagari-tokenizer-XXXXXX", header[600], path[256];
     uint8_t file[8 + 600 + 4096] = {0};
     assert_non_null(mkdtemp(dir));
@@ -40,6 +41,7 @@ static kg_status open_named(kg_tokenizer **out, const char *file_name, const cha
     memcpy(file + 8, header, (size_t)n);
     write_file(dir, "model.safetensors", file, (size_t)(8 + n + 2 * n_vocab));
     write_file(dir, file_name, json, n_json);
+    if (beside[0]) write_file(dir, beside[0], beside[1], strlen(beside[1]));
     kg_status st = kg_tokenizer_open(out, dir);
     for (size_t i = 0; i < COUNT_OF(names); i++) {
         snprintf(path, sizeof path, "%s/%s", dir, names[i]);
@@ -126,6 +128,72 @@ static void test_ranked(void **state)
     kg_tokenizer_close(&tok);
 }
 
+static int count_id(const kg_tokenizer *tok, const char *text, unsigned flags, int32_t id)
+{
+    int32_t *ids;
+    size_t n;
+    int found = 0;
+    assert_int_equal(kg_tokenize(tok, text, strlen(text), flags, &ids, &n), KG_OK);
+    for (size_t i = 0; i < n; i++) found += ids[i] == id;
+    kg_free(ids);
+    return found;
+}
+
+/* What a folder adds to the pieces of its tokenizer.model, wherever it says so: the marks of conversations. */
+static void test_added(void **state)
+{
+    (void)state;
+    static const char *const files[][2] = {
+        {"tokenizer_config.json", "{\"added_tokens_decoder\":{\"510\":{\"content\":\"<|end|>\",\"special\":true},\"509\":{\"content\":\"<<x>>\",\"special\":false},"
+                                  "\"700\":{\"content\":\"<none>\",\"special\":true}},\"eos_token\":{\"content\":\"<|end|>\"},\"add_bos_token\":false}"},
+        {"tokenizer.json", "{\"added_tokens\":[{\"id\":510,\"content\":\"<|end|>\",\"special\":true},{\"id\":509,\"content\":\"<<x>>\",\"special\":false}]}"},
+        {"added_tokens.json", "{\"<|end|>\":510,\"<<x>>\":509}"},
+    };
+    struct os_map map;
+    kg_tokenizer *tok = NULL;
+    assert_int_equal(os_map_file(&map, GOLDEN "spm-bytes.model"), KG_OK);
+    for (size_t i = 0; i < COUNT_OF(files); i++) {
+        beside[0] = files[i][0];
+        beside[1] = files[i][1];
+        if (open_named(&tok, "tokenizer.model", (const char *)map.data, map.n_bytes, 512) != KG_OK) fail_msg("%s", kg_error_message());
+        assert_int_equal(count_id(tok, "a<|end|> b<<x>>", KG_TOKENIZE_SPECIAL, 510), 1);
+        assert_int_equal(count_id(tok, "a<|end|> b<<x>>", KG_TOKENIZE_SPECIAL, 509), 1);
+        assert_int_equal(count_id(tok, "a<|end|> b<<x>>", 0, 510), i == 2); /* that file does not say which are special */
+        assert_int_equal(count_id(tok, "a<|end|> b<<x>>", 0, 509), 1);
+        assert_int_equal(kg_tokenizer_eos(tok), i == 0 ? 510 : 2);
+        assert_int_equal(count_id(tok, "a", KG_TOKENIZE_BOS, 1), i > 0);
+        kg_tokenizer_close(&tok);
+    }
+    beside[1] = "{\"added_tokens_decoder\":{\"510\":7}}";
+    beside[0] = "tokenizer_config.json";
+    assert_int_not_equal(open_named(&tok, "tokenizer.model", (const char *)map.data, map.n_bytes, 512), KG_OK);
+    beside[0] = NULL;
+    os_unmap(&map);
+}
+
+/* Which tokens begin and end a text: tokenizer_config.json's texts before config.json's numbers. */
+static void test_specials(void **state)
+{
+    (void)state;
+    static const char json[] = "{\"added_tokens\":[{\"id\":3,\"content\":\"<s>\",\"special\":true},{\"id\":4,\"content\":\"<|im_end|>\",\"special\":true}],\"pre_tokenizer\":{\"type\":\"ByteLevel\"},"
+                               "\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":1,\"b\":2},\"merges\":[]}}";
+    kg_tokenizer *tok = NULL;
+    model_type = "qwen2\",\"eos_token_id\":2,\"x\":\"";
+    assert_int_equal(open_json(&tok, json, strlen(json), 512), KG_OK);
+    assert_int_equal(kg_tokenizer_eos(tok), 2);
+    assert_int_equal(kg_tokenizer_bos(tok), -1);
+    kg_tokenizer_close(&tok);
+    beside[0] = "tokenizer_config.json";
+    beside[1] = "{\"eos_token\":\"<|im_end|>\",\"bos_token\":\"<s>\",\"add_bos_token\":true,\"tokenizer_class\":\"LlamaTokenizerFast\"}";
+    assert_int_equal(open_json(&tok, json, strlen(json), 512), KG_OK);
+    assert_int_equal(kg_tokenizer_eos(tok), 4);
+    assert_int_equal(kg_tokenizer_bos(tok), 3);
+    assert_int_equal(count_id(tok, "ab", KG_TOKENIZE_BOS, 3), 1); /* as DeepSeek 3 has it, whose tokenizer.json has no template */
+    kg_tokenizer_close(&tok);
+    beside[0] = NULL;
+    model_type = "qwen2";
+}
+
 #define STEPS(normalizer, pre) "{\"normalizer\":" normalizer ",\"pre_tokenizer\":" pre ",\"model\":{\"type\":\"WordPiece\",\"vocab\":{\"[UNK]\":0}}}"
 
 static void test_refused(void **state)
@@ -162,6 +230,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden),
         cmocka_unit_test(test_ranked),
+        cmocka_unit_test(test_added),
+        cmocka_unit_test(test_specials),
         cmocka_unit_test(test_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -1,6 +1,6 @@
 /* Opens a Hugging Face folder as one model file: its weights stay mapped, under the names that GGUF has for them. Copied is only what a
  * program cannot use as it lies there: see adapt(). Owns the folder; what config.json means is hf_config.c's. */
-#include "file/hf.h"
+#include "file/hf_vocab.h"
 
 #include "base/half.h"
 
@@ -131,7 +131,7 @@ static kg_status refuse_missing(const struct folder *d, const char *what)
     for (size_t i = 0; i < COUNT_OF(pickles); i++)
         if (count_files(d, pickles[i], found))
             return status_set(KG_ERR_UNSUPPORTED, "the folder has no %s, but weights of PyTorch (%.*s), which are a program and not read: save them as Safetensors", what, file_shown(found), found);
-    return status_set(KG_ERR_FORMAT, "the folder has no %s", what);
+    return status_set(KG_ERR_IO, "the folder has no %s", what);
 }
 
 /* The one *.safetensors of a folder that has neither an index nor a file of the usual name. */
@@ -579,11 +579,40 @@ static kg_status load_template(struct folder *d, const json_t *tokenizer_config)
         os_unmap(&map);
         return st;
     }
+    json_t *file = NULL;
+    if (!t) KG_TRY(load_json(d, "chat_template.json", true, &file)); /* of multimodal models */
+    if (file) t = json_object_get(file, "chat_template");
     for (size_t i = 0; json_is_array(t) && i < json_array_size(t); i++) { /* several by name */
         const char *name = json_string_value(json_object_get(json_array_get(t, i), "name"));
         if (name && strcmp(name, "default") == 0) t = json_object_get(json_array_get(t, i), "template");
     }
     if (json_is_string(t)) meta_out_str(&d->out, "tokenizer.chat_template", json_string_value(t), json_string_length(t));
+    json_decref(file);
+    return KG_OK;
+}
+
+/* The tokens that a folder adds to those of its tokenizer.model, as a tokenizer.json lists them; *out NULL: it adds none. */
+static kg_status load_added(const struct folder *d, const json_t *tokenizer_config, json_t **out)
+{
+    json_t *file = NULL, *list = json_object_get(tokenizer_config, "added_tokens_decoder"), *v;
+    const char *key;
+    *out = NULL;
+    if (json_is_object(list)) {
+        if (!(*out = json_array())) return status_set(KG_ERR_MEMORY, "out of memory");
+        json_object_foreach(list, key, v) {
+            json_t *entry = json_copy(v);
+            if (json_object_set_new(entry, "id", json_integer(strtol(key, NULL, 10))) != 0 || json_array_append_new(*out, entry) != 0) return status_set(KG_ERR_FORMAT, "tokenizer_config.json: added_tokens_decoder holds something else than tokens");
+        }
+        return KG_OK;
+    }
+    KG_TRY(load_json(d, "tokenizer.json", true, &file)); /* of files from before 2023 */
+    if (file) *out = json_incref(json_object_get(file, "added_tokens"));
+    json_decref(file);
+    if (*out) return KG_OK;
+    KG_TRY(load_json(d, "added_tokens.json", true, &file));
+    if (file && (*out = json_array()) != NULL)
+        json_object_foreach(file, key, v) json_array_append_new(*out, json_pack("{s:s,s:O}", "content", key, "id", v));
+    json_decref(file);
     return KG_OK;
 }
 
@@ -601,7 +630,10 @@ static kg_status load_tokenizer(struct folder *d, const char *name, uint32_t n_v
         st = join(d, pieces, &path);
         if (st == KG_OK) st = os_map_file(&map, path);
         if (st == KG_OK) {
-            st = sentencepiece_read(&d->out, map.data, map.n_bytes, n_vocab);
+            json_t *added = NULL;
+            st = load_added(d, config, &added);
+            if (st == KG_OK) st = sentencepiece_read(&d->out, map.data, map.n_bytes, &(struct hf_tokenizer){.config = d->config, .tokenizer_config = config, .vocab.n = n_vocab}, added);
+            json_decref(added);
             os_unmap(&map);
         }
         if (st != KG_OK) status_prefix(st, "%s", pieces);

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdlib.h>
+#include <string.h>
 
 enum { MAX_AROUND = 8, MAX_DEPTH = 4 };
 
@@ -144,19 +145,24 @@ static kg_status put_around(struct meta_out *o, const char *key, const int64_t *
 
 /* ---- special ids */
 
-/* The id that tokenizer_config.json gives by a text, or config.json by a number; -1: neither does. */
-static int64_t special_id(const struct hf_tokenizer *t, const char *type, bool by_text)
+int64_t hf_special_id(const struct hf_tokenizer *t, const char *kind)
 {
     char key[32];
-    snprintf(key, sizeof key, "%s_token", type);
+    snprintf(key, sizeof key, "%s_token", kind);
     const json_t *text = hf_get(t->tokenizer_config, key);
     if (json_is_object(text)) text = hf_get(text, "content");
-    int64_t id = by_text && json_is_string(text) ? hf_find_word(&t->vocab, json_string_value(text)) : -1;
-    snprintf(key, sizeof key, "%s_token_id", type);
+    int64_t id = json_is_string(text) ? hf_find_word(&t->vocab, json_string_value(text)) : -1;
+    snprintf(key, sizeof key, "%s_token_id", kind);
     const json_t *number = hf_get(t->config, key);
     if (json_is_array(number)) number = json_array_get(number, 0); /* the others are known by their texts */
     if (id < 0 && json_is_integer(number)) id = json_integer_value(number);
     return id >= 0 && (uint64_t)id < t->vocab.n ? id : -1;
+}
+
+bool hf_adds(const struct hf_tokenizer *t, const char *key, bool otherwise)
+{
+    const json_t *v = hf_get(t->tokenizer_config, key);
+    return json_is_boolean(v) ? json_is_true(v) : otherwise;
 }
 
 static void put_id(struct meta_out *o, const char *key, int64_t id)
@@ -168,20 +174,21 @@ kg_status hf_put_specials(struct meta_out *o, const struct hf_tokenizer *t, bool
 {
     struct around a = {.found = false};
     KG_TRY(read_around(&a, hf_get(t->root, "post_processor"), 0));
-    int64_t bos = special_id(t, "bos", all), eos = special_id(t, "eos", all);
-    if (all) {
-        const int64_t cls = special_id(t, "cls", true), sep = special_id(t, "sep", true);
-        if (bos < 0) bos = cls;
-        if (eos < 0) eos = sep;
-        put_id(o, "tokenizer.ggml.seperator_token_id", sep); /* spelled so */
-        put_id(o, "tokenizer.ggml.padding_token_id", special_id(t, "pad", true));
-        put_id(o, "tokenizer.ggml.mask_token_id", special_id(t, "mask", true));
-    }
+    int64_t bos = hf_special_id(t, "bos"), eos = hf_special_id(t, "eos");
+    const int64_t cls = hf_special_id(t, "cls"), sep = hf_special_id(t, "sep");
+    if (bos < 0) bos = cls;
+    if (eos < 0) eos = sep;
+    put_id(o, "tokenizer.ggml.seperator_token_id", sep); /* spelled so */
+    put_id(o, "tokenizer.ggml.padding_token_id", hf_special_id(t, "pad"));
+    put_id(o, "tokenizer.ggml.mask_token_id", hf_special_id(t, "mask"));
     if (bos < 0 && a.n_before == 1) bos = a.before[0];
     if (eos < 0 && a.n_after == 1) eos = a.after[0];
     put_id(o, "tokenizer.ggml.bos_token_id", bos);
     put_id(o, "tokenizer.ggml.eos_token_id", eos);
-    meta_out_bool(o, "tokenizer.ggml.add_bos_token", a.n_before > 0);
+    /* the class of Llama's tokenizers puts its own template into the place of one that is not there */
+    const char *class = json_string_value(hf_get(t->tokenizer_config, "tokenizer_class"));
+    const bool of_class = !a.found && class && strncmp(class, "LlamaTokenizer", 14) == 0 && bos >= 0;
+    meta_out_bool(o, "tokenizer.ggml.add_bos_token", a.n_before > 0 || (of_class && hf_adds(t, "add_bos_token", true)));
     if (a.n_after > 0 || all) meta_out_bool(o, "tokenizer.ggml.add_eos_token", a.n_after > 0);
     if (all && a.found) meta_out_bool(o, "tokenizer.ggml.add_sep_token", a.separates);
     if (a.n_before > 1 || (a.n_before == 1 && a.before[0] != bos)) KG_TRY(put_around(o, "kagari.tokens_before", a.before, a.n_before, t->vocab.n));

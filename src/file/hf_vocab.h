@@ -32,10 +32,19 @@ void hf_mark_unknown(struct hf_vocab *v, struct meta_out *o, int64_t id);
 void hf_mark_bytes(struct hf_vocab *v);
 int64_t hf_find_word(const struct hf_vocab *v, const char *text); /* -1: not there */
 void hf_put_types(struct meta_out *o, const struct hf_vocab *v);
-/* The ids of special tokens and what the post-processor puts around a text. all: the six that GGUF has keys for; else begin and end. */
+/* The ids of special tokens and what the post-processor puts around a text. all: also whether an end and a separator come, where none does. */
 kg_status hf_put_specials(struct meta_out *o, const struct hf_tokenizer *t, bool all);
 /* The steps before the model as they stand, the map of characters under GGUF's key. */
 kg_status hf_put_steps(struct meta_out *o, const struct hf_tokenizer *t);
+
+/* The id of a kind of special token ("bos"), which tokenizer_config.json gives by its text, or config.json by a number; -1: neither does. */
+int64_t hf_special_id(const struct hf_tokenizer *t, const char *kind);
+/* tokenizer_config.json's add_bos_token and the like, where it says them. */
+bool hf_adds(const struct hf_tokenizer *t, const char *key, bool otherwise);
+
+/* sentencepiece.c: tokenizer.model. t: what the folder says beside it, its added tokens as a tokenizer.json lists them (added; may be NULL), and
+ * the number of tokens (t->vocab.n; 0: as many as there are). */
+kg_status sentencepiece_read(struct meta_out *o, const uint8_t *p, size_t n_bytes, const struct hf_tokenizer *t, const json_t *added);
 
 /* hf_pieces.c */
 kg_status hf_put_wordpiece(struct meta_out *o, struct hf_tokenizer *t);

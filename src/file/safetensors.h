@@ -24,6 +24,5 @@ kg_status hf_read_adapter(struct file *f, const char *folder, const struct file 
  * n_vocab: rows of the embedding; the list of tokens is filled up to it; 0: not known. */
 kg_status hf_tokenizer_json(struct meta_out *o, const json_t *tokenizer, const json_t *config, const json_t *tokenizer_config, uint32_t n_vocab);
 /* The same from tokenizer.model, SentencePiece's own format. */
-kg_status sentencepiece_read(struct meta_out *o, const uint8_t *p, size_t n_bytes, uint32_t n_vocab);
 
 #endif
