@@ -267,6 +267,12 @@ case("nemotron-h-latent", "NemotronHConfig", hybrid_override_pattern="E*ME", n_r
      moe_shared_expert_intermediate_size=36, routed_scaling_factor=2.5, n_group=3, topk_group=2, norm_topk_prob=False, **NEMOTRON_H)
 case("apertus", "ApertusConfig", head_dim=10, attention_bias=True, rope_parameters={"rope_type": "llama3", "rope_theta": 12000.0, "factor": 8.0, "low_freq_factor": 1.0,
      "high_freq_factor": 1.0, "original_max_position_embeddings": 16})
+MINICPM3 = dict(num_key_value_heads=6, q_lora_rank=26, kv_lora_rank=20, qk_nope_head_dim=10, qk_rope_head_dim=6)
+case("minicpm3", "MiniCPM3Config", num_hidden_layers=4, tie_word_embeddings=True, rope_parameters={
+    "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0, 1.25, 2.5], "long_factor": [1.0, 4.0, 32.0], "original_max_position_embeddings": 64},
+     **MINICPM3)
+case("minicpm3-scales", "MiniCPM3Config", num_hidden_layers=4, v_head_dim=14, scale_emb=3, scale_depth=1.5, dim_model_base=16, attention_bias=True,
+     **MINICPM3)
 FALCON_H1 = dict(mamba_d_ssm=56, mamba_n_heads=8, mamba_d_head=7, mamba_d_state=10, mamba_d_conv=4, mamba_chunk_size=8, mamba_norm_before_gate=False, head_dim=10,
                  embedding_multiplier=3.0, lm_head_multiplier=0.375, mlp_multipliers=[0.75, 1.25], key_multiplier=0.625, attention_out_multiplier=0.875,
                  attention_in_multiplier=1.5, ssm_multipliers=[0.5, 0.75, 1.25, 0.625, 0.375], ssm_in_multiplier=1.5, ssm_out_multiplier=1.375)  # exact in float32

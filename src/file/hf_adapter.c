@@ -259,7 +259,7 @@ static kg_status put_module(struct adapter *x, const struct module *m, const cha
 {
     struct tensor b = m->b;
     if (m->embedding) return put_embedding(x, m, gguf);
-    if (strstr(gguf, ".attn_kv_b.")) return status_set(KG_ERR_UNSUPPORTED, "module '%.*s': adapters of this matrix, which is divided, are not supported", file_shown(m->name), m->name);
+    if (x->family.flags & HF_LATENT && strstr(gguf, ".attn_kv_b.")) return status_set(KG_ERR_UNSUPPORTED, "module '%.*s': adapters of this matrix, which is divided, are not supported", file_shown(m->name), m->name);
     b.name = m->weight;
     KG_TRY(renamed(x, &b, 1));
     const struct tensor *parts = x->f->tensors;

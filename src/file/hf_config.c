@@ -441,9 +441,24 @@ static void put_minicpm(const struct out *w)
 {
     const double depth = json_number_value(field(w->config, "scale_depth")), base = json_number_value(field(w->config, "dim_model_base"));
     const double layers = (double)hf_config_number(w->family, w->config, "block_count"), dim = (double)hf_config_number(w->family, w->config, "embedding_length");
-    if (strcmp(w->family->arch, "minicpm") != 0) return;
     if (layers > 0 && depth > 0) put_f32(w, "residual_scale", depth / sqrt(layers));
     if (base > 0) put_f32(w, "logit_scale", dim / base);
+}
+
+/* MiniCPM 3: what programs take for granted is written only where it differs. */
+static kg_status put_minicpm3(const struct out *w)
+{
+    const int64_t dim = hf_config_number(w->family, w->config, "embedding_length"), heads = hf_config_number(w->family, w->config, "attention.head_count");
+    const int64_t nope = json_integer_value(json_object_get(w->config, "qk_nope_head_dim")), rot = hf_config_number(w->family, w->config, "rope.dimension_count");
+    const json_t *value = field(w->config, "v_head_dim"), *embed = field(w->config, "scale_emb"), *depth = field(w->config, "scale_depth"), *base = field(w->config, "dim_model_base");
+    const double layers = (double)hf_config_number(w->family, w->config, "block_count");
+    if (nope < 1 || nope > 1 << 16 || rot < 2 || rot > 1 << 16 || heads < 1 || dim < 1 || layers < 1) return status_set(KG_ERR_FORMAT, "config.json: qk_nope_head_dim, qk_rope_head_dim and sizes are needed");
+    put_u32(w, "attention.key_length", nope + rot);
+    if (json_is_integer(value) && json_integer_value(value) != dim / heads) put_u32(w, "attention.value_length", json_integer_value(value));
+    if (json_is_number(embed) && json_number_value(embed) != 12) put_f32(w, "embedding_scale", json_number_value(embed));
+    if (json_is_number(depth) && json_number_value(depth) != 1.4) put_f32(w, "residual_scale", json_number_value(depth) / sqrt(layers));
+    if (json_is_number(base) && json_number_value(base) != 256) put_f32(w, "logit_scale", (double)dim / json_number_value(base));
+    return KG_OK;
 }
 
 /* Llama 4: what programs take for granted is written only where it differs. */
@@ -468,7 +483,8 @@ static kg_status put_unusual(const struct out *w)
         if (json_is_boolean(v) && hf_lists(unless[i].families, w->family->model_type) && json_is_true(v) != unless[i].usual)
             meta_out_bool(w->o, full_key(w, unless[i].key, text, sizeof text), !unless[i].usual);
     }
-    put_minicpm(w);
+    if (strcmp(w->family->arch, "minicpm") == 0) put_minicpm(w);
+    if (w->family->flags & HF_KV_WHOLE) KG_TRY(put_minicpm3(w));
     KG_TRY(put_llama4(w));
     const json_t *scalar = field(w->config, "query_pre_attn_scalar"); /* Gemma: usually the width of a head */
     double v = json_number_value(scalar);
@@ -513,6 +529,7 @@ static kg_status put_rows(const struct out *w)
             continue;
         bool windows_off = json_is_false(json_object_get(w->config, "use_sliding_window"));
         if (strcmp(keys[i].name, "rope_theta") == 0 && json_object_get(json_object_get(w->config, "rope_scaling"), "alpha")) continue; /* put_rope has it */
+        if (w->family->flags & HF_KV_WHOLE && strcmp(keys[i].name, "head_dim") == 0) continue;
         if (w->family->flags & HF_LATENT && (strcmp(keys[i].name, "head_dim") == 0 || strcmp(keys[i].name, "num_key_value_heads") == 0)) continue;
         if (strcmp(keys[i].name, "sliding_window") == 0 && (windows_off || !any_window(w->config))) continue;
         KG_TRY(put_row(w, keys[i].name, keys[i].key, keys[i].type, v));
@@ -596,7 +613,7 @@ static kg_status put_longrope(const struct out *w, const json_t *s)
     const json_t *old = json_object_get(w->config, "original_max_position_embeddings");
     if (!old) old = json_object_get(s, "original_max_position_embeddings");
     const double most = json_number_value(json_object_get(w->config, "max_position_embeddings")), orig = json_number_value(old), given = json_number_value(json_object_get(s, "attention_factor"));
-    if (!hf_lists("phi3 minicpm", w->family->arch)) return status_set(KG_ERR_UNSUPPORTED, "config.json: rope_scaling \"longrope\" is not supported for %s", w->family->model_type);
+    if (!hf_lists("phi3 minicpm minicpm3", w->family->arch)) return status_set(KG_ERR_UNSUPPORTED, "config.json: rope_scaling \"longrope\" is not supported for %s", w->family->model_type);
     if (!(orig >= 2 && orig <= INT32_MAX && most >= 1)) return status_set(KG_ERR_FORMAT, "config.json: original_max_position_embeddings does not fit longrope");
     put_u32(w, "rope.scaling.original_context_length", (int64_t)orig);
     put_f32(w, "rope.scaling.attn_factor", given > 0 ? given : most > orig ? sqrt(1 + log(most / orig) / log(orig)) : 1);
