@@ -267,6 +267,48 @@ case("nemotron-h-latent", "NemotronHConfig", hybrid_override_pattern="E*ME", n_r
      moe_shared_expert_intermediate_size=36, routed_scaling_factor=2.5, n_group=3, topk_group=2, norm_topk_prob=False, **NEMOTRON_H)
 case("apertus", "ApertusConfig", head_dim=10, attention_bias=True, rope_parameters={"rope_type": "llama3", "rope_theta": 12000.0, "factor": 8.0, "low_freq_factor": 1.0,
      "high_freq_factor": 1.0, "original_max_position_embeddings": 16})
+case("jamba", "JambaConfig", num_hidden_layers=5, attn_layer_period=3, attn_layer_offset=1, expert_layer_period=2, expert_layer_offset=1, num_experts=5,
+     num_experts_per_tok=3, mamba_d_state=10, mamba_d_conv=4, mamba_expand=2, mamba_dt_rank=7, mamba_proj_bias=True, use_mamba_kernels=False)
+case("jamba-dense", "JambaConfig", num_hidden_layers=4, attn_layer_period=4, attn_layer_offset=2, num_experts=1, num_experts_per_tok=1, mamba_d_state=10, mamba_d_conv=4,
+     mamba_expand=2, use_mamba_kernels=False, tie_word_embeddings=True)
+# Ling 2 is not in transformers; what its own code computes is what this class does: sigmoids, groups by their two best, the norm of heads before the rotation
+case("bailingmoe2", "Glm4MoeConfig", head_dim=12, partial_rotary_factor=0.5, attention_bias=True, use_qk_norm=True, n_group=3, topk_group=2, norm_topk_prob=True, **MOE)
+BAILING = {"self_attn.o_proj": "attention.dense", "self_attn.q_norm": "attention.query_layernorm", "self_attn.k_norm": "attention.key_layernorm",
+           "embed_tokens": "word_embeddings", "e_score_correction_bias": "expert_bias"}
+QKV = ("q_proj", "k_proj", "v_proj")
+
+
+def bailing_names(shapes):
+    out = {}
+    for k, s in shapes.items():
+        if ".q_proj." in k:
+            out[k.replace("self_attn.q_proj", "attention.query_key_value")] = [sum(shapes[k.replace("q_proj", p)][0] for p in QKV), *s[1:]]
+        elif ".k_proj." not in k and ".v_proj." not in k:
+            for old, new in BAILING.items():
+                k = k.replace(old, new)
+            out[k] = s
+    return out
+
+
+def bailing_weights(weights, config):
+    out, heads, groups = {}, config["num_attention_heads"], config["num_key_value_heads"]
+    for k, w in weights.items():
+        if ".query_key_value." in k:
+            n = len(w) // (heads + 2 * groups)
+            for part, v in zip(QKV, np.split(w, [heads * n, (heads + groups) * n])):
+                out[k.replace("attention.query_key_value", "self_attn." + part)] = np.ascontiguousarray(v)
+        else:
+            for new, old in BAILING.items():
+                k = k.replace(old, new)
+            out[k] = w
+    return out
+
+
+alias("bailingmoe2", lambda c: {**{k: c[k] for k in COMMON if k in c}, "architectures": ["BailingMoeV2ForCausalLM"], "model_type": "bailing_moe", "head_dim": 12, "num_experts": 6,
+                                "num_experts_per_tok": 3, "moe_intermediate_size": 28, "num_shared_experts": 2, "first_k_dense_replace": 1, "routed_scaling_factor": 1.5,
+                                "n_group": 3, "topk_group": 2, "norm_topk_prob": True, "score_function": "sigmoid", "moe_router_enable_expert_bias": True,
+                                "partial_rotary_factor": 0.5, "rope_theta": 10000.0, "rope_scaling": None, "use_qk_norm": True, "use_bias": False, "use_qkv_bias": True,
+                                "norm_head": False, "num_nextn_predict_layers": 0, "hidden_act": "silu"}, bailing_names, bailing_weights)
 MINICPM3 = dict(num_key_value_heads=6, q_lora_rank=26, kv_lora_rank=20, qk_nope_head_dim=10, qk_rope_head_dim=6)
 case("minicpm3", "MiniCPM3Config", num_hidden_layers=4, tie_word_embeddings=True, rope_parameters={
     "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0, 1.25, 2.5], "long_factor": [1.0, 4.0, 32.0], "original_max_position_embeddings": 64},

@@ -319,8 +319,19 @@ static kg_status put_lfm2(const struct out *w)
     return KG_OK;
 }
 
+static kg_status put_jamba(const struct out *w)
+{
+    const int64_t dim = hf_config_number(w->family, w->config, "embedding_length"), expand = json_integer_value(json_object_get(w->config, "mamba_expand"));
+    if (expand < 1 || expand > 1024 || dim < 1 || dim > 1 << 20) return status_set(KG_ERR_FORMAT, "config.json: mamba_expand is needed");
+    KG_TRY(put_kv_heads(w, "mamba"));
+    put_u32(w, "ssm.inner_size", expand * dim);
+    put_u32(w, "feed_forward_length", hf_config_number(w->family, w->config, "feed_forward_length"));
+    return KG_OK;
+}
+
 static kg_status put_mixed(const struct out *w)
 {
+    if (strcmp(w->family->arch, "jamba") == 0) return put_jamba(w);
     if (strncmp(w->family->arch, "lfm2", 4) == 0) return put_lfm2(w);
     return strcmp(w->family->arch, "granitehybrid") == 0 ? put_granite_hybrid(w) : put_nemotron_h(w);
 }
@@ -484,6 +495,7 @@ static kg_status put_unusual(const struct out *w)
             meta_out_bool(w->o, full_key(w, unless[i].key, text, sizeof text), !unless[i].usual);
     }
     if (strcmp(w->family->arch, "minicpm") == 0) put_minicpm(w);
+    if (strcmp(w->family->arch, "bailingmoe2") == 0) put_u32(w, "expert_gating_func", 2);
     if (w->family->flags & HF_KV_WHOLE) KG_TRY(put_minicpm3(w));
     KG_TRY(put_llama4(w));
     const json_t *scalar = field(w->config, "query_pre_attn_scalar"); /* Gemma: usually the width of a head */

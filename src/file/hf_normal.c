@@ -192,6 +192,37 @@ static kg_status normalize_nemotron_h(json_t *config)
     return set(config, "model_type", json_string(experts ? "nemotron_h_moe" : "nemotron_h"));
 }
 
+/* Two generations have one name here. */
+static kg_status normalize_bailing(json_t *config)
+{
+    const json_t *class = json_array_get(json_object_get(config, "architectures"), 0);
+    if (!is(class, "BailingMoeV2ForCausalLM"))
+        return status_set(KG_ERR_UNSUPPORTED, "config.json: model_type bailing_moe is supported of the second generation only (BailingMoeV2ForCausalLM)");
+    return set(config, "model_type", json_string("bailing_moe_v2"));
+}
+
+/* Which layers have attention is said by a distance; a model of one expert has none. */
+static kg_status normalize_jamba(json_t *config)
+{
+    static const char *const of_experts[] = {"num_experts", "num_experts_per_tok"};
+    const json_t *rank = json_object_get(config, "mamba_dt_rank"), *dim = json_object_get(config, "hidden_size"), *n_experts = json_object_get(config, "num_experts");
+    const json_int_t n = json_integer_value(json_object_get(config, "num_hidden_layers")), period = json_integer_value(json_object_get(config, "attn_layer_period")),
+                     offset = json_integer_value(json_object_get(config, "attn_layer_offset"));
+    if (!json_is_array(json_object_get(config, "layer_types"))) {
+        json_t *types = json_array();
+        if (n < 1 || n > 65536 || period < 1 || offset < 0 || offset >= period) {
+            json_decref(types);
+            return status_set(KG_ERR_FORMAT, "config.json: attn_layer_period and attn_layer_offset do not fit each other");
+        }
+        KG_TRY(set(config, "layer_types", types));
+        for (json_int_t i = 0; i < n; i++)
+            if (json_array_append_new(types, json_string(i % period == offset ? "attention" : "mamba")) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
+    }
+    if (json_integer_value(n_experts) == 1)
+        for (size_t i = 0; i < COUNT_OF(of_experts); i++) json_object_del(config, of_experts[i]);
+    return json_is_integer(rank) || !json_is_integer(dim) ? KG_OK : set(config, "mamba_dt_rank", json_integer((json_integer_value(dim) + 15) / 16)); /* "auto" */
+}
+
 /* Its first files do not keep the text part apart. */
 static kg_status normalize_qwen2_vl(json_t *config)
 {
@@ -206,6 +237,8 @@ kg_status hf_normalize(json_t *config)
     KG_TRY(take_rope_of_full(config));
     const json_t *type = json_object_get(config, "model_type");
     if (is(type, "qwen2_vl") || is(type, "qwen2_5_vl")) return normalize_qwen2_vl(config);
+    if (is(type, "bailing_moe")) return normalize_bailing(config);
+    if (is(type, "jamba")) return normalize_jamba(config);
     if (is(type, "falcon_h1")) return hf_take_multipliers(config);
     if (is(type, "nemotron_h")) return normalize_nemotron_h(config);
     if (is(type, "hunyuan_v1_moe")) return normalize_hunyuan_moe(config);
