@@ -135,7 +135,7 @@ int command_embed(const struct settings *s)
     float *out = NULL;
     int code = input_open_model(s, &model, &path);
     if (!code) code = input_prompt(s, kg_model_tokenizer(model), NULL, &prompt);
-    int32_t dim = code ? 0 : kg_model_dim(model);
+    int32_t dim = code ? 0 : kg_model_embedding_dim(model);
     if (!code && !(out = malloc((size_t)dim * sizeof *out))) code = print_error(EXIT_RUNTIME, "out of memory");
     if (!code) {
         kg_status status = kg_embed(model, prompt.ids, prompt.n, (kg_pooling)s->pooling, out);

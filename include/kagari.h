@@ -449,7 +449,9 @@ KG_API kg_status kg_imatrix(const char *path, const kg_model_params *model, cons
 typedef enum kg_pooling { KG_POOLING_FILE, KG_POOLING_MEAN, KG_POOLING_CLS, KG_POOLING_LAST } kg_pooling; /* FILE: as it says, else the mean */
 
 KG_API int32_t kg_model_dim(const kg_model *model);
-/* The state after the final norm, pooled over the tokens: out[kg_model_dim], of length 1. */
+/* Numbers of an embedding: kg_model_dim, unless the file has linear layers behind the pooling. */
+KG_API int32_t kg_model_embedding_dim(const kg_model *model);
+/* The state after the final norm, pooled over the tokens, behind the file's linear layers: out[kg_model_embedding_dim], of length 1. */
 KG_API kg_status kg_embed(kg_model *model, const int32_t *tokens, size_t n, kg_pooling pooling, float *out);
 
 typedef struct kg_split_params {

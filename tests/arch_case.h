@@ -21,6 +21,13 @@ struct cases {
     int n, n_greedy, n_ctx; /* n_ctx: that is asked for, see kg_model_params */
     struct tiny tensors[512];
     int n_tensors;
+    /* Of sentence-transformers: files of text and of the weights of linear layers, by their path in the folder. */
+    struct {
+        char path[64], text[1600];
+    } files[8];
+    struct tiny parts[8];
+    char part_paths[8][64];
+    int n_files, n_parts;
     double *logits; /* [n][n_vocab] */
     size_t n_logits;
 };
@@ -45,6 +52,22 @@ static FILE *open_in(const char *name, const char *file)
     return f;
 }
 
+/* "NAME middle exponent dims ..." */
+static void read_tiny(const char *text, struct tiny *t)
+{
+    int exponent, at = 0;
+    assert_int_equal(sscanf(text, "%199s %lf %d %n", t->name, &t->middle, &exponent, &at), 3);
+    t->spread = ldexp(1, exponent);
+    t->bytes = strstr(t->name, "_blocks") || strstr(t->name, "_scales");
+    int32_t dims[MOST];
+    char copy[200];
+    snprintf(copy, sizeof copy, "%s", text + at);
+    t->n_dims = read_numbers(copy, dims);
+    assert_in_range(t->n_dims, 0, 4);
+    t->n = 1;
+    for (int i = 0; i < t->n_dims; i++) t->n *= t->dims[i] = (uint64_t)dims[i];
+}
+
 static void read_case(const char *name, struct cases *c)
 {
     char line[4096];
@@ -54,18 +77,20 @@ static void read_case(const char *name, struct cases *c)
         if (!strncmp(line, "prompt ", 7)) c->n = read_numbers(line + 7, c->ids);
         if (!strncmp(line, "context ", 8)) c->n_ctx = atoi(line + 8);
         if (!strncmp(line, "greedy ", 7)) c->n_greedy = read_numbers(line + 7, c->greedy);
+        int at = 0;
+        if (!strncmp(line, "file ", 5)) {
+            assert_true(c->n_files < (int)COUNT_OF(c->files));
+            assert_int_equal(sscanf(line, "file %63s %n", c->files[c->n_files].path, &at), 1);
+            snprintf(c->files[c->n_files++].text, sizeof c->files[0].text, "%s", line + at);
+        }
+        if (!strncmp(line, "part ", 5)) {
+            assert_true(c->n_parts < (int)COUNT_OF(c->parts));
+            assert_int_equal(sscanf(line, "part %63s %n", c->part_paths[c->n_parts], &at), 1);
+            read_tiny(line + at, &c->parts[c->n_parts++]);
+        }
         if (strncmp(line, "tensor ", 7) != 0) continue;
         assert_true(c->n_tensors < (int)COUNT_OF(c->tensors));
-        struct tiny *t = &c->tensors[c->n_tensors++];
-        int exponent, at = 0;
-        assert_int_equal(sscanf(line, "tensor %199s %lf %d %n", t->name, &t->middle, &exponent, &at), 3);
-        t->spread = ldexp(1, exponent);
-        t->bytes = strstr(t->name, "_blocks") || strstr(t->name, "_scales");
-        int32_t dims[MOST];
-        t->n_dims = read_numbers(line + at, dims);
-        assert_in_range(t->n_dims, 0, 4);
-        t->n = 1;
-        for (int i = 0; i < t->n_dims; i++) t->n *= t->dims[i] = (uint64_t)dims[i];
+        read_tiny(line + 7, &c->tensors[c->n_tensors++]);
     }
     fclose(f);
     f = open_in(name, "logits.f64");
@@ -88,14 +113,15 @@ static float weight(uint64_t seed, uint64_t i, const struct tiny *t)
     return (float)(((double)(x >> 44) * 0x1p-19 - 1) * t->spread + t->middle);
 }
 
-static void write_tensors(const char *path, const struct cases *c)
+/* before: what stands before each name where the numbers come from. */
+static void write_list(const char *path, const struct tiny *list, int n_tensors, const char *before)
 {
-    size_t size = (size_t)c->n_tensors * 400 + 16, len = 0;
+    size_t size = (size_t)n_tensors * 400 + 16, len = 0;
     char *header = malloc(size);
     assert_non_null(header);
     uint64_t offset = 0;
-    for (int i = 0; i < c->n_tensors; i++) {
-        const struct tiny *t = &c->tensors[i];
+    for (int i = 0; i < n_tensors; i++) {
+        const struct tiny *t = &list[i];
         len += (size_t)snprintf(header + len, size - len, "%s\"%s\":{\"dtype\":\"%s\",\"shape\":[", i ? "," : "{", t->name, t->bytes ? "U8" : "F32");
         for (int k = 0; k < t->n_dims; k++) len += (size_t)snprintf(header + len, size - len, "%s%llu", k ? "," : "", (unsigned long long)t->dims[k]);
         len += (size_t)snprintf(header + len, size - len, "],\"data_offsets\":[%llu,%llu]}", (unsigned long long)offset,
@@ -109,9 +135,10 @@ static void write_tensors(const char *path, const struct cases *c)
     const uint64_t n = len;
     fwrite(&n, 8, 1, f);
     fwrite(header, 1, len, f);
-    for (int i = 0; i < c->n_tensors; i++) {
-        const struct tiny *t = &c->tensors[i];
+    for (int i = 0; i < n_tensors; i++) {
+        const struct tiny *t = &list[i];
         uint64_t seed = 0xcbf29ce484222325u;
+        for (const char *s = before; *s; s++) seed = (seed ^ (uint8_t)*s) * 0x100000001b3u;
         for (const char *s = t->name; *s; s++) seed = (seed ^ (uint8_t)*s) * 0x100000001b3u;
         for (uint64_t k = 0; k < t->n; k++) {
             const float v = weight(seed, k, t);
@@ -122,6 +149,8 @@ static void write_tensors(const char *path, const struct cases *c)
     fclose(f);
     free(header);
 }
+
+static void write_tensors(const char *path, const struct cases *c) { write_list(path, c->tensors, c->n_tensors, ""); }
 
 /* A file of the case, into a folder. */
 static void copy_golden(const char *folder, const char *name, const char *file)

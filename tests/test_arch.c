@@ -22,6 +22,7 @@
 #define OK(x) do { if ((x) != KG_OK) fail_msg("%s: %s", name, kg_error_message()); } while (0)
 
 #include "arch_run.h"
+#include "arch_steps.h"
 
 static char folder[64], path[400];
 
@@ -104,6 +105,65 @@ static void check_embedding(const char *name, const char *file, const struct cas
     }
 }
 
+/* What sentence-transformers' modules make of the states. */
+static void check_steps(const char *name, const char *file, const struct cases *c)
+{
+    const char *const backends[] = {"reference", "cpu", gpu_name(), "hybrid"};
+    double want[256];
+    float out[256];
+    FILE *f = open_in(name, "embedding.f64");
+    const int n = (int)fread(want, sizeof *want, COUNT_OF(want), f);
+    fclose(f);
+    setenv("KAGARI_HYBRID", gpu_name(), 1);
+    for (size_t k = 0; k < COUNT_OF(backends); k++) {
+        kg_model_params params = kg_model_default_params();
+        kg_model *m;
+        params.backend = backends[k];
+        params.gpu_layers = 1;
+        params.activations = KG_ACT_F32;
+        OK(kg_model_open(&m, file, &params));
+        assert_int_equal(kg_model_embedding_dim(m), n);
+        OK(kg_embed(m, c->ids, (size_t)c->n, KG_POOLING_FILE, out));
+        for (int i = 0; i < n; i++)
+            if (!(fabs((double)out[i] - want[i]) <= (k ? 1e-3 : 1e-7))) fail_msg("%s: %s: %g instead of %g", name, backends[k], (double)out[i], want[i]);
+        kg_model_close(&m);
+    }
+}
+
+/* ... and what is refused. */
+static void check_refused_steps(const char *name, const char *gguf, const struct cases *c)
+{
+    static const char dense[] = "{\"in_features\": 48, \"out_features\": 36, \"bias\": true, \"activation_function\": \"torch.nn.modules.activation.%s\"}";
+    static const struct {
+        const char *modules, *act, *says;
+        kg_status status; /* of opening the folder */
+    } cases[] = {
+        {"[{\"path\": \"1_Pooling\", \"type\": \"a.Pooling\"}, {\"path\": \"2_Dense\", \"type\": \"a.Dense\"}]", "ReLU", "activation", KG_OK},
+        {"[{\"path\": \"2_Dense\", \"type\": \"a.Dense\"}]", "Tanh", "before the pooling", KG_OK},
+        {"[{\"path\": \"1_Pooling\", \"type\": \"a.Pooling\"}, {\"path\": \"2_CNN\", \"type\": \"a.CNN\"}]", "Tanh", "CNN", KG_OK},
+        {"[{\"path\": \"1_Pooling\", \"type\": \"a.Pooling\"}, {\"path\": \"../2_Dense\", \"type\": \"a.Dense\"}]", "Tanh", "below the folder", KG_ERR_FORMAT},
+        {"[{\"path\": \"1_Pooling\", \"type\": \"a.Pooling\"}, {\"path\": \"3_Dense\", \"type\": \"a.Dense\"}]", "Tanh", "3_Dense", KG_ERR_IO},
+    };
+    char text[400];
+    float out[256];
+    kg_model *m;
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        snprintf(text, sizeof text, dense, cases[i].act);
+        put_file("2_Dense", "config.json", text);
+        put_file("", "modules.json", cases[i].modules);
+        const kg_status status = kg_model_open(&m, folder, NULL);
+        if (status != cases[i].status) fail_msg("%s: %s: %d %s", name, cases[i].says, status, kg_error_message());
+        if (status == KG_OK) {
+            assert_int_equal(kg_embed(m, c->ids, (size_t)c->n, KG_POOLING_FILE, out), KG_ERR_UNSUPPORTED);
+            kg_model_close(&m);
+            if (!strstr(kg_error_message(), cases[i].says)) fail_msg("%s", kg_error_message());
+            assert_int_equal(kg_convert(folder, gguf, NULL), KG_ERR_UNSUPPORTED);
+        } else if (!strstr(kg_error_message(), cases[i].says)) {
+            fail_msg("%s", kg_error_message());
+        }
+    }
+}
+
 static bool is_encoder(const char *name, const char *file)
 {
     struct model m;
@@ -116,8 +176,6 @@ static bool is_encoder(const char *name, const char *file)
 /* As sentence-transformers says what comes behind the states. */
 static void check_poolings(const char *name, const char *gguf, const struct cases *c)
 {
-    kg_model *m;
-    float out[256];
     check_embedding(name, folder, c, KG_POOLING_MEAN);
     put_file("1_Pooling", "config.json", "{\"pooling_mode_cls_token\": false, \"pooling_mode_mean_tokens\": false, \"pooling_mode_lasttoken\": true}");
     check_embedding(name, folder, c, KG_POOLING_LAST);
@@ -126,12 +184,6 @@ static void check_poolings(const char *name, const char *gguf, const struct case
                                  "{\"path\": \"2\", \"type\": \"sentence_transformers.models.Normalize\"}]");
     OK(kg_convert(folder, gguf, NULL));
     check_embedding(name, gguf, c, KG_POOLING_CLS);
-    put_file("", "modules.json", "[{\"path\": \"2_Dense\", \"type\": \"sentence_transformers.models.Dense\"}]");
-    OK(kg_model_open(&m, folder, NULL));
-    assert_int_equal(kg_embed(m, c->ids, (size_t)c->n, KG_POOLING_FILE, out), KG_ERR_UNSUPPORTED);
-    assert_non_null(strstr(kg_error_message(), "Dense"));
-    kg_model_close(&m);
-    assert_int_equal(kg_convert(folder, gguf, NULL), KG_ERR_UNSUPPORTED);
     static const char *const files[] = {"1_Pooling/config.json", "1_Pooling", "other/config.json", "other", "modules.json"};
     for (size_t i = 0; i < COUNT_OF(files); i++) {
         snprintf(path, sizeof path, "%s/%s", folder, files[i]);
@@ -156,9 +208,17 @@ static void all_architectures(void **state)
         if (name[0] != '.' && (!only || strcmp(only, name) == 0)) {
             read_case(name, &c);
             write_model(folder, name, &c);
+            write_steps(folder, &c);
             check_file(name, folder, &c, NULL);
             OK(kg_convert(folder, gguf, NULL));
-            if (is_encoder(name, gguf)) check_poolings(name, gguf, &c);
+            if (c.n_files) check_steps(name, folder, &c), check_steps(name, gguf, &c);
+            if (c.n_parts == 2 && strstr(c.parts[1].name, "bias")) {
+                check_refused_steps(name, gguf, &c);
+                write_steps(folder, &c);
+                OK(kg_convert(folder, gguf, NULL));
+            }
+            remove_steps(folder, &c);
+            if (!c.n_files && is_encoder(name, gguf)) check_poolings(name, gguf, &c);
             check_file(name, gguf, &c, gpu_name());
             free(c.logits);
             unlink(gguf);

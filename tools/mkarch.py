@@ -5,6 +5,9 @@
     venv/bin/python tools/mkarch.py [NAME...]              writes tests/golden/arch/NAME
     venv/bin/python tools/mkarch.py --check KAGARI [NAME...]   converts each with KAGARI; names of tensors and keys must be those of gguf
 
+Those of EMBEDDINGS have further files, as sentence-transformers (6.2.0) writes them, and embedding.f64: what its modules make of the states. They
+need it installed, and transformers 5.24.
+
 A folder has config.json as transformers writes it; case.txt: prompt and greedy ids, and each tensor with the middle and the exponent of
 its numbers; logits.f64: [tokens of the prompt][vocabulary]. The numbers themselves are a formula (weights() here, test_arch.c there), exact
 in float32. Dimensions are all different, so that a transposed or mixed-up one cannot fit.
@@ -363,6 +366,62 @@ case("deepseek2-v2-groups", "DeepseekV2Config", q_lora_rank=26, n_group=3, topk_
 case("deepseek2-v2", "DeepseekV2Config", q_lora_rank=None, n_group=1, topk_group=1, topk_method="greedy", norm_topk_prob=False, **LATENT, **MOE)
 
 
+def with_model(shapes):
+    return {k if k.startswith("lm_head") else "model." + k: s for k, s in shapes.items()}
+
+
+def without_model(shapes):
+    return {k.removeprefix("model."): s for k, s in shapes.items() if k != "lm_head.weight"}
+
+
+def headed(weights, config):  # without a matrix of its own the embedding is the head
+    return {**with_model(weights), "lm_head.weight": weights["embed_tokens.weight"]}
+
+
+# name: pooling, linear layers behind it (width, activation, bias), further keys of config.json
+EMBEDDINGS = {
+    "gemma-embedding": ("mean_tokens", [(72, "Identity", False), (40, "Identity", False)], {}),
+    "bert-dense": ("cls_token", [(36, "Tanh", True)], {}),
+    "qwen3-embedding": ("lasttoken", [], {}),
+    "mistral-embedding": ("lasttoken", [], {}),
+    "qwen2-embedding": ("lasttoken", [], {"is_causal": False}),
+}
+case("gemma-embedding", "Gemma3TextConfig", num_hidden_layers=7, head_dim=10, sliding_window=8, query_pre_attn_scalar=10, use_bidirectional_attention=True,
+     tie_word_embeddings=True)
+case("bert-dense", "BertConfig", drop=COMMON.keys(), type_vocab_size=2, **{**ENCODER, "num_hidden_layers": 2}, **TEXT)
+case("qwen3-embedding", "Qwen3Config", head_dim=10, tie_word_embeddings=True, rope_theta=1000000.0)
+alias("qwen3-embedding", lambda c: c, without_model, lambda weights, config: with_model(weights))
+case("mistral-embedding", "MistralConfig", sliding_window=None)
+alias("mistral-embedding", lambda c: {**c, "architectures": ["MistralModel"]}, without_model, headed)
+case("qwen2-embedding", "Qwen2Config", rope_theta=1000000.0)
+TORCH_NAMES = {"Identity": "torch.nn.modules.linear.Identity", "Tanh": "torch.nn.modules.activation.Tanh"}
+
+
+def embedding_files(name):
+    """Files of text of the folder, and the tensors of its linear layers by file."""
+    pooling, layers, _ = EMBEDDINGS[name]
+    modes = ["cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"]
+    steps, texts, parts, width = ["Transformer", "Pooling"] + ["Dense"] * len(layers) + ["Normalize"], {}, {}, COMMON["hidden_size"]
+    texts["1_Pooling/config.json"] = {"word_embedding_dimension": width, **{"pooling_mode_" + m: m == pooling for m in modes}, "include_prompt": True}
+    for i, (out, act, bias) in enumerate(layers, 2):
+        texts[f"{i}_Dense/config.json"] = {"in_features": width, "out_features": out, "bias": bias, "activation_function": TORCH_NAMES[act]}
+        parts[f"{i}_Dense/model.safetensors"] = {"linear.weight": [out, width], **({"linear.bias": [out]} if bias else {})}
+        width = out
+    texts["modules.json"] = [{"idx": i, "name": str(i), "path": "" if i == 0 else f"{i}_{s}", "type": "sentence_transformers.models." + s} for i, s in enumerate(steps)]
+    return texts, parts
+
+
+def embedding_of(folder, states):
+    """Runs the folder's modules on the states."""
+    import torch
+    from sentence_transformers import models
+    x = {"token_embeddings": torch.from_numpy(states)[None], "attention_mask": torch.ones(1, len(states), dtype=torch.int64)}
+    for step in json.load(open(os.path.join(folder, "modules.json")))[1:]:
+        kind = getattr(models, step["type"].rsplit(".", 1)[1])
+        x = (kind() if kind is models.Normalize else kind.load(os.path.join(folder, step["path"])).double())(x)
+    return x["sentence_embedding"][0].detach().numpy()
+
+
 def fnv(text):
     h = 0xCBF29CE484222325
     for b in text.encode():
@@ -397,6 +456,8 @@ def spread(case_name, name, shape):
 
 def auto_class(config):
     import transformers
+    if getattr(config, "use_bidirectional_attention", False) or getattr(config, "is_causal", True) is False:
+        return transformers.AutoModel
     if "Bert" in type(config).__name__ or "Roberta" in type(config).__name__:
         return transformers.AutoModel
     causal = type(config) in transformers.MODEL_FOR_CAUSAL_LM_MAPPING
@@ -408,7 +469,7 @@ def tiny(name):
     import transformers
     from safetensors import safe_open
     config_name, args = CASES[name]
-    config = getattr(transformers, config_name)(**args)
+    config = getattr(transformers, config_name)(**args, **(EMBEDDINGS[name][2] if name in EMBEDDINGS else {}))
     with tempfile.TemporaryDirectory() as folder:
         auto_class(config).from_config(config).save_pretrained(folder)
         with safe_open(os.path.join(folder, "model.safetensors"), "np") as f:
@@ -422,6 +483,24 @@ def write_folder(folder, name, text, shapes, dtype=np.float32, change=lambda wei
     open(os.path.join(folder, "config.json"), "w").write(text)
     save_file(change({k: weights(k, s, *spread(name, k, s)).astype(dtype) for k, s in shapes.items()}), os.path.join(folder, "model.safetensors"),
               metadata={"format": "pt"})
+
+
+def write_steps(folder, name, texts, parts, dtype=np.float32):
+    from safetensors.numpy import save_file
+    for path, v in texts.items():
+        os.makedirs(os.path.dirname(os.path.join(folder, path)), exist_ok=True)
+        json.dump(v, open(os.path.join(folder, path), "w"))
+    for path, tensors in parts.items():
+        save_file({k: weights(path + ":" + k, s, *spread(name, k, s)).astype(dtype) for k, s in tensors.items()}, os.path.join(folder, path))
+
+
+def states_of(folder, ids):
+    import torch
+    model = load(folder)
+    if not model.can_generate():
+        return compute(folder, ids)[0]
+    with torch.no_grad():
+        return model.base_model(torch.tensor([ids]), use_cache=False).last_hidden_state[0].numpy()
 
 
 def logits_and_greedy(model, ids):
@@ -438,12 +517,18 @@ def logits_and_greedy(model, ids):
     return logits, more[len(ids):], margin
 
 
-def compute(folder, ids):
+def load(folder):
     import torch, transformers
-    model = auto_class(transformers.AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
+    return auto_class(transformers.AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
+
+
+def compute(folder, ids):
+    import torch
+    model = load(folder)
     if not model.can_generate():  # an encoder: its states
+        both = {"attention_mask": torch.zeros(1, 1, len(ids), len(ids))} if getattr(model.config, "is_causal", True) is False else {}
         with torch.no_grad():
-            return model(torch.tensor([ids])).last_hidden_state[0].numpy(), [], np.inf
+            return model(torch.tensor([ids]), **both).last_hidden_state[0].numpy(), [], np.inf
     for k, p in model.named_parameters():
         if k.endswith("A_log"):  # GGUF has -exp of it, in float32
             p.data = torch.from_numpy(np.log(np.exp(p.data.numpy()).astype(np.float32).astype(np.float64)))
@@ -465,8 +550,10 @@ def make(name):
     text, shapes = tiny(name)
     new_config, new_names, old_weights = ALIASES.get(name, (None, lambda s: s, lambda w, c: w))
     config, shapes = json.loads(text), new_names(shapes)
+    texts, parts = embedding_files(name) if name in EMBEDDINGS else ({}, {})
     with tempfile.TemporaryDirectory() as folder:
         write_folder(folder, name, text, shapes, np.float64, lambda w: old_weights(w, config))
+        write_steps(folder, name, texts, parts, np.float64)
         if new_config:
             text = json.dumps(new_config(config), indent=2) + "\n"
         for seed in range(100):  # a prompt whose greedy ids are clear enough for arithmetic in float32
@@ -474,10 +561,13 @@ def make(name):
             logits, greedy, margin = compute(folder, ids)
             if margin > 0.02:
                 break
+        embedding = embedding_of(folder, states_of(folder, ids)) if name in EMBEDDINGS else None
     out = os.path.join(ROOT, name)
     os.makedirs(out, exist_ok=True)
     open(os.path.join(out, "config.json"), "w").write(text)
     logits.astype("<f8").tofile(os.path.join(out, "logits.f64"))
+    if embedding is not None:
+        embedding.astype("<f8").tofile(os.path.join(out, "embedding.f64"))
     with open(os.path.join(out, "case.txt"), "w") as f:
         print("prompt", *ids, file=f)
         print("greedy", *greedy, file=f)
@@ -485,6 +575,11 @@ def make(name):
             print("context", CONTEXTS[name], file=f)
         for k, s in shapes.items():
             print("tensor", k, *spread(name, k, s), *s, file=f)
+        for path, v in texts.items():
+            print("file", path, json.dumps(v), file=f)
+        for path, tensors in parts.items():
+            for k, s in tensors.items():
+                print("part", path, k, *spread(name, k, s), *s, file=f)
     print(f"{name}: largest logit {np.abs(logits).max():.2f}, margin {margin:.3f}, {sum(int(np.prod(s)) for s in shapes.values())} weights")
 
 
@@ -498,6 +593,7 @@ def check(name, kagari):
             shapes[w[1]] = [int(n) for n in w[4:]]
     with tempfile.TemporaryDirectory() as folder:
         write_folder(folder, name, open(os.path.join(out, "config.json")).read(), shapes)
+        write_steps(folder, name, *(embedding_files(name) if name in EMBEDDINGS else ({}, {})))
         file = os.path.join(folder, "m.gguf")
         subprocess.run([kagari, "convert", folder, file], check=True, stdout=subprocess.DEVNULL)
         r = gguf.GGUFReader(file)
@@ -507,6 +603,7 @@ def check(name, kagari):
             sys.exit(f"{name}: gguf knows no architecture {arch}")
         names = {gguf.TENSOR_NAMES[t] for t in gguf.MODEL_TENSORS[number]}
         keys = {v.replace("{arch}", arch) for c in vars(gguf.Keys).values() if isinstance(c, type) for v in vars(c).values() if isinstance(v, str)}
+        keys |= {k.replace("{dense}", t.name.split(".")[0]) for k in keys for t in r.tensors if t.name.startswith("dense_")}
         bad = [t.name for t in r.tensors if ".".join("{bid}" if p.isdigit() else p for p in t.name.split(".") if p not in ("weight", "bias", "scale")) not in names]
         bad += [k for k in r.fields if not k.startswith(("GGUF.", "kagari.")) and k not in keys]
         print(f"{name}: {len(r.tensors)} tensors, {len(r.fields)} keys" + (f"; unknown to gguf: {', '.join(bad)}" if bad else ""))

@@ -86,6 +86,7 @@ static bool stays_behind(const struct file *f, const char *key)
     if (strncmp(key, "kagari.", 7) != 0) return strcmp(key, "general.file_type") == 0 || strcmp(key, "general.quantization_version") == 0 || strcmp(key, "general.alignment") == 0;
     for (size_t i = 0; i < COUNT_OF(tokenizer); i++)
         if (strcmp(key + 7, tokenizer[i]) == 0) return false;
+    if (strncmp(key, "kagari.dense_", 13) == 0) return false;
     return strcmp(key, "kagari.bpe_merges") != 0 || !file_meta(f, "kagari.tokenizer_steps"); /* else the scores say nearly the same */
 }
 
@@ -118,7 +119,7 @@ static kg_status run(struct convert *c)
     const struct file *f = c->in;
     int64_t widest = 1;
     if (f->n_metas == 0) return status_set(KG_ERR_UNSUPPORTED, "%s: is a file of tensors alone: a model is a folder with config.json", f->path);
-    if (file_meta(f, "kagari.embedding_step")) return status_set(KG_ERR_UNSUPPORTED, "%s: a step behind pooling (modules.json) has no place in the GGUF that is written", f->path);
+    if (file_meta(f, "kagari.embedding_step")) return status_set(KG_ERR_UNSUPPORTED, "%s: a step of modules.json has no place in the GGUF that is written", f->path);
     struct order_kind kind;
     KG_TRY(order_kind(f, &kind));
     KG_TRY(order_read(f, kind, &c->order));

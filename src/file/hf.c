@@ -489,6 +489,11 @@ static kg_status rename_one(const struct folder *d, struct merged *m, struct ten
 {
     char name[NAME_BYTES];
     int expert = -1;
+    if (strncmp(t->name, HF_DENSE_MARK, strlen(HF_DENSE_MARK)) == 0) { /* hf_steps.c has named it */
+        list[*n] = *t;
+        list[(*n)++].name += strlen("kagari.");
+        return KG_OK;
+    }
     if (is_beyond(d, t->name) || hf_is_other_part(d->config, t->name)) return KG_OK;
     if (!hf_tensor_name(d->family, t->name, name, sizeof name, &expert))
         return status_set(KG_ERR_UNSUPPORTED, "tensor '%.*s' is not known for model_type %s", file_shown(t->name), t->name, d->family->model_type);
@@ -647,36 +652,6 @@ static kg_status load_tokenizer(struct folder *d, const char *name, uint32_t n_v
     return st;
 }
 
-/* How sentence-transformers makes one embedding of the states: modules.json lists the steps, a folder for each. */
-static kg_status load_pooling(struct folder *d)
-{
-    static const struct {
-        const char *name;
-        uint32_t type; /* pooling_type */
-    } modes[] = {{"pooling_mode_mean_tokens", 1}, {"pooling_mode_cls_token", 2}, {"pooling_mode_lasttoken", 3}};
-    char path[320] = "1_Pooling/config.json", key[128];
-    json_t *modules, *pooling;
-    const char *other = NULL;
-    KG_TRY(load_json(d, "modules.json", true, &modules));
-    for (size_t i = 0; i < json_array_size(modules); i++) {
-        const char *type = json_string_value(json_object_get(json_array_get(modules, i), "type")), *at = json_string_value(json_object_get(json_array_get(modules, i), "path"));
-        const char *last = type && strrchr(type, '.') ? strrchr(type, '.') + 1 : type;
-        if (last && strcmp(last, "Pooling") == 0 && at && !strstr(at, "..") && at[0] != '/') snprintf(path, sizeof path, "%.200s/config.json", at);
-        else if (last && strcmp(last, "Transformer") != 0 && strcmp(last, "Normalize") != 0) other = last;
-    }
-    if (other) meta_out_str(&d->out, "kagari.embedding_step", other, strlen(other));
-    json_decref(modules);
-    KG_TRY(load_json(d, path, true, &pooling));
-    snprintf(key, sizeof key, "%s.pooling_type", d->family->arch);
-    for (size_t i = 0; i < COUNT_OF(modes); i++) {
-        if (!json_is_true(json_object_get(pooling, modes[i].name))) continue;
-        meta_out_u32(&d->out, key, modes[i].type);
-        break;
-    }
-    json_decref(pooling);
-    return d->out.status;
-}
-
 static const char *last_part(struct folder *d)
 {
     size_t n = strlen(d->path);
@@ -707,6 +682,7 @@ static kg_status read_all(struct folder *d, const char *only)
     KG_TRY(hf_family_of(d->config, &d->family));
     KG_TRY(hf_config(&d->out, d->family, d->config, last_part(d)));
     KG_TRY(load_weights(d, only));
+    KG_TRY(hf_read_steps(f, d->path, d->family, &d->out));
     KG_TRY(hf_check_packing(f, d->config));
     KG_TRY(hf_widen_fp8(d->f, d->config));
     KG_TRY(hf_join_mxfp4(d->f));
@@ -717,7 +693,6 @@ static kg_status read_all(struct folder *d, const char *only)
     for (size_t i = 0; i < f->n_tensors; i++)
         if (strcmp(f->tensors[i].name, "token_embd.weight") == 0) n_vocab = (uint32_t)MIN(f->tensors[i].ne[1], 1 << 30);
     KG_TRY(load_tokenizer(d, NULL, n_vocab));
-    KG_TRY(load_pooling(d));
     if (d->family->flags & HF_ROTATED) meta_out_bool(&d->out, "kagari.rope_halves", true);
     f->format = "Safetensors";
     return take_metas(d);

@@ -41,6 +41,10 @@ kg_status hf_take_multipliers(json_t *config);
 double hf_multiplier(const json_t *config, size_t i); /* 0: of embeddings */
 kg_status hf_multiply(struct file *f, const struct hf_family *family, const json_t *config, struct tensor *t);
 
+/* hf_steps.c: what modules.json says becomes keys; weights of linear layers behind the pooling join the list, under a mark that hf_rename takes off. */
+kg_status hf_read_steps(struct file *f, const char *folder, const struct hf_family *family, struct meta_out *out);
+#define HF_DENSE_MARK "kagari.dense_"
+
 /* hf_normal.c: config.json as files have it -> as the table expects it. Of a multimodal model: that of its text part, with what it leaves out. */
 kg_status hf_normalize(json_t *config);
 #define HF_SKIPPED_POSITIONS "kagari.skipped_positions" /* rows at the beginning of the table of positions that are not used */

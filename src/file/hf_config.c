@@ -517,11 +517,16 @@ static void put_latent(const struct out *w)
     put_u32(w, "expert_gating_func", strcmp(w->family->model_type, "deepseek_v2") == 0 ? 1 : 2);
 }
 
-static kg_status put_encoder(const struct out *w)
+static void put_both_sides(const struct out *w)
 {
     char key[128];
-    const json_t *types = json_object_get(w->config, "type_vocab_size");
     meta_out_bool(w->o, full_key(w, "attention.causal", key, sizeof key), false);
+}
+
+static kg_status put_encoder(const struct out *w)
+{
+    const json_t *types = json_object_get(w->config, "type_vocab_size");
+    put_both_sides(w);
     if (json_is_integer(types) && json_integer_value(types) > 0) meta_out_u32(w->o, "tokenizer.ggml.token_type_count", (uint32_t)json_integer_value(types));
     if (strcmp(w->family->model_type, "nomic_bert") == 0) meta_out_bool(w->o, "kagari.ctx_is_hard", true); /* its rotation changes beyond */
     return KG_OK;
@@ -726,6 +731,7 @@ kg_status hf_config(struct meta_out *o, const struct hf_family *family, const js
     if (family->flags & HF_LATENT) put_latent(&w);
     if (family->flags & HF_SECTIONS) put_sections(&w);
     if (family->flags & HF_ENCODER) KG_TRY(put_encoder(&w));
+    else if (json_is_false(json_object_get(config, "is_causal"))) put_both_sides(&w);
     KG_TRY(family->flags & HF_KINDS ? put_kinds(&w) : family->flags & HF_SSM ? put_ssm(&w) : family->flags & HF_DELTA ? put_delta(&w) : family->flags & HF_MIXED ? put_mixed(&w) : put_windows(&w));
     if (family->flags & HF_MULTIPLIED) KG_TRY(put_falcon_h1(&w));
     KG_TRY(put_unusual(&w));
@@ -753,6 +759,29 @@ static bool matches(const char *pattern, const char *name, size_t n, long *layer
     return name == end;
 }
 
+static bool find_tensor_name(const struct hf_family *family, const char *name, char *out, size_t size, int *expert)
+{
+    const size_t n = strlen(name);
+    const char *suffix = name + n;
+    if (n > 7 && strcmp(name + n - 7, ".weight") == 0) suffix = name + n - 7;
+    if (n > 5 && strcmp(name + n - 5, ".bias") == 0) suffix = name + n - 5;
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        long layer = -1, e = -1;
+        if (!hf_lists(names[i].families, family->model_type)) continue;
+        if (!matches(names[i].name, name, (size_t)(suffix - name), &layer, &e)) continue;
+        *expert = (int)e;
+        const char *gguf = names[i].gguf, *percent = gguf ? strchr(gguf, '%') : NULL;
+        if (!gguf)
+            out[0] = 0;
+        else if (percent)
+            snprintf(out, size, "%.*s%ld%s%s", (int)(percent - gguf), gguf, layer, percent + 1, suffix);
+        else
+            snprintf(out, size, "%s%s", gguf, suffix);
+        return true;
+    }
+    return false;
+}
+
 bool hf_tensor_name(const struct hf_family *family, const char *name, char *out, size_t size, int *expert)
 {
     static const char *const before[] = {"transformer.", "language_model.", "bert.", "roberta."};
@@ -776,24 +805,11 @@ bool hf_tensor_name(const struct hf_family *family, const char *name, char *out,
         name = inner;
         n = strlen(name);
     }
-    const char *suffix = name + n;
-    if (n > 7 && strcmp(name + n - 7, ".weight") == 0) suffix = name + n - 7;
-    if (n > 5 && strcmp(name + n - 5, ".bias") == 0) suffix = name + n - 5;
-    for (size_t i = 0; i < COUNT_OF(names); i++) {
-        long layer = -1, e = -1;
-        if (!hf_lists(names[i].families, family->model_type)) continue;
-        if (!matches(names[i].name, name, (size_t)(suffix - name), &layer, &e)) continue;
-        *expert = (int)e;
-        const char *gguf = names[i].gguf, *percent = gguf ? strchr(gguf, '%') : NULL;
-        if (!gguf)
-            out[0] = 0;
-        else if (percent)
-            snprintf(out, size, "%.*s%ld%s%s", (int)(percent - gguf), gguf, layer, percent + 1, suffix);
-        else
-            snprintf(out, size, "%s%s", gguf, suffix);
-        return true;
-    }
-    return false;
+    if (find_tensor_name(family, name, out, size, expert)) return true;
+    if (family->flags & HF_ENCODER || n + 7 > sizeof inner) return false;
+    char bare[NAME_BYTES];
+    snprintf(bare, sizeof bare, "model.%s", name); /* of a model without a head, as embedding models are saved */
+    return find_tensor_name(family, bare, out, size, expert);
 }
 
 /* Whole numbers, which is what names and rows depend on; of an array, one for each layer, the largest. */

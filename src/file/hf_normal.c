@@ -110,6 +110,12 @@ static kg_status normalize_modernbert(json_t *config)
     return KG_OK;
 }
 
+/* embeddinggemma: the same layers, but tokens see both sides. */
+static kg_status normalize_gemma3(json_t *config)
+{
+    return json_is_true(json_object_get(config, "use_bidirectional_attention")) ? set(config, "model_type", json_string("gemma3_embedding")) : KG_OK;
+}
+
 /* Newer files give numbers of single layers: those without a window, which must agree. */
 static kg_status normalize_gemma4(json_t *config)
 {
@@ -244,6 +250,7 @@ kg_status hf_normalize(json_t *config)
     if (is(type, "hunyuan_v1_moe")) return normalize_hunyuan_moe(config);
     if (is(type, "glm4_moe_lite")) return normalize_glm4_lite(config);
     if (is(type, "ernie4_5_moe")) return check_ernie_moe(config);
+    if (is(type, "gemma3_text")) return normalize_gemma3(config);
     if (is(type, "gemma4_text")) return normalize_gemma4(config);
     if (is(type, "falcon")) return normalize_falcon(config);
     if (is(type, "deepseek_v2")) return normalize_deepseek2(config);

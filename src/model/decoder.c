@@ -142,6 +142,18 @@ static kg_status ffn_layers(struct arch_build *b, struct decoder *d)
     return KG_OK;
 }
 
+/* A file may say that a decoder has become an encoder: its tokens see both sides. */
+static kg_status sides(struct arch_build *b, const struct decoder *d)
+{
+    const bool encoder = d->style->encoder, may_be = encoder || (d->block != DECODER_ONE && !d->style->mixed && !d->style->add_attention && d->window == 0);
+    bool found, causal = !encoder;
+    KG_TRY(arch_bool(b, "attention.causal", &causal, &found));
+    if (causal ? encoder : !may_be)
+        return status_set(KG_ERR_UNSUPPORTED, "%s: key %s.attention.causal is %s, which is not supported for this architecture", b->file->path, b->prefix, causal ? "true" : "false");
+    b->program->is_encoder = !causal;
+    return KG_OK;
+}
+
 kg_status decoder_hparams(struct arch_build *b)
 {
     struct decoder *d = b->h;
@@ -166,11 +178,7 @@ kg_status decoder_hparams(struct arch_build *b)
     KG_TRY(windows(b, d));
     KG_TRY(rotation(b, d));
     KG_TRY(experts(b, d));
-    bool causal = !d->style->encoder;
-    KG_TRY(arch_bool(b, "attention.causal", &causal, &found));
-    if (causal == d->style->encoder)
-        return status_set(KG_ERR_UNSUPPORTED, "%s: key %s.attention.causal is %s, which is not supported for this architecture", b->file->path, b->prefix, causal ? "true" : "false");
-    p->is_encoder = d->style->encoder;
+    KG_TRY(sides(b, d));
     p->ctx_is_hard |= d->style->positions == DECODER_LEARNED;
     return d->style->adjust ? d->style->adjust(b, d) : KG_OK;
 }
@@ -303,9 +311,11 @@ kg_status decoder_tensors(struct arch_build *b)
         KG_TRY(arch_tensor(b, &d->norm.w, false, p->dim, 1, "%s.weight", out_norm));
         KG_TRY(arch_tensor(b, &d->norm.b, true, p->dim, 1, "%s.bias", out_norm));
     }
-    if (!d->style->encoder) {
+    if (!d->style->encoder) { /* of a decoder that has become one, they are not used */
         KG_TRY(arch_tensor(b, &d->output.w, true, p->dim, p->n_vocab, "output.weight"));
         KG_TRY(arch_tensor(b, &d->output.b, true, p->n_vocab, 1, "output.bias"));
+        if (p->is_encoder && d->output.w) program_knows(b->program, d->output.w);
+        if (p->is_encoder && d->output.b) program_knows(b->program, d->output.b);
         if (!d->output.w) d->output.w = d->embd.w;
     }
     for (int i = 0; i < p->n_layers; i++) KG_TRY(layer_tensors(b, d, &d->layers[i], i));
@@ -341,7 +351,7 @@ void decoder_attend(struct program *p, const struct decoder *d, const struct dec
     program_attention_as(p, r->att, r->q, r->k, r->v,
                          &(struct attention){.n_heads = d->n_heads, .n_kv_heads = d->n_kv_heads, .k_dim = d->k_dim, .v_dim = d->v_dim,
                                              .scale = d->attn_scale, .softcap = d->attn_softcap, .alibi = d->alibi,
-                                             .window = l->kind == DECODER_LOCAL ? d->window : 0, .chunked = d->style->chunked, .both = d->style->encoder, .sinks = l->sinks});
+                                             .window = l->kind == DECODER_LOCAL ? d->window : 0, .chunked = d->style->chunked, .both = p->is_encoder, .sinks = l->sinks});
 }
 
 /* y -> dst; dst may be y. */
@@ -539,7 +549,7 @@ kg_status decoder_program(struct arch_build *b)
         program_tap(p);
     }
     program_set_layer(p, -1);
-    if (d->style->encoder) {
+    if (p->is_encoder) {
         program_select(p, d->norm.w ? o.y : logits, o.x);
         if (d->norm.w) norm(&o, logits, o.y, &d->norm);
         program_logits(p, logits);

@@ -125,6 +125,7 @@ static kg_status build(struct model *m, int64_t n_ctx)
     KG_TRY(m->arch->hparams(&b));
     KG_TRY(m->arch->tensors(&b));
     KG_TRY(m->arch->program(&b));
+    KG_TRY(dense_find(m->file, &m->program, &m->dense, &m->n_dense));
     KG_TRY(program_finish(&m->program));
     KG_TRY(lora_check_used(&m->program));
     return check_all_used(m);

@@ -2,7 +2,7 @@
 #ifndef MODEL_MODEL_H
 #define MODEL_MODEL_H
 
-#include "model/arch.h"
+#include "model/dense.h"
 
 struct model {
     struct file *file;
@@ -10,6 +10,8 @@ struct model {
     struct program program; /* its tensors borrow from file and the adapters */
     struct file **adapters; /* [n_adapters] */
     size_t n_adapters;
+    struct dense *dense; /* [n_dense]: behind the pooling of an embedding */
+    int n_dense;
 };
 
 kg_status model_open(struct model *out, const char *path);

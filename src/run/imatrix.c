@@ -222,6 +222,8 @@ static const struct op *last_matmul(const struct program *p)
 
 int32_t kg_model_dim(const kg_model *model) { return model->model.program.dim; }
 
+int32_t kg_model_embedding_dim(const kg_model *model) { return dense_width(model->model.dense, model->model.n_dense, model->model.program.dim); }
+
 static kg_status check_embed(const kg_model *m, const struct pool_state *s, const int32_t *tokens, size_t n)
 {
     const struct program *p = &m->model.program;
@@ -232,7 +234,7 @@ static kg_status check_embed(const kg_model *m, const struct pool_state *s, cons
     if (!p->is_encoder && (!s->last || s->last->w->ne[0] != p->dim))
         return status_set(KG_ERR_UNSUPPORTED, "architecture %s ends in something else than a matrix over its state", m->model.arch->name);
     KG_TRY(file_get_str(m->model.file, "kagari.embedding_step", &step, &found));
-    if (found) return status_set(KG_ERR_UNSUPPORTED, "the folder's modules.json has a step behind pooling that is not supported: %.*s", (int)MIN(step.len, (size_t)60), step.ptr);
+    if (found) return status_set(KG_ERR_UNSUPPORTED, "the folder's modules.json has a step that is not supported: %.*s", (int)MIN(step.len, (size_t)60), step.ptr);
     if (n > INT32_MAX - STEP || (p->ctx_is_hard && n > (size_t)p->n_ctx))
         return status_set(KG_ERR_CONTEXT, "%zu tokens: this model has %lld positions", n, (long long)p->n_ctx);
     if (p->is_encoder && n > (size_t)MIN(p->n_ctx, (int64_t)MAX_ENCODED))
@@ -260,6 +262,15 @@ static kg_status encode(kg_model *m, struct kv_table *t, const int32_t *tokens, 
     return status;
 }
 
+static kg_status of_length_1(const double *x, int n, float *out)
+{
+    double norm = 0;
+    for (int i = 0; i < n; i++) norm += x[i] * x[i];
+    if (!(norm > 0 && isfinite(norm))) return status_set(KG_ERR_DEVICE, "the embedding has no direction");
+    for (int i = 0; i < n; i++) out[i] = (float)(x[i] / sqrt(norm));
+    return KG_OK;
+}
+
 kg_status kg_embed(kg_model *m, const int32_t *tokens, size_t n, kg_pooling pooling, float *out)
 {
     if (!m || !tokens || n < 1 || !out) return status_set(KG_ERR_ARGUMENT, "an embedding needs a model, tokens and a place for it");
@@ -269,7 +280,7 @@ kg_status kg_embed(kg_model *m, const int32_t *tokens, size_t n, kg_pooling pool
     KG_TRY(find_pooling(m, &s.pooling));
     struct kv_table table = {0};
     float *logits = p->is_encoder ? NULL : malloc((size_t)STEP * (size_t)p->n_vocab * sizeof *logits);
-    s.sum = calloc((size_t)p->dim, sizeof *s.sum);
+    s.sum = calloc((size_t)dense_most(m->model.dense, m->model.n_dense, p->dim), sizeof *s.sum);
     kg_status status = (logits || p->is_encoder) && s.sum ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory");
     pthread_mutex_lock(&m->lock);
     if (status == KG_OK) status = kv_table_open(&m->kv, &table, (int64_t)n);
@@ -278,10 +289,9 @@ kg_status kg_embed(kg_model *m, const int32_t *tokens, size_t n, kg_pooling pool
         kv_table_close(&m->kv, &table);
     }
     pthread_mutex_unlock(&m->lock);
-    double norm = 0;
-    for (int i = 0; status == KG_OK && i < s.dim; i++) norm += s.sum[i] * s.sum[i];
-    if (status == KG_OK && !(norm > 0 && isfinite(norm))) status = status_set(KG_ERR_DEVICE, "the embedding has no direction");
-    for (int i = 0; status == KG_OK && i < s.dim; i++) out[i] = (float)(s.sum[i] / sqrt(norm));
+    for (int i = 0; i < s.dim && status == KG_OK && s.pooling == KG_POOLING_MEAN; i++) s.sum[i] /= (double)n;
+    if (status == KG_OK) status = dense_apply(m->model.dense, m->model.n_dense, p->dim, s.sum);
+    if (status == KG_OK) status = of_length_1(s.sum, kg_model_embedding_dim(m), out);
     free(s.sum);
     free(logits);
     return status;
