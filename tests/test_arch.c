@@ -5,6 +5,7 @@
  * in f16), unless that refuses an operation; greedy continuations are the same. Weights come from a formula. */
 #include "backend/cpu/cpu.h"
 #include "base/half.h"
+#include "file/gguf_write.h"
 #include "run/run.h"
 
 #include <dirent.h>
@@ -234,6 +235,70 @@ static void all_architectures(void **state)
     rmdir(folder);
 }
 
+/* The GGUF at `from` with one more layer that guesses tokens, whose tensors nobody reads: as other programs write them, it counts in block_count and in keys
+ * of one number for each layer. */
+static void add_layer_beyond(const char *name, const char *from, const char *to)
+{
+    struct file *f;
+    struct gguf_out *out;
+    const float zeros[4] = {0};
+    char tensor[64];
+    uint32_t n = 0;
+    OK(file_open(&f, from));
+    OK(gguf_out_open(&out, to));
+    for (size_t i = 0; i < f->n_metas; i++) {
+        const struct meta *m = &f->metas[i];
+        const char *key = strchr(m->key, '.') ? strchr(m->key, '.') + 1 : m->key;
+        if (strcmp(key, "block_count") == 0) {
+            n = load_u32(m->data);
+            OK(gguf_out_u32(out, m->key, n + 1));
+        } else if (m->item == META_I32 && strncmp(m->key, "tokenizer.", 10) != 0 && m->type == META_ARR) {
+            int32_t items[64];
+            assert_true(m->n < 64);
+            memcpy(items, m->data, m->n * sizeof *items);
+            items[m->n] = 3;
+            OK(gguf_out_array(out, m->key, META_I32, items, m->n + 1));
+        } else {
+            OK(gguf_out_meta(out, m));
+        }
+    }
+    OK(gguf_out_u32(out, "nemotron_h.nextn_predict_layers", 1));
+    for (size_t i = 0; i < f->n_tensors; i++) OK(gguf_out_tensor(out, f->tensors[i].name, f->tensors[i].type, f->tensors[i].n_dims, f->tensors[i].ne));
+    snprintf(tensor, sizeof tensor, "blk.%u.nextn.eh_proj.weight", n);
+    OK(gguf_out_tensor(out, tensor, TYPE_F32, 1, (const int64_t[]){4}));
+    for (size_t i = 0; i < f->n_tensors; i++) OK(gguf_out_data(out, f->tensors[i].data, f->tensors[i].n_bytes));
+    OK(gguf_out_data(out, zeros, sizeof zeros));
+    OK(gguf_out_finish(out));
+    gguf_out_close(&out);
+    file_close(&f);
+}
+
+static void layers_that_guess(void **state)
+{
+    (void)state;
+    static struct cases c;
+    const char *name = "nemotron-h";
+    char gguf[2][420];
+    struct model m;
+    strcpy(folder, "/tmp/kagari-arch-XXXXXX");
+    assert_non_null(mkdtemp(folder));
+    for (int i = 0; i < 2; i++) snprintf(gguf[i], sizeof gguf[i], "%s/%d.gguf", folder, i);
+    read_case(name, &c);
+    write_model(folder, name, &c);
+    OK(kg_convert(folder, gguf[0], NULL));
+    add_layer_beyond(name, gguf[0], gguf[1]);
+    OK(model_open(&m, gguf[1]));
+    run_case(name, backend_find("reference"), &m, &c, MOST, 1e-10);
+    model_close(&m);
+    free(c.logits);
+    static const char *const files[] = {"model.safetensors", "config.json", "0.gguf", "1.gguf"};
+    for (size_t i = 0; i < COUNT_OF(files); i++) {
+        snprintf(path, sizeof path, "%s/%s", folder, files[i]);
+        unlink(path);
+    }
+    rmdir(folder);
+}
+
 /* Sum of all numbers of an importance file's tensor for blk.0.NAME.weight. */
 static double sum_of(const struct file *f, const char *name, const char *what)
 {
@@ -301,6 +366,6 @@ static void importances_of_experts(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(all_architectures), cmocka_unit_test(importances_of_experts)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(all_architectures), cmocka_unit_test(layers_that_guess), cmocka_unit_test(importances_of_experts)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -74,9 +74,17 @@ kg_status arch_size(const struct arch_build *b, const char *key, int *out)
     return KG_OK;
 }
 
+static kg_status check_items(const struct arch_build *b, const char *key, const struct meta *m)
+{
+    const int n = b->program->n_layers;
+    if (m->n == (uint64_t)n || m->n == (uint64_t)n + (uint64_t)b->n_beyond) return KG_OK;
+    return status_set(KG_ERR_FORMAT, "%s: key %s has %llu items for %d layers", b->file->path, key, (unsigned long long)m->n, n);
+}
+
 /* some NULL: every layer must have one. */
 static kg_status size_layers(const struct arch_build *b, const char *key, int *out, bool *some)
 {
+    const uint64_t n = (uint64_t)b->program->n_layers;
     struct full_key k = full_key(b, key);
     const struct meta *m = file_meta(b->file, k.text);
     for (int i = 0; some && i < b->program->n_layers; i++) some[i] = true;
@@ -84,15 +92,13 @@ static kg_status size_layers(const struct arch_build *b, const char *key, int *o
     if (!m || m->type != META_ARR) return arch_size(b, key, out);
     if (m->item > META_I32 && m->item != META_U64 && m->item != META_I64)
         return status_set(KG_ERR_FORMAT, "%s: key %s is an array of %s, not of integers", b->file->path, k.text, meta_type_name(m->item));
-    if (m->n != (uint64_t)b->program->n_layers)
-        return status_set(KG_ERR_FORMAT, "%s: key %s has %llu items for %d layers", b->file->path, k.text, (unsigned long long)m->n,
-                          b->program->n_layers);
+    KG_TRY(check_items(b, k.text, m));
     uint64_t first = 0; /* of the layers that have one */
-    while (some && first < m->n && file_arr_i64(m, first) == 0) first++;
-    const int64_t value = first < m->n ? file_arr_i64(m, first) : 0;
+    while (some && first < n && file_arr_i64(m, first) == 0) first++;
+    const int64_t value = first < n ? file_arr_i64(m, first) : 0;
     if (value < 1 || value > MAX_U32)
-        return status_set(KG_ERR_FORMAT, "%s: key %s is %lld for layer %d, out of range", b->file->path, k.text, (long long)value, (int)MIN(first, m->n - 1));
-    for (uint64_t i = 0; i < m->n; i++) {
+        return status_set(KG_ERR_FORMAT, "%s: key %s is %lld for layer %d, out of range", b->file->path, k.text, (long long)value, (int)MIN(first, n - 1));
+    for (uint64_t i = 0; i < n; i++) {
         const int64_t v = file_arr_i64(m, i);
         if (some) some[i] = v != 0;
         if (v != value && !(some && v == 0))
@@ -114,8 +120,7 @@ kg_status arch_u32_layer(const struct arch_build *b, const char *key, int i, int
     if (!m || m->type != META_ARR) return arch_u32(b, key, out, NULL);
     if (m->item > META_I32 && m->item != META_BOOL && m->item != META_U64 && m->item != META_I64)
         return status_set(KG_ERR_FORMAT, "%s: key %s is an array of %s, not of integers", b->file->path, k.text, meta_type_name(m->item));
-    if (m->n != (uint64_t)b->program->n_layers)
-        return status_set(KG_ERR_FORMAT, "%s: key %s has %llu items for %d layers", b->file->path, k.text, (unsigned long long)m->n, b->program->n_layers);
+    KG_TRY(check_items(b, k.text, m));
     const int64_t v = file_arr_i64(m, (uint64_t)i);
     if (v < 0 || v > MAX_U32) return status_set(KG_ERR_FORMAT, "%s: key %s is %lld for layer %d, out of range", b->file->path, k.text, (long long)v, i);
     *out = (int)v;
@@ -143,6 +148,7 @@ kg_status arch_sizes(struct arch_build *b)
     if (n_more >= p->n_layers)
         return status_set(KG_ERR_FORMAT, "%s: key %s is %d of %d layers", f->path, full_key(b, "nextn_predict_layers").text, n_more, p->n_layers);
     p->n_layers -= n_more;
+    b->n_beyond = n_more;
     KG_TRY(arch_size(b, "context_length", &n_ctx));
     p->n_ctx = n_ctx;
     /* every layer has tensors: this bounds what is allocated per layer by the size of the file */

@@ -14,6 +14,7 @@ struct arch_build {
     void *h;             /* the architecture's own hyper-parameters, zeroed, arch.h_bytes long */
     void *t;             /* its own tensor pointers, zeroed, arch.t_bytes long */
     const struct arch *arch;
+    int n_beyond;        /* layers behind those of the program, which guess further tokens: keys of one number for each layer count them, too */
     int64_t n_ctx;       /* that sessions will have at most; 0: the trained one */
     bool knows_log_multiplier; /* the architecture does what rope.scaling.yarn_log_multiplier asks for: arch_rope only leaves cos and sin as they are */
 };
