@@ -35,7 +35,7 @@ static kg_status adjust(struct arch_build *b, struct decoder *d)
     KG_TRY(arch_size(b, "attention.q_lora_rank", &m->q_rank));
     KG_TRY(arch_size(b, "attention.kv_lora_rank", &m->kv_rank));
     m->rot = d->rope[0].n_rot;
-    if (d->n_kv_heads != d->n_heads || d->k_dim <= m->rot || m->rot > 4096 || (int64_t)d->n_heads * m->rot * m->rot > 1 << 26)
+    if (d->n_kv_heads != d->n_heads || d->k_dim <= m->rot || m->rot > 4096 || (int64_t)d->n_heads * m->rot * m->rot > 1 << 22 || (int64_t)d->n_heads * (d->k_dim + d->v_dim) > 1 << 30)
         return status_set(KG_ERR_FORMAT, "%s: %d and %d heads of %d, of which %d rotate, do not fit each other", b->file->path, d->n_heads, d->n_kv_heads, d->k_dim, m->rot);
     d->rope[0].head_dim = m->rot;
     if (d->embed_scale == 0) d->embed_scale = 12;

@@ -60,8 +60,9 @@ static double factor_of(const json_t *config, const int64_t ends[5], const char 
 
 kg_status hf_multiply(struct file *f, const struct hf_family *family, const json_t *config, struct tensor *t)
 {
-    const int64_t inner = hf_config_number(family, config, "ssm.inner_size"), group = hf_config_number(family, config, "ssm.group_count") * hf_config_number(family, config, "ssm.state_size");
-    const int64_t ends[5] = {inner, 2 * inner, 2 * inner + group, 2 * inner + 2 * group, INT64_MAX};
+    const int64_t inner = hf_config_number(family, config, "ssm.inner_size"), n_groups = hf_config_number(family, config, "ssm.group_count"),
+                  n_state = hf_config_number(family, config, "ssm.state_size"), group = MAX(MIN(n_groups, 1 << 20), 0) * MAX(MIN(n_state, 1 << 20), 0);
+    const int64_t width = MAX(MIN(inner, 1 << 28), 0), ends[5] = {width, 2 * width, 2 * width + group, 2 * width + 2 * group, INT64_MAX};
     const size_t size = strlen(t->name);
     const bool bias = size > 5 && strcmp(t->name + size - 5, ".bias") == 0;
     const int64_t n = bias ? 1 : t->ne[0], rows = bias ? t->ne[0] : t->ne[1];
@@ -70,6 +71,8 @@ kg_status hf_multiply(struct file *f, const struct hf_family *family, const json
     void *copy = NULL;
     if (json_array_size(json_object_get(config, HF_MULTIPLIERS)) != N_FACTORS)
         return status_set(KG_ERR_UNSUPPORTED, "the model's file does not tell its multipliers, which adapters in folders need: convert its folder again");
+    if (inner < 1 || inner > 1 << 28 || n_groups < 1 || n_groups > 1 << 20 || n_state < 1 || n_state > 1 << 20)
+        return status_set(KG_ERR_FORMAT, "config.json: mamba_d_ssm, mamba_n_groups or mamba_d_state is out of range");
     if (t->n_dims != (bias ? 1 : 2)) return KG_OK;
     for (int64_t r = 0; r < rows; r++) changes |= factor_of(config, ends, t->name, bias, r) != 1;
     if (!changes) return KG_OK;

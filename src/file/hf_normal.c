@@ -184,7 +184,7 @@ static kg_status normalize_nemotron_h(json_t *config)
     if (n < 1 || n >= sizeof text) return status_set(KG_ERR_FORMAT, "config.json: hybrid_override_pattern or layers_block_type is needed, of at most %zu layers", sizeof text - 1);
     for (size_t i = 0; i < n; i++) {
         const json_t *word = json_array_get(list, i);
-        if (!list) text[i] = json_string_value(old)[i];
+        if (!json_is_array(list)) text[i] = json_string_value(old)[i];
         for (size_t k = 0; k < COUNT_OF(words); k++)
             if (is(word, words[k][1]) || is(word, words[k][2])) text[i] = words[k][0][0];
         if (!text[i] || !strchr("M*-E", text[i])) return status_set(KG_ERR_UNSUPPORTED, "config.json: layer %zu is none of Mamba, attention, mlp and moe", i);
@@ -246,7 +246,7 @@ kg_status hf_normalize(json_t *config)
     if (is(type, "bailing_moe")) return normalize_bailing(config);
     if (is(type, "jamba")) return normalize_jamba(config);
     if (is(type, "falcon_h1")) return hf_take_multipliers(config);
-    if (is(type, "nemotron_h")) return normalize_nemotron_h(config);
+    if (is(type, "nemotron_h") || is(type, "nemotron_h_moe")) return normalize_nemotron_h(config);
     if (is(type, "hunyuan_v1_moe")) return normalize_hunyuan_moe(config);
     if (is(type, "glm4_moe_lite")) return normalize_glm4_lite(config);
     if (is(type, "ernie4_5_moe")) return check_ernie_moe(config);
