@@ -360,6 +360,41 @@ static void test_other_folders(void **state)
     }
 }
 
+/* ---- config.json that asks for what is not there, or makes no sense */
+
+static void test_refused_configs(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *config, *error;
+    } cases[] = {
+        {"\"model_type\":\"nemotron_h_moe\"", "hybrid_override_pattern"},
+        {"\"model_type\":\"nemotron_h\",\"layers_block_type\":null,\"hybrid_override_pattern\":\"MX\"", "layer 1 is none of"},
+        {"\"model_type\":\"nemotron_h\",\"layers_block_type\":[\"mamba\",7]", "layer 1 is none of"},
+        {"\"model_type\":\"nemotron_h\",\"hybrid_override_pattern\":\"ME-\"", "plain layers beside"},
+        {"\"model_type\":\"nemotron_h\",\"hybrid_override_pattern\":\"M\",\"time_step_limit\":[0.001,0.1]", "time_step_limit"},
+        {"\"model_type\":\"nemotron_h\",\"hybrid_override_pattern\":\"M\",\"mlp_hidden_act\":\"silu\"", "mlp_hidden_act"},
+        {"\"model_type\":\"jamba\",\"num_hidden_layers\":4,\"attn_layer_period\":2,\"attn_layer_offset\":2", "attn_layer_offset"},
+        {"\"model_type\":\"bailing_moe\",\"architectures\":[\"BailingMoeForCausalLM\"]", "second generation"},
+        {"\"model_type\":\"falcon_h1\",\"mlp_multipliers\":[1]", "mlp_multipliers"},
+        {"\"model_type\":\"falcon_h1\",\"key_multiplier\":0", "key_multiplier"},
+        {"\"model_type\":\"falcon_h1\",\"mamba_rms_norm\":true", "mamba_norm_before_gate"},
+        {"\"model_type\":\"apertus\",\"post_norm\":true", "post_norm"},
+        {"\"model_type\":\"minicpm3\",\"qk_nope_head_dim\":-1", "qk_nope_head_dim"},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        char dir[] = "/tmp/kagari-refused-XXXXXX", config[256], path[64];
+        struct file *f;
+        assert_non_null(mkdtemp(dir));
+        put_text(dir, "config.json", config, (size_t)snprintf(config, sizeof config, "{%s}", cases[i].config));
+        if (file_open(&f, dir) == KG_OK) fail_msg("case %zu was accepted", i);
+        if (!strstr(kg_error_message(), cases[i].error)) fail_msg("case %zu: %s", i, kg_error_message());
+        snprintf(path, sizeof path, "%s/config.json", dir);
+        remove(path);
+        rmdir(dir);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -371,6 +406,7 @@ int main(void)
         cmocka_unit_test(test_rotated),
         cmocka_unit_test(test_fp8),
         cmocka_unit_test(test_other_folders),
+        cmocka_unit_test(test_refused_configs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
