@@ -70,6 +70,14 @@ refused 2 "is not valid" "$kagari" quantize "$dir/in.gguf" "$dir/c.gguf" Q4_K_M 
 refused 2 "match limit" "$kagari" quantize "$dir/in.gguf" "$dir/c.gguf" Q4_K_M --tensor-type '(.+.+)+[yz]=q8_0'
 check "left behind" [ ! -e "$dir/c.gguf" ]
 
+# A program that is killed leaves nothing: no file under the name, and none under another.
+mkdir "$dir/killed"
+for signal in TERM KILL; do
+    timeout -s $signal 0.3 "$kagari" quantize "$story" "$dir/killed/out.gguf" IQ3_S --allow-requantize -t 1 >/dev/null 2>&1
+    [ $? -ge 124 ] || rm "$dir/killed/out.gguf" # it was done before
+    check "SIG$signal leaves $(ls "$dir/killed")" [ -z "$(ls "$dir/killed")" ]
+done
+
 # In place, and what is refused. A file that could not be made leaves nothing behind.
 cp "$dir/in.gguf" "$dir/same.gguf"
 check "in place" "$kagari" quantize "$dir/same.gguf" "$dir/same.gguf" Q8_0 >/dev/null

@@ -14,7 +14,8 @@
 enum { ALIGNMENT = 32 };
 
 struct gguf_out {
-    char *path, *partial; /* partial: the name while writing */
+    char *path, *partial; /* partial: the name while writing, or of an instant behind that */
+    bool nameless;        /* the file has no name yet: whatever ends the program, nothing is left */
     FILE *file;
     struct buf metas, infos;
     char **keys; /* [n_metas] */
@@ -28,6 +29,37 @@ struct gguf_out {
 static kg_status write_error(const struct gguf_out *o, const char *what)
 {
     return status_set(KG_ERR_IO, "%s: cannot %s: %s", file_shown_path(o->path), what, strerror(errno));
+}
+
+/* A file without a name in the folder of path; -1 where the system has none, or could not name it in the end. */
+static int open_nameless(const char *path)
+{
+#ifdef O_TMPFILE
+    const char *slash = strrchr(path, '/');
+    char *folder = !slash ? strdup(".") : slash == path ? strdup("/") : strndup(path, (size_t)(slash - path)), link[40];
+    int fd = folder ? open(folder, O_TMPFILE | O_WRONLY | O_CLOEXEC, 0666) : -1;
+    free(folder);
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fd);
+    if (fd >= 0 && access(link, F_OK) != 0) {
+        close(fd);
+        fd = -1;
+    }
+    return fd;
+#else
+    (void)path;
+    return -1;
+#endif
+}
+
+/* The file gets the name of an instant, from which it is renamed: a file that is there is replaced at once. */
+static bool give_name(struct gguf_out *o)
+{
+    char link[40];
+    snprintf(link, sizeof link, "/proc/self/fd/%d", fileno(o->file));
+    if (!o->nameless) return true;
+    if (linkat(AT_FDCWD, link, AT_FDCWD, o->partial, AT_SYMLINK_FOLLOW) != 0) return false;
+    o->nameless = false;
+    return true;
 }
 
 kg_status gguf_out_open(struct gguf_out **out, const char *path)
@@ -44,7 +76,9 @@ kg_status gguf_out_open(struct gguf_out **out, const char *path)
         return KG_ERR_IO;
     }
     snprintf(o->partial, n, "%s.partial-%ld", path, (long)getpid());
-    int fd = open(o->partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    int fd = open_nameless(path);
+    o->nameless = fd >= 0;
+    if (fd < 0) fd = open(o->partial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
     o->file = fd < 0 ? NULL : fdopen(fd, "wb");
     if (!o->file) {
         kg_status status = write_error(o, "create the file");
@@ -207,6 +241,7 @@ kg_status gguf_out_finish(struct gguf_out *o)
     FILE *f = o->file;
     bool good = fflush(f) == 0 && fsync(fileno(f)) == 0;
     if (!good) return write_error(o, "write");
+    if (!give_name(o)) return write_error(o, "name the file");
     o->file = NULL;
     if (fclose(f) != 0) return write_error(o, "write");
     if (rename(o->partial, o->path) != 0) return write_error(o, "replace the file");
@@ -219,7 +254,7 @@ void gguf_out_close(struct gguf_out **out)
     if (!out || !*out) return;
     struct gguf_out *o = *out;
     if (o->file) fclose(o->file);
-    if (!o->finished && o->partial && o->partial[0]) unlink(o->partial);
+    if (!o->finished && !o->nameless && o->partial && o->partial[0]) unlink(o->partial);
     for (uint64_t i = 0; i < o->n_metas; i++) free(o->keys[i]);
     free(o->keys);
     free(o->sizes);

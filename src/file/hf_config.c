@@ -199,9 +199,14 @@ static kg_status put_windows(const struct out *w)
     if (n == 0 || !any_window(w->config)) return KG_OK;
     for (size_t i = 0; !hf_lists(periods[i].families, w->family->model_type) || (usual = periods[i].period, 0); i++) continue;
     while (period <= n && has_window(w->config, period - 1) == 1) period++; /* the first layer without one ends the first period */
-    for (size_t i = 0; i < n; i++)
-        if (has_window(w->config, i) != ((i + 1) % period != 0))
-            return status_set(KG_ERR_UNSUPPORTED, "config.json: layer_types: layers without a window come at no fixed distance, which is not supported");
+    bool regular = true;
+    for (size_t i = 0; i < n; i++) regular &= has_window(w->config, i) == ((i + 1) % period != 0);
+    if (!regular) {
+        char key[128];
+        meta_out_array(w->o, full_key(w, "attention.sliding_window_pattern", key, sizeof key), META_BOOL, n);
+        for (size_t i = 0; i < n; i++) meta_out_bytes(w->o, &(uint8_t){has_window(w->config, i) == 1}, 1);
+        return KG_OK;
+    }
     if (period > n) period = usual && (size_t)usual > n ? (size_t)usual : 0; /* all have one */
     if (period != (size_t)usual) put_u32(w, "attention.sliding_window_pattern", (int64_t)period);
     return KG_OK;
@@ -538,7 +543,7 @@ static kg_status put_rows(const struct out *w)
         const json_t *v = field(w->config, keys[i].name);
         if (!v || !hf_lists(keys[i].families, w->family->model_type)) continue;
         if (find(w->family, w->config, keys[i].key) != v) continue; /* an earlier name of the same key counts */
-        if (strcmp(keys[i].key, "attention.layer_norm_epsilon") == 0 && find(w->family, w->config, "attention.layer_norm_rms_epsilon") == v) continue;
+        if (strcmp(keys[i].key, "attention.layer_norm_epsilon") == 0 && strncmp(w->family->model_type, "nemotron_h", 10) != 0 && find(w->family, w->config, "attention.layer_norm_rms_epsilon") == v) continue;
         if (w->family->flags & HF_MIXED && (strcmp(keys[i].key, "attention.head_count_kv") == 0 || strcmp(keys[i].key, "feed_forward_length") == 0)) continue;
         if (w->family->flags & HF_KINDS && (strcmp(keys[i].key, "attention.head_count_kv") == 0 || strcmp(keys[i].key, "feed_forward_length") == 0 || strcmp(keys[i].key, "attention.key_length") == 0)) continue;
         if (w->family->flags & HF_SSM && (strcmp(keys[i].key, "attention.layer_norm_epsilon") == 0 || strcmp(keys[i].key, "feed_forward_length") == 0 ||
@@ -725,10 +730,14 @@ kg_status hf_config(struct meta_out *o, const struct hf_family *family, const js
     KG_TRY(check_activation(family, config));
     KG_TRY(check_musts(&w));
     meta_out_str(o, "general.architecture", family->arch, strlen(family->arch));
+    meta_out_str(o, "general.type", "model", 5);
     meta_out_str(o, "general.name", name, strlen(name));
     KG_TRY(put_rows(&w));
     if (!find(family, config, "context_length") && hf_lists("falcon bloom", family->model_type)) put_u32(&w, "context_length", 2048); /* what they were trained with */
     if (family->flags & HF_LATENT) put_latent(&w);
+    if (hf_lists("glm4_moe dots1 minimax_m2 lfm2_moe", family->model_type)) put_u32(&w, "expert_gating_func", 2); /* sigmoid */
+    if (strcmp(family->model_type, "ernie4_5_moe") == 0)
+        put_u32(&w, "expert_shared_feed_forward_length", hf_config_number(family, config, "expert_shared_count") * hf_config_number(family, config, "expert_feed_forward_length"));
     if (family->flags & HF_SECTIONS) put_sections(&w);
     if (family->flags & HF_ENCODER) KG_TRY(put_encoder(&w));
     else if (json_is_false(json_object_get(config, "is_causal"))) put_both_sides(&w);
@@ -768,15 +777,16 @@ static bool find_tensor_name(const struct hf_family *family, const char *name, c
     for (size_t i = 0; i < COUNT_OF(names); i++) {
         long layer = -1, e = -1;
         if (!hf_lists(names[i].families, family->model_type)) continue;
-        if (!matches(names[i].name, name, (size_t)(suffix - name), &layer, &e)) continue;
+        const char *end = hf_ends_with(names[i].name, ".weight") ? name + n : suffix;
+        if (!matches(names[i].name, name, (size_t)(end - name), &layer, &e)) continue;
         *expert = (int)e;
         const char *gguf = names[i].gguf, *percent = gguf ? strchr(gguf, '%') : NULL;
         if (!gguf)
             out[0] = 0;
         else if (percent)
-            snprintf(out, size, "%.*s%ld%s%s", (int)(percent - gguf), gguf, layer, percent + 1, suffix);
+            snprintf(out, size, "%.*s%ld%s%s", (int)(percent - gguf), gguf, layer, percent + 1, end);
         else
-            snprintf(out, size, "%s%s", gguf, suffix);
+            snprintf(out, size, "%s%s", gguf, end);
         return true;
     }
     return false;

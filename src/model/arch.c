@@ -178,6 +178,12 @@ static kg_status tensor_by_name(const struct arch_build *b, const struct tensor 
 {
     *out = NULL;
     const struct tensor *t = file_tensor(b->file, name);
+    const size_t n = strlen(name);
+    char bare[128];
+    if (!t && n > 7 && n < sizeof bare && strcmp(name + n - 7, ".weight") == 0) { /* as norms of Falcon H1 are called */
+        snprintf(bare, sizeof bare, "%.*s", (int)n - 7, name);
+        t = file_tensor(b->file, bare);
+    }
     if (!t) return optional ? KG_OK : status_set(KG_ERR_FORMAT, "%s: missing tensor %s", b->file->path, name);
     if (t->ne[0] != ne0 || t->ne[1] != ne1 || t->ne[2] != ne2 || t->ne[3] != 1) {
         char third[32] = "";

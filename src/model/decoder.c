@@ -66,13 +66,18 @@ static kg_status scales(struct arch_build *b, struct decoder *d)
 
 static kg_status windows(struct arch_build *b, struct decoder *d)
 {
-    int v = d->style->window, period = d->style->period;
+    int v = d->style->window, period = d->style->period, local = 0;
     bool found;
+    char key[128];
+    snprintf(key, sizeof key, "%s.attention.sliding_window_pattern", b->prefix);
+    const struct meta *pattern = file_meta(b->file, key);
+    const bool listed = pattern && pattern->type == META_ARR; /* newer files say it of each layer */
     KG_TRY(arch_u32(b, "attention.sliding_window", &v, &found));
     d->window = v; /* also if it is longer than the context: a session may go beyond */
-    KG_TRY(arch_u32(b, "attention.sliding_window_pattern", &period, &found));
+    if (!listed) KG_TRY(arch_u32(b, "attention.sliding_window_pattern", &period, &found));
     for (int i = 0; i < b->program->n_layers; i++) {
-        d->layers[i].kind = period == 0 || (d->style->period_begins ? i : i + 1) % period ? DECODER_LOCAL : DECODER_GLOBAL;
+        if (listed) KG_TRY(arch_u32_layer(b, "attention.sliding_window_pattern", i, &local));
+        d->layers[i].kind = listed ? (local ? DECODER_LOCAL : DECODER_GLOBAL) : period == 0 || (d->style->period_begins ? i : i + 1) % period ? DECODER_LOCAL : DECODER_GLOBAL;
         if (v == 0 && d->style->local_base == 0) d->layers[i].kind = DECODER_GLOBAL;
         d->layers[i].rotates = d->style->positions == DECODER_ROTARY;
     }
