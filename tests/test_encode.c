@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include <cmocka.h>
 
@@ -84,6 +85,34 @@ static void weights_count(void **state)
     }
 }
 
+/* With importances, too, no more error than ggml's, of the types that ggml lets importances decide about (tools/mkweighted.py). */
+static void error_with_weights(void **state)
+{
+    static float x[N], w[N], ours[N];
+    char name[32];
+    double ggml;
+    int n = 0;
+    (void)state;
+    assert_true(read_golden("f32", x));
+    for (int i = 0; i < N; i++) {
+        const float v = x[(i % 1024 * 7 + 3) % 1024];
+        w[i] = v * v + 0.01f;
+    }
+    FILE *f = fopen(SOURCE_DIR "/tests/golden/weighted_errors.txt", "r");
+    assert_non_null(f);
+    while (fscanf(f, "%31s %lf", name, &ggml) == 2) {
+        for (size_t i = 0; type_at(i); i++) {
+            if (strcmp(type_at(i)->name, name) != 0) continue;
+            encode_decode(type_at(i), x, w, ours);
+            print_message("%-8s weighted error %.6f, ggml %.6f\n", name, error(ours, x, w), ggml);
+            assert_true(error(ours, x, w) <= ggml * (1 + 1e-6));
+            n++;
+        }
+    }
+    fclose(f);
+    assert_true(n > 15);
+}
+
 /* Encoding what was decoded changes little: far less than the first time. */
 static void again(void **state)
 {
@@ -131,7 +160,7 @@ static void extremes(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(error_of_gaussians), cmocka_unit_test(weights_count), cmocka_unit_test(again),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(error_of_gaussians), cmocka_unit_test(weights_count), cmocka_unit_test(error_with_weights), cmocka_unit_test(again),
                                        cmocka_unit_test(extremes)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

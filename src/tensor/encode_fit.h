@@ -220,17 +220,21 @@ static inline struct affine solve_affine(const struct moments *s, bool below)
     return (struct affine){(float)d, (float)m};
 }
 
-/* The best d and m for x[n] = d * level + m, the levels being 0..hi. */
+/* The best d and m for x[n] = d * level + m, the levels being 0..hi. Without weights both ends are cut alike; with them one of the ends may count
+ * little, so that it is also tried to cut only one. */
 ALWAYS_INLINE struct affine fit_affine(const struct code *c, const float *restrict x, const float *restrict w, int n, bool below)
 {
+    static const float shares[] = {0.5f, 0, 1}; /* of what is cut off, below */
     float lo = x[0], hi = x[0];
-    for (int i = 1; i < n; i++) lo = MIN(lo, x[i]), hi = MAX(hi, x[i]);
+    bool alike = true;
+    for (int i = 1; i < n; i++) lo = MIN(lo, x[i]), hi = MAX(hi, x[i]), alike &= w[i] == w[0];
     if (below) lo = MIN(lo, 0);
     struct affine best = {0, lo};
     double best_err = INFINITY;
-    for (int k = 0; k < c->steps; k++) {
-        float s = c->from + (c->to - c->from) * (float)k / (float)MAX(c->steps - 1, 1);
-        struct affine a = {(hi - lo) / c->hi * s, lo + (hi - lo) * 0.5f * (1 - s)};
+    const int n_shares = alike ? 1 : (int)COUNT_OF(shares);
+    for (int k = 0; k < c->steps * n_shares; k++) {
+        float s = c->from + (c->to - c->from) * (float)(k / n_shares) / (float)MAX(c->steps - 1, 1);
+        struct affine a = {(hi - lo) / c->hi * s, lo + (hi - lo) * shares[k % n_shares] * (1 - s)};
         if (below && a.m > 0) a.m = 0;
         for (int turn = 0; turn < 3; turn++) {
             struct moments sums = probe_affine(c, x, w, n, a);
