@@ -12,10 +12,14 @@
 /* Scratch of a thread. Behind it: p [rows][SPAN]. */
 struct scratch {
     struct rows rows;
-    _Alignas(64) float wide[]; /* [k_dim][KV_BLOCK] or [KV_BLOCK][v_dim rounded up to 8] */
+    _Alignas(64) float wide[]; /* [k_dim][STRIP] or [STRIP][wide_v(v_dim)] */
 };
 
-static size_t wide_floats(int k_dim, int v_dim) { return (size_t)KV_BLOCK * (size_t)ROUND_UP(MAX(k_dim, v_dim), 8); }
+#define STRIP KV_BLOCK
+
+static int wide_v(int v_dim) { return ROUND_UP(v_dim, 8); }
+
+static size_t wide_floats(int k_dim, int v_dim) { return (size_t)STRIP * (size_t)wide_v(MAX(k_dim, v_dim)); }
 
 size_t avx2_attend_scratch_bytes(int n_rows, int k_dim, int v_dim)
 {
@@ -51,7 +55,7 @@ INLINE void widen_k_as(const struct cpu_kv_layout *kv, const uint8_t *block, int
         for (int j = 0; j < KV_BLOCK; j += 8, k += 8 * size) {
             __m256 x = widen_8(k, TYPE);
             if (TYPE == KG_KV_Q8_0) x = _mm256_mul_ps(x, _mm256_loadu_ps(scale + i / KV_GROUP * KV_BLOCK + j));
-            _mm256_store_ps(dst + i * KV_BLOCK + j, x);
+            _mm256_store_ps(dst + i * STRIP + j, x);
         }
     }
 }
@@ -99,7 +103,7 @@ INLINE void scores(const float *const *q, const float *k, int k_dim, float scale
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
         for (int x = 0; x < C; x++) s[r][x] = _mm256_setzero_ps();
-    for (int i = 0; i < k_dim; i++, k += KV_BLOCK) {
+    for (int i = 0; i < k_dim; i++, k += STRIP) {
         __m256 w[4];
 #pragma GCC unroll 4
         for (int x = 0; x < C; x++) w[x] = _mm256_load_ps(k + 8 * x);
@@ -120,7 +124,7 @@ INLINE void scores(const float *const *q, const float *k, int k_dim, float scale
 INLINE void scores_rows(const float *const *q, const float *k, int k_dim, float scale, float *p, const int R)
 {
     const int C = R <= 2 ? 4 : 2;
-    for (int j = 0; j < KV_BLOCK; j += 8 * C) scores(q, k + j, k_dim, scale, p + j, R, C);
+    for (int j = 0; j < STRIP; j += 8 * C) scores(q, k + j, k_dim, scale, p + j, R, C);
 }
 
 /* ---- out_r += sum_j p[r][j] v_j over n positions, C vectors of columns from column i on ---- */
@@ -156,7 +160,7 @@ INLINE void add_values(float *const *out, const float *v, int width, const float
 
 INLINE void add_values_rows(float *const *out, const float *v, int v_dim, const float *p, int n, const int R)
 {
-    const int width = ROUND_UP(v_dim, 8), C = R == 1 ? 8 : R <= 3 ? 4 : 2;
+    const int width = wide_v(v_dim), C = R == 1 ? 8 : R <= 3 ? 4 : 2;
     const __m256i all = lanes(8);
     int i = 0;
     for (; v_dim - i >= 8 * C; i += 8 * C) add_values(out, v, width, p, n, i, all, R, C);
@@ -173,8 +177,9 @@ INLINE void add_values_rows(float *const *out, const float *v, int v_dim, const 
     default: CALL(6); break;       \
     }
 
-static void scores_any(const float *const *q, const float *k, int k_dim, float scale, float *p, int n_rows)
+static void scores_any(const float *const *q, const float *k, int k_dim, int n_blocks, float scale, float *p, int n_rows)
 {
+    (void)n_blocks; /* a strip is one */
 #define CALL(R) scores_rows(q, k, k_dim, scale, p, R)
     ROW_CASES(CALL)
 #undef CALL

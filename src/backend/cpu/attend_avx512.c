@@ -9,10 +9,14 @@
 /* Scratch of a thread. Behind it: p [rows][SPAN]. */
 struct scratch {
     struct rows rows;
-    _Alignas(64) float wide[]; /* [k_dim][KV_BLOCK] or [KV_BLOCK][v_dim rounded up to 16] */
+    _Alignas(64) float wide[]; /* [k_dim][STRIP] or [STRIP][wide_v(v_dim)] */
 };
 
-static size_t wide_floats(int k_dim, int v_dim) { return (size_t)KV_BLOCK * (size_t)ROUND_UP(MAX(k_dim, v_dim), 16); }
+#define STRIP (2 * KV_BLOCK) /* positions: six rows of four vectors of sums fit the registers */
+
+static int wide_v(int v_dim) { return ROUND_UP(v_dim, 16); }
+
+static size_t wide_floats(int k_dim, int v_dim) { return (size_t)STRIP * (size_t)wide_v(MAX(k_dim, v_dim)); }
 
 size_t avx512_attend_scratch_bytes(int n_rows, int k_dim, int v_dim)
 {
@@ -37,7 +41,7 @@ static inline __attribute__((always_inline)) void widen_k_as(const struct cpu_kv
         for (int j = 0; j < KV_BLOCK; j += 16) {
             __m512 x = widen_16(TYPE, k, k0 + (size_t)(i * KV_BLOCK + j), 0xffff);
             if (TYPE == KG_KV_Q8_0) x = _mm512_mul_ps(x, _mm512_loadu_ps(scale + i / KV_GROUP * KV_BLOCK + j));
-            _mm512_store_ps(dst + i * KV_BLOCK + j, x);
+            _mm512_store_ps(dst + i * STRIP + j, x);
         }
     }
 }
@@ -56,7 +60,7 @@ static inline __attribute__((always_inline)) void widen_v_as(const struct cpu_kv
                                                              kg_kv_type TYPE)
 {
     const uint8_t *v = block + kv->v_offset;
-    const int width = ROUND_UP(kv->v_dim, 16);
+    const int width = wide_v(kv->v_dim);
     const float *scale = (const float *)(const void *)(block + kv->v_scale_offset) + head * KV_BLOCK * kv->v_groups;
     for (int j = 0; j < n; j++) {
         const size_t at = ((size_t)head * KV_BLOCK + (size_t)j) * (size_t)kv->v_dim;
@@ -78,27 +82,30 @@ static void widen_v(const struct cpu_kv_layout *kv, const uint8_t *block, int he
     }
 }
 
-/* ---- scores: p[r][0..32) = scale * q_r . k_j ---- */
+/* ---- scores: p[r][0 .. 16 C) = scale * q_r . k_j ---- */
 
-static inline __attribute__((always_inline)) void scores(const float *const *q, const float *k, int k_dim, float scale, float *p, const int R)
+static inline __attribute__((always_inline)) void scores(const float *const *q, const float *k, int k_dim, float scale, float *p, const int R, const int C)
 {
-    __m512 s[ROWS][2];
+    __m512 s[ROWS][4];
 #pragma GCC unroll 6
-    for (int r = 0; r < R; r++) s[r][0] = s[r][1] = _mm512_setzero_ps();
-    for (int i = 0; i < k_dim; i++, k += KV_BLOCK) {
-        const __m512 k0 = _mm512_load_ps(k), k1 = _mm512_load_ps(k + 16);
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int x = 0; x < C; x++) s[r][x] = _mm512_setzero_ps();
+    for (int i = 0; i < k_dim; i++, k += STRIP) {
+        __m512 w[4];
+#pragma GCC unroll 4
+        for (int x = 0; x < C; x++) w[x] = _mm512_load_ps(k + 16 * x);
 #pragma GCC unroll 6
         for (int r = 0; r < R; r++) {
             const __m512 b = _mm512_set1_ps(q[r][i]);
-            s[r][0] = _mm512_fmadd_ps(k0, b, s[r][0]);
-            s[r][1] = _mm512_fmadd_ps(k1, b, s[r][1]);
+#pragma GCC unroll 4
+            for (int x = 0; x < C; x++) s[r][x] = _mm512_fmadd_ps(w[x], b, s[r][x]);
         }
     }
 #pragma GCC unroll 6
-    for (int r = 0; r < R; r++) {
-        _mm512_store_ps(p + r * SPAN, _mm512_mul_ps(s[r][0], _mm512_set1_ps(scale)));
-        _mm512_store_ps(p + r * SPAN + 16, _mm512_mul_ps(s[r][1], _mm512_set1_ps(scale)));
-    }
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int x = 0; x < C; x++) _mm512_store_ps(p + r * SPAN + 16 * x, _mm512_mul_ps(s[r][x], _mm512_set1_ps(scale)));
 }
 
 /* ---- out_r += sum_j p[r][j] v_j over n positions, C vectors of columns from column i on ---- */
@@ -131,7 +138,7 @@ static inline __attribute__((always_inline)) void add_values(float *const *out, 
 
 static inline __attribute__((always_inline)) void add_values_rows(float *const *out, const float *v, int v_dim, const float *p, int n, const int R)
 {
-    const int width = ROUND_UP(v_dim, 16);
+    const int width = wide_v(v_dim);
     int i = 0;
     for (; v_dim - i >= 64; i += 64) add_values(out, v, width, p, n, i, 0xffff, R, 4);
     for (; v_dim > i; i += 16) add_values(out, v, width, p, n, i, (__mmask16)(v_dim - i >= 16 ? 0xffff : (1 << (v_dim - i)) - 1), R, 1);
@@ -147,9 +154,9 @@ static inline __attribute__((always_inline)) void add_values_rows(float *const *
     default: CALL(6); break;       \
     }
 
-static void scores_any(const float *const *q, const float *k, int k_dim, float scale, float *p, int n_rows)
+static void scores_any(const float *const *q, const float *k, int k_dim, int n_blocks, float scale, float *p, int n_rows)
 {
-#define CALL(R) scores(q, k, k_dim, scale, p, R)
+#define CALL(R) n_blocks == 1 ? scores(q, k, k_dim, scale, p, R, 2) : scores(q, k, k_dim, scale, p, R, 4)
     ROW_CASES(CALL)
 #undef CALL
 }
@@ -163,7 +170,23 @@ static void add_values_any(float *const *out, const float *v, int v_dim, const f
 
 /* ---- softmax of one span ---- */
 
-/* p[0..SPAN) scores -> weights; n of them count, the others become 0. */
+/* e^x for x <= 0: 2^n 2^f, f from -1/2 to 1/2. The polynomial is within 2e-9 of 2^f; rounding x log2(e) costs what rounding x costs. */
+static inline __m512 exp_below(__m512 x)
+{
+    const __m512 y = _mm512_max_ps(_mm512_set1_ps(-126.0f), _mm512_mul_ps(x, _mm512_set1_ps(1.44269504f))); /* this order keeps NaN */
+    const __m512 n = _mm512_roundscale_ps(y, 0), f = _mm512_sub_ps(y, n);
+    __m512 p = _mm512_set1_ps(1.53533619e-4f);
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.33988744e-3f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(9.61843736e-3f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(5.55033247e-2f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(2.40226479e-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(6.93147203e-1f));
+    p = _mm512_fmadd_ps(p, f, _mm512_set1_ps(1.0f));
+    return _mm512_scalef_ps(p, n);
+}
+
+/* p[0..SPAN) scores -> weights; n of them count, the others become 0. Nothing branches on whether there is a new maximum: which
+ * rows have one cannot be guessed. */
 static void softmax_span(float *p, int n, float *top, float *sum, float *out, int v_dim)
 {
     const int whole = n / 16 * 16;
@@ -171,32 +194,27 @@ static void softmax_span(float *p, int n, float *top, float *sum, float *out, in
     __m512 best = _mm512_set1_ps(*top);
     for (int j = 0; j < whole; j += 16) best = _mm512_max_ps(best, _mm512_load_ps(p + j));
     if (rest) best = _mm512_mask_max_ps(best, rest, best, _mm512_load_ps(p + whole));
-    const float m = _mm512_reduce_max_ps(best);
-    if (m > *top && *sum > 0) {
-        const __m512 fade = avx512_exp(_mm512_set1_ps(*top - m));
-        *sum *= _mm512_cvtss_f32(fade);
-        for (int i = 0; i < v_dim; i += 16) {
-            const __mmask16 in = (__mmask16)(v_dim - i >= 16 ? 0xffff : (1 << (v_dim - i)) - 1);
-            _mm512_mask_storeu_ps(out + i, in, _mm512_mul_ps(fade, _mm512_maskz_loadu_ps(in, out + i)));
-        }
+    const __m512 shift = _mm512_set1_ps(_mm512_reduce_max_ps(best)), fade = exp_below(_mm512_sub_ps(_mm512_set1_ps(*top), shift));
+    for (int i = 0; i < v_dim; i += 16) {
+        const __mmask16 in = (__mmask16)(v_dim - i >= 16 ? 0xffff : (1 << (v_dim - i)) - 1);
+        _mm512_mask_storeu_ps(out + i, in, _mm512_mul_ps(fade, _mm512_maskz_loadu_ps(in, out + i)));
     }
-    *top = m;
-    const __m512 shift = _mm512_set1_ps(m);
+    *top = _mm512_cvtss_f32(shift);
     __m512 total = _mm512_setzero_ps();
     int j = 0;
     for (; j < whole; j += 16) {
-        const __m512 e = avx512_exp(_mm512_sub_ps(_mm512_load_ps(p + j), shift));
+        const __m512 e = exp_below(_mm512_sub_ps(_mm512_load_ps(p + j), shift));
         total = _mm512_add_ps(total, e);
         _mm512_store_ps(p + j, e);
     }
     if (rest) {
-        const __m512 e = _mm512_maskz_mov_ps(rest, avx512_exp(_mm512_sub_ps(_mm512_load_ps(p + j), shift)));
+        const __m512 e = _mm512_maskz_mov_ps(rest, exp_below(_mm512_sub_ps(_mm512_load_ps(p + j), shift)));
         total = _mm512_add_ps(total, e);
         _mm512_store_ps(p + j, e);
         j += 16;
     }
     for (; j < SPAN; j += 16) _mm512_store_ps(p + j, _mm512_setzero_ps());
-    *sum += _mm512_reduce_add_ps(total);
+    *sum = *sum * _mm512_cvtss_f32(fade) + _mm512_reduce_add_ps(total);
 }
 
 #include "backend/cpu/attend_tmpl.h"
