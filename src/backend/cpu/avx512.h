@@ -57,6 +57,13 @@ static inline void avx512_store_row(const struct cpu_matmul *m, int t, int row, 
     _mm512_mask_storeu_ps(m->y + (size_t)t * (size_t)m->out + (size_t)row, mask, c);
 }
 
+/* Asks for the memory where avx512_store_row is going to put rows [row, row + 32) of n tokens from t0 on. */
+static inline void avx512_ask_rows(const struct cpu_matmul *m, int t0, int n, int row)
+{
+    const float *y = m->y + (size_t)t0 * (size_t)m->out + (size_t)row;
+    for (int t = 0; t < n; t++, y += m->out) __builtin_prefetch(y, 1), __builtin_prefetch(y + 16, 1);
+}
+
 const struct cpu_format *avx512_int_format(enum tensor_type type);   /* int8 activations; NULL: not a block type */
 const struct cpu_format *avx512_float_format(enum tensor_type type, kg_activations activations); /* f32 or bf16 activations */
 

@@ -148,6 +148,7 @@ static void multiply_chunk(const struct cpu_matmul *m, const struct scratch *s, 
         x.next_a = (ptrdiff_t)((size_t)TILE * in);
         x.next_group = (ptrdiff_t)((size_t)TILE * units * sizeof *x.group);
         avx512_ahead_fetch(next, step);
+        if (last) avx512_ask_rows(m, t0, T, row);
         fn(&x, T);
         if (!last) continue;
         for (int t = 0; t < T; t++) {
