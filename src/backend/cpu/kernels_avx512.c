@@ -22,6 +22,16 @@ static inline __m256i tops(const float *x)
     return _mm512_castsi512_si256(fold(v[0], v[0], even, odd));
 }
 
+/* act_shift of eight groups. */
+static inline __m256i shifts(float super, __m256i tops)
+{
+    if (!(super > 0x1p-100f)) return _mm256_setzero_si256();
+    const __m256 ratio = _mm256_div_ps(_mm256_div_ps(_mm256_castsi256_ps(tops), _mm256_set1_ps(127.0f)), _mm256_set1_ps(super));
+    const __m256i down = _mm256_srli_epi32(_mm256_add_epi32(_mm256_castps_si256(ratio), _mm256_set1_epi32(0x7fffff)), 23);
+    const __m256i k = _mm256_min_epi32(_mm256_sub_epi32(_mm256_set1_epi32(127), down), _mm256_set1_epi32(ACT_MAX_SHIFT));
+    return _mm256_maskz_mov_epi32(_mm256_cmp_ps_mask(ratio, _mm256_set1_ps(1.0f), _CMP_LE_OQ), k);
+}
+
 /* One group of 32, x / scale rounded; scale = super * 2^-k. */
 static inline void quantize_group(const float *x, float inv_scale, float super, int k, struct act_row row, int u)
 {
@@ -42,29 +52,148 @@ static inline void quantize_group(const float *x, float inv_scale, float super, 
     }
 }
 
+/* As above for the last groups of a row, fewer than eight. */
+static void quantize_rest(const float *x, int groups, struct act_row row)
+{
+    uint32_t top[ACT_SUPER / ACT_GROUP], most = 0;
+    for (int g = 0; g < groups; g++) {
+        top[g] = _mm512_reduce_max_epu32(_mm512_max_epu32(magnitudes(_mm512_loadu_ps(x + 32 * g)), magnitudes(_mm512_loadu_ps(x + 32 * g + 16))));
+        most = MAX(most, top[g]);
+    }
+    const float super = act_scale(f32_from_bits(most)), inv = super > 0 ? 1.0f / super : 0.0f;
+    for (int g = 0; g < groups; g++) {
+        const int k = act_shift(super, f32_from_bits(top[g]));
+        quantize_group(x + 32 * g, inv * f32_from_bits((uint32_t)(127 + k) << 23), super, k, row, g);
+    }
+}
+
+/* 64 elements of two groups, x / scale rounded. */
+static inline __m512i round_64(const float *x, const float *inv)
+{
+    const __m512i order = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0); /* the packing goes by 128 bits */
+    const __m512 i0 = _mm512_set1_ps(inv[0]), i1 = _mm512_set1_ps(inv[1]);
+    const __m512i a = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), i0)), b = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), i0));
+    const __m512i c = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 32), i1)), d = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 48), i1));
+    return _mm512_permutexvar_epi32(order, _mm512_packs_epi16(_mm512_packs_epi32(a, b), _mm512_packs_epi32(c, d)));
+}
+
+/* Sums of each 16 of 256 elements. */
+static inline __m512i sums_of_16(const __m512i *q)
+{
+    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0), odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    __m512i s[4]; /* of 8 elements plus 8 * 128, in 64 bits */
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) s[i] = _mm512_sad_epu8(_mm512_xor_si512(q[i], _mm512_set1_epi8(-128)), _mm512_setzero_si512());
+    const __m512i a = _mm512_permutex2var_epi32(s[0], even, s[1]), b = _mm512_permutex2var_epi32(s[2], even, s[3]);
+    return _mm512_sub_epi32(_mm512_add_epi32(_mm512_permutex2var_epi32(a, even, b), _mm512_permutex2var_epi32(a, odd, b)), _mm512_set1_epi32(16 * 128));
+}
+
+/* act_put_shifted of eight groups; s: sums of their halves. */
+static inline void put_groups(float super, __m256i k, __m512i s, struct act_row row)
+{
+    const __m512i twice = _mm512_set_epi32(7, 7, 6, 6, 5, 5, 4, 4, 3, 3, 2, 2, 1, 1, 0, 0);
+    const __m512i even = _mm512_slli_epi32(_mm512_set_epi32(7, 6, 5, 4, 3, 2, 1, 0, 7, 6, 5, 4, 3, 2, 1, 0), 1), odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    const __m256 part = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_sub_epi32(_mm256_set1_epi32(127), k), 23));
+    const __m256i start = _mm256_sub_epi32(_mm256_set1_epi32(ACT_MAGIC_BITS), _mm256_slli_epi32(k, 23));
+
+    const __m512 parts = _mm512_permutexvar_ps(twice, _mm512_castps256_ps512(part));
+    const __m512i scaled = _mm512_castps_si512(_mm512_mul_ps(parts, _mm512_cvtepi32_ps(s)));
+    const __m512i inits = _mm512_sub_epi32(_mm512_permutexvar_epi32(twice, _mm512_castsi256_si512(start)), _mm512_slli_epi32(s, 7));
+    _Alignas(64) struct act_halves h[8]; /* 0, 2, 4, 6, 1, 3, 5, 7 */
+    _mm512_store_si512(h, _mm512_unpacklo_epi64(scaled, inits));
+    _mm512_store_si512(h + 4, _mm512_unpackhi_epi64(scaled, inits));
+    for (int g = 0; g < 8; g++) row.halves[g * row.T] = h[g / 2 + g % 2 * 4];
+
+    const __m256i sum = _mm512_castsi512_si256(_mm512_add_epi32(_mm512_permutexvar_epi32(even, s), _mm512_permutexvar_epi32(odd, s)));
+    const __m256 super8 = _mm256_set1_ps(super), scale = _mm256_mul_ps(super8, part), neg = _mm256_mul_ps(_mm256_set1_ps(-ACT_MAGIC), part);
+    const __m256 whole = _mm256_mul_ps(part, _mm256_cvtepi32_ps(sum));
+    const __m256i init = _mm256_sub_epi32(start, _mm256_slli_epi32(sum, 7));
+    _Alignas(32) float head[4][2][4];     /* group 4 j + i at [i][j] */
+    _Alignas(32) int32_t tail[2][2][2][2]; /* group 4 j + 2 i + l at [i][j][l] */
+    const __m256d lo = _mm256_castps_pd(_mm256_unpacklo_ps(scale, super8)), hi = _mm256_castps_pd(_mm256_unpackhi_ps(scale, super8));
+    const __m256d lo2 = _mm256_castps_pd(_mm256_unpacklo_ps(neg, whole)), hi2 = _mm256_castps_pd(_mm256_unpackhi_ps(neg, whole));
+    _mm256_store_pd((void *)head[0], _mm256_unpacklo_pd(lo, lo2));
+    _mm256_store_pd((void *)head[1], _mm256_unpackhi_pd(lo, lo2));
+    _mm256_store_pd((void *)head[2], _mm256_unpacklo_pd(hi, hi2));
+    _mm256_store_pd((void *)head[3], _mm256_unpackhi_pd(hi, hi2));
+    _mm256_store_si256((void *)tail[0], _mm256_unpacklo_epi32(start, init));
+    _mm256_store_si256((void *)tail[1], _mm256_unpackhi_epi32(start, init));
+    for (int g = 0; g < 8; g++) {
+        memcpy(&row.group[g * row.T], head[g % 4][g / 4], 16);
+        memcpy(&row.group[g * row.T].start, tail[g / 2 % 2][g / 4][g % 2], 8);
+    }
+}
+
+static inline void round_super(const float *x, const float *inv, float super, __m256i k, struct act_row row)
+{
+    __m512i q[4];
+#pragma GCC unroll 4
+    for (int i = 0; i < 4; i++) q[i] = round_64(x + 64 * i, inv + 2 * i);
+    put_groups(super, k, sums_of_16(q), row);
+    if (row.T == 1) {
+        memcpy(row.q, q, sizeof q);
+        return;
+    }
+    uint32_t word[ACT_SUPER / 4];
+    memcpy(word, q, sizeof word);
+    for (int i = 0; i < ACT_SUPER / 4; i++) memcpy(row.q + i * row.T * 4, &word[i], 4);
+}
+
 static void quantize_avx512(const float *x, int n, struct act_row row)
 {
-    enum { GROUPS = ACT_SUPER / ACT_GROUP };
-    for (int u0 = 0; u0 < n / ACT_GROUP; u0 += GROUPS, x += ACT_SUPER) {
-        const int groups = MIN(GROUPS, n / ACT_GROUP - u0);
-        _Alignas(32) uint32_t top[GROUPS] = {0};
-        uint32_t most = 0;
-        if (groups == GROUPS) {
-            const __m256i t = tops(x);
-            _mm256_store_si256((void *)top, t);
-            most = _mm512_reduce_max_epu32(_mm512_castsi256_si512(t));
-        } else {
-            for (int g = 0; g < groups; g++) {
-                top[g] = _mm512_reduce_max_epu32(_mm512_max_epu32(magnitudes(_mm512_loadu_ps(x + 32 * g)), magnitudes(_mm512_loadu_ps(x + 32 * g + 16))));
-                most = MAX(most, top[g]);
-            }
+    enum { GROUPS = ACT_SUPER / ACT_GROUP, AHEAD = 4 }; /* scales of AHEAD stretches first: each is a long chain of divisions */
+    while (n >= ACT_SUPER) {
+        const int m = MIN(n / ACT_SUPER, AHEAD);
+        _Alignas(32) float super[AHEAD], inv[AHEAD][GROUPS];
+        _Alignas(32) __m256i k[AHEAD];
+        for (int i = 0; i < m; i++) {
+            const __m256i top = tops(x + i * ACT_SUPER);
+            super[i] = act_scale(f32_from_bits(_mm512_reduce_max_epu32(_mm512_castsi256_si512(top))));
+            k[i] = shifts(super[i], top);
+            const __m256 one_by = _mm256_set1_ps(super[i] > 0 ? 1.0f / super[i] : 0.0f);
+            _mm256_store_ps(inv[i], _mm256_mul_ps(one_by, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_set1_epi32(127), k[i]), 23))));
         }
-        const float super = act_scale(f32_from_bits(most)), inv = super > 0 ? 1.0f / super : 0.0f;
-        for (int g = 0; g < groups; g++) {
-            const int k = act_shift(super, f32_from_bits(top[g]));
-            quantize_group(x + 32 * g, inv * f32_from_bits((uint32_t)(127 + k) << 23), super, k, row, u0 + g);
+        for (int i = 0; i < m; i++, n -= ACT_SUPER, x += ACT_SUPER, row.group += GROUPS * row.T, row.halves += GROUPS * row.T, row.q += ACT_SUPER * row.T)
+            round_super(x, inv[i], super[i], k[i], row);
+    }
+    if (n >= ACT_GROUP) quantize_rest(x, n / ACT_GROUP, row);
+}
+
+/* Pairs (a, b) that lie side by side, as their factors do: (a c - b s, b c + a s). */
+static void rope_pairs(float *x, const float *cos_sin, const struct rope *r)
+{
+    for (int h = 0; h < r->n_heads; h++, x += r->head_dim) {
+        for (int i = 0; i < r->n_rot; i += 16) {
+            const __mmask16 m = (__mmask16)(r->n_rot - i >= 16 ? 0xffff : (1 << (r->n_rot - i)) - 1);
+            const __m512 f = _mm512_maskz_loadu_ps(m, cos_sin + i), v = _mm512_maskz_loadu_ps(m, x + i);
+            const __m512 crossed = _mm512_mul_ps(_mm512_permute_ps(v, 0xb1), _mm512_movehdup_ps(f));
+            _mm512_mask_storeu_ps(x + i, m, _mm512_fmaddsub_ps(v, _mm512_moveldup_ps(f), crossed));
         }
     }
+}
+
+/* Pairs half a row apart. */
+static void rope_halves(float *x, const float *cos_sin, const struct rope *r)
+{
+    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0), odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    const int half = r->n_rot / 2;
+    for (int i = 0; i < half; i += 16) {
+        const int n = MIN(half - i, 16);
+        const __mmask16 m = (__mmask16)((1 << n) - 1), m0 = (__mmask16)(n >= 8 ? 0xffff : (1 << 2 * n) - 1), m1 = (__mmask16)(n > 8 ? (1 << 2 * (n - 8)) - 1 : 0);
+        const __m512 f0 = _mm512_maskz_loadu_ps(m0, cos_sin + 2 * i), f1 = _mm512_maskz_loadu_ps(m1, cos_sin + 2 * i + 16);
+        const __m512 c = _mm512_permutex2var_ps(f0, even, f1), s = _mm512_permutex2var_ps(f0, odd, f1);
+        float *a = x + i, *b = a + half;
+        for (int h = 0; h < r->n_heads; h++, a += r->head_dim, b += r->head_dim) {
+            const __m512 va = _mm512_maskz_loadu_ps(m, a), vb = _mm512_maskz_loadu_ps(m, b);
+            _mm512_mask_storeu_ps(a, m, _mm512_fmsub_ps(va, c, _mm512_mul_ps(vb, s)));
+            _mm512_mask_storeu_ps(b, m, _mm512_fmadd_ps(vb, c, _mm512_mul_ps(va, s)));
+        }
+    }
+}
+
+static void rope_avx512(float *x, const float *cos_sin, const struct rope *r)
+{
+    (r->style == ROPE_HALVES ? rope_halves : rope_pairs)(x, cos_sin, r);
 }
 
 /* 1 / (1 + e^-x) */
@@ -76,6 +205,8 @@ static inline __m512 sigmoid(__m512 x)
     return _mm512_mul_ps(r, _mm512_fnmadd_ps(d, r, _mm512_set1_ps(2.0f)));
 }
 
+#define FAR 2048 /* bytes ahead: of many tokens, rows come from the L3 cache or memory */
+
 static void glu_avx512(float *dst, const float *gate, const float *up, int n, enum activation f)
 {
     if (f != ACTIVATION_SILU) {
@@ -83,6 +214,8 @@ static void glu_avx512(float *dst, const float *gate, const float *up, int n, en
         return;
     }
     for (int i = 0; i < n; i += 16) {
+        _mm_prefetch((const char *)(gate + i) + FAR, _MM_HINT_T0);
+        _mm_prefetch((const char *)(up + i) + FAR, _MM_HINT_T0);
         const __mmask16 m = (__mmask16)(n - i >= 16 ? 0xffff : (1 << (n - i)) - 1);
         const __m512 x = _mm512_maskz_loadu_ps(m, gate + i);
         _mm512_mask_storeu_ps(dst + i, m, _mm512_mul_ps(_mm512_mul_ps(x, sigmoid(x)), _mm512_maskz_loadu_ps(m, up + i)));
@@ -101,6 +234,7 @@ void cpu_kernels_avx512(struct cpu_kernels *k)
     k->format = format_avx512;
     k->act_excess = 2; /* scales go down in powers of two */
     k->quantize = quantize_avx512;
+    k->rope = rope_avx512;
     k->glu = glu_avx512;
     k->ahead = avx512_int_ahead;
     k->attend = avx512_attend;
