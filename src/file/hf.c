@@ -606,7 +606,10 @@ static kg_status load_added(const struct folder *d, const json_t *tokenizer_conf
         if (!(*out = json_array())) return status_set(KG_ERR_MEMORY, "out of memory");
         json_object_foreach(list, key, v) {
             json_t *entry = json_copy(v);
-            if (json_object_set_new(entry, "id", json_integer(strtol(key, NULL, 10))) != 0 || json_array_append_new(*out, entry) != 0) return status_set(KG_ERR_FORMAT, "tokenizer_config.json: added_tokens_decoder holds something else than tokens");
+            const bool token = json_object_set_new(entry, "id", json_integer(strtol(key, NULL, 10))) == 0;
+            if (token && json_array_append_new(*out, entry) == 0) continue;
+            if (!token) json_decref(entry); /* the array takes it even if it fails */
+            return status_set(KG_ERR_FORMAT, "tokenizer_config.json: added_tokens_decoder holds something else than tokens");
         }
         return KG_OK;
     }
