@@ -60,6 +60,13 @@ int command_logits(const struct settings *s)
 
 /* ---- verify --------------------------------------------------------------------------------------------------- */
 
+static void print_line(const char *what, double error, double bound, bool unbound)
+{
+    printf("%11s   %.3e", what, error);
+    if (unbound) puts("");
+    else printf("   bound %.3e   %s\n", bound, error <= bound ? "ok" : "BEYOND THE BOUND");
+}
+
 static int print_verdict(const kg_verify_report *r, const char *path, const char *base, const char *backend)
 {
     printf("%s: %s backend against float64", path, backend);
@@ -67,9 +74,14 @@ static int print_verdict(const kg_verify_report *r, const char *path, const char
     printf(", %zu tokens\n\nafter layer   relative error\n", r->n_tokens);
     for (int i = 0; i < r->n_layers; i++) printf("%11d   %.3e\n", i, r->layer_error[i]);
     bool good = base || r->logits_error <= r->logits_bound; /* false for NaN */
-    if (base) printf("     logits   %.3e\n\n", r->logits_error);
-    else printf("     logits   %.3e   bound %.3e   %s\n\n", r->logits_error, r->logits_bound, good ? "ok" : "BEYOND THE BOUND");
-    printf("largest difference of one logit       %.3e\n", r->worst_logit);
+    print_line(r->is_encoder ? "states" : "logits", r->logits_error, r->logits_bound, base);
+    if (r->is_encoder) {
+        print_line("embedding", r->embedding_error, r->embedding_bound, base);
+        good &= base || r->embedding_error <= r->embedding_bound;
+        if (good) return 0;
+        return print_error(EXIT_RUNTIME, "%s: states or embedding of the %s backend are beyond the bound", path, backend);
+    }
+    printf("\nlargest difference of one logit       %.3e\n", r->worst_logit);
     printf("tokens with the same most likely next %.1f %%\n", 100 * r->same_top);
     if (good) return 0;
     return print_error(EXIT_RUNTIME, "%s: the logits of the %s backend are off by %.3e, beyond the bound %.3e", path, backend, r->logits_error, r->logits_bound);

@@ -194,11 +194,12 @@ static void put_facts(FILE *f, const struct report *r)
     if (isfinite(w->logits_bound))
         snprintf(text, sizeof text, "%.3e, bound %.3e: %s", w->logits_error, w->logits_bound, w->logits_error <= w->logits_bound ? "ok" : "BEYOND THE BOUND");
     else snprintf(text, sizeof text, "%.3e", w->logits_error);
-    put_fact(f, "relative error of the logits", text);
+    put_fact(f, w->is_encoder ? "relative error of the states" : "relative error of the logits", text);
     snprintf(text, sizeof text, "%.3e", w->worst_logit);
-    put_fact(f, "largest difference of one logit", text);
-    snprintf(text, sizeof text, "%.1f %%", 100 * w->same_top);
-    put_fact(f, "tokens with the same most likely next", text);
+    put_fact(f, w->is_encoder ? "largest difference of one number of them" : "largest difference of one logit", text);
+    if (w->is_encoder) snprintf(text, sizeof text, "%.3e", w->embedding_error);
+    else snprintf(text, sizeof text, "%.1f %%", 100 * w->same_top);
+    put_fact(f, w->is_encoder ? "relative error of the embedding" : "tokens with the same most likely next", text);
     snprintf(text, sizeof text, "kagari %s", kg_version());
     put_fact(f, "made by", text);
     fputs("</table>\n", f);

@@ -322,6 +322,10 @@ typedef struct kg_verify_report {
     double worst_logit;  /* largest absolute difference of one logit */
     double same_top;     /* share of tokens whose most likely next token agrees, 0..1 */
     size_t n_tokens;
+    /* An encoder gets its tokens at once and has no logits: logits_error and logits_bound, worst_logit are about the states, same_top about nothing. */
+    bool is_encoder;
+    double embedding_error; /* of what the file makes of the states, of length 1 */
+    double embedding_bound; /* what the states' bound explains of it */
 } kg_verify_report;
 
 /* Opens path twice (params->backend and "reference") and runs tokens[0..n) through both. */

@@ -165,6 +165,25 @@ static void check_refused_steps(const char *name, const char *gguf, const struct
     }
 }
 
+static void check_verified(const char *name, const char *file, const struct cases *c)
+{
+    const char *const backends[] = {"cpu", gpu_name()};
+    for (size_t k = 0; k < COUNT_OF(backends); k++) {
+        kg_model_params params = kg_model_default_params();
+        kg_verify_report r;
+        kg_ops_report ops;
+        params.backend = backends[k];
+        OK(kg_verify(file, &params, c->ids, (size_t)c->n, &r));
+        assert_true(r.is_encoder && r.n_tokens == (size_t)c->n && r.n_layers > 0);
+        if (!(r.logits_error > 0 && r.logits_error <= r.logits_bound && r.embedding_error > 0 && r.embedding_error <= r.embedding_bound))
+            fail_msg("%s: %s: states %g of %g, embedding %g of %g", name, backends[k], r.logits_error, r.logits_bound, r.embedding_error, r.embedding_bound);
+        OK(kg_verify_ops(file, NULL, &params, c->ids, (size_t)c->n, NULL, NULL, &ops));
+        assert_true(ops.whole.logits_error == r.logits_error && ops.whole.embedding_error == r.embedding_error && ops.n_ops > 0);
+        kg_ops_report_free(&ops);
+        kg_verify_report_free(&r);
+    }
+}
+
 static bool is_encoder(const char *name, const char *file)
 {
     struct model m;
@@ -219,6 +238,7 @@ static void all_architectures(void **state)
                 OK(kg_convert(folder, gguf, NULL));
             }
             remove_steps(folder, &c);
+            if (is_encoder(name, gguf)) check_verified(name, gguf, &c);
             if (!c.n_files && is_encoder(name, gguf)) check_poolings(name, gguf, &c);
             check_file(name, gguf, &c, gpu_name());
             free(c.logits);

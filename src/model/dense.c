@@ -74,6 +74,24 @@ static void apply(const struct dense *d, const double *x, double *y, float *row)
     }
 }
 
+double dense_gain(const struct dense *list, int n)
+{
+    double gain = 1;
+    for (int i = 0; i < n; i++) { /* E |w d|^2 = |w|^2 |d|^2 / in; tanh makes nothing longer */
+        const struct tensor *w = list[i].w;
+        double squares = 0;
+        float *row = malloc((size_t)w->ne[0] * sizeof *row);
+        for (int64_t o = 0; o < w->ne[1] && row; o++) {
+            decode_f32(w->type)((const uint8_t *)w->data + (size_t)o * (w->n_bytes / (size_t)w->ne[1]), row, w->ne[0]);
+            for (int64_t k = 0; k < w->ne[0]; k++) squares += (double)row[k] * (double)row[k];
+        }
+        if (!row) return NAN;
+        free(row);
+        gain *= sqrt(squares / (double)w->ne[0]);
+    }
+    return gain;
+}
+
 kg_status dense_apply(const struct dense *list, int n, int dim, double *x)
 {
     const size_t most = (size_t)dense_most(list, n, dim);

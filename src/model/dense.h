@@ -16,6 +16,8 @@ kg_status dense_find(const struct file *f, struct program *p, struct dense **lis
 int dense_width(const struct dense *list, int n, int dim);
 /* The first numbers of x, of length dim, become those of the result; x has room for the widest. */
 kg_status dense_apply(const struct dense *list, int n, int dim, double *x);
+/* How much longer they make a vector of no particular direction, at most. */
+double dense_gain(const struct dense *list, int n);
 /* The widest row on the way. */
 int dense_most(const struct dense *list, int n, int dim);
 

@@ -224,17 +224,22 @@ int32_t kg_model_dim(const kg_model *model) { return model->model.program.dim; }
 
 int32_t kg_model_embedding_dim(const kg_model *model) { return dense_width(model->model.dense, model->model.n_dense, model->model.program.dim); }
 
+static kg_status check_steps(const kg_model *m)
+{
+    struct str step;
+    bool found;
+    KG_TRY(file_get_str(m->model.file, "kagari.embedding_step", &step, &found));
+    return found ? status_set(KG_ERR_UNSUPPORTED, "the folder's modules.json has a step that is not supported: %.*s", (int)MIN(step.len, (size_t)60), step.ptr) : KG_OK;
+}
+
 static kg_status check_embed(const kg_model *m, const struct pool_state *s, const int32_t *tokens, size_t n)
 {
     const struct program *p = &m->model.program;
-    struct str step;
-    bool found;
     if (!p->is_encoder && !m->backend->shows_inputs)
         return status_set(KG_ERR_UNSUPPORTED, "backend %s does not show the state before the logits; cpu, reference and GPUs do", m->backend->name);
     if (!p->is_encoder && (!s->last || s->last->w->ne[0] != p->dim))
         return status_set(KG_ERR_UNSUPPORTED, "architecture %s ends in something else than a matrix over its state", m->model.arch->name);
-    KG_TRY(file_get_str(m->model.file, "kagari.embedding_step", &step, &found));
-    if (found) return status_set(KG_ERR_UNSUPPORTED, "the folder's modules.json has a step that is not supported: %.*s", (int)MIN(step.len, (size_t)60), step.ptr);
+    KG_TRY(check_steps(m));
     if (n > INT32_MAX - STEP || (p->ctx_is_hard && n > (size_t)p->n_ctx))
         return status_set(KG_ERR_CONTEXT, "%zu tokens: this model has %lld positions", n, (long long)p->n_ctx);
     if (p->is_encoder && n > (size_t)MIN(p->n_ctx, (int64_t)MAX_ENCODED))
@@ -259,6 +264,28 @@ static kg_status encode(kg_model *m, struct kv_table *t, const int32_t *tokens, 
     free(list);
     free(rows);
     free(exact);
+    return status;
+}
+
+static kg_status finish_pooling(const kg_model *m, struct pool_state *s, size_t n)
+{
+    for (int i = 0; i < s->dim && s->pooling == KG_POOLING_MEAN; i++) s->sum[i] /= (double)n;
+    return dense_apply(m->model.dense, m->model.n_dense, s->dim, s->sum);
+}
+
+kg_status embedding_of_states(const kg_model *m, const double *states, size_t n, double *out, size_t *n_pooled)
+{
+    const int dim = m->model.program.dim;
+    struct pool_state s = {.dim = dim, .pooling = KG_POOLING_FILE};
+    KG_TRY(check_steps(m));
+    KG_TRY(find_pooling(m, &s.pooling));
+    *n_pooled = s.pooling == KG_POOLING_MEAN ? n : 1;
+    s.sum = calloc((size_t)dense_most(m->model.dense, m->model.n_dense, dim), sizeof *s.sum);
+    if (!s.sum) return status_set(KG_ERR_MEMORY, "out of memory");
+    pool_rows(&s, &(struct batch_input){.n = (int)n, .width = dim, .f64 = states});
+    kg_status status = finish_pooling(m, &s, n);
+    if (status == KG_OK) memcpy(out, s.sum, (size_t)kg_model_embedding_dim(m) * sizeof *out);
+    free(s.sum);
     return status;
 }
 
@@ -289,8 +316,7 @@ kg_status kg_embed(kg_model *m, const int32_t *tokens, size_t n, kg_pooling pool
         kv_table_close(&m->kv, &table);
     }
     pthread_mutex_unlock(&m->lock);
-    for (int i = 0; i < s.dim && status == KG_OK && s.pooling == KG_POOLING_MEAN; i++) s.sum[i] /= (double)n;
-    if (status == KG_OK) status = dense_apply(m->model.dense, m->model.n_dense, p->dim, s.sum);
+    if (status == KG_OK) status = finish_pooling(m, &s, n);
     if (status == KG_OK) status = of_length_1(s.sum, kg_model_embedding_dim(m), out);
     free(s.sum);
     free(logits);

@@ -58,6 +58,10 @@ kg_status session_check_generates(const kg_model *model);
 /* KG_ERR_ARGUMENT unless 0 <= tokens[i] < n_vocab for all i. */
 kg_status session_check_tokens(const kg_model *model, const int32_t *tokens, size_t n);
 
+/* The embedding that the file makes of an encoder's states [n][dim]: out[kg_model_embedding_dim], not yet of length 1. *n_pooled: how many tokens it is
+ * the mean of. */
+kg_status embedding_of_states(const kg_model *model, const double *states, size_t n, double *out, size_t *n_pooled);
+
 /* kg_session_sync that brings the n_top highest logits only (s->top, s->n_top), unless n_top is 0, the backend does not find so many, or all are there. */
 kg_status session_sync_top(kg_session *s, const int32_t *tokens, size_t n, int n_top);
 /* How many of the highest logits kg_sample needs; 0: all. */

@@ -31,11 +31,13 @@ struct verify {
     struct watched *ops; /* [n_ops]; NULL: only the layers are looked at */
     int n_ops;
     size_t chunk;
-    int n_layers, dim, n_vocab;
-    double *taps;             /* [n_layers][CHUNK][dim]: the reference's residual stream of this chunk */
+    int n_layers, dim, n_out; /* n_out: numbers of LOGITS */
+    struct batch_token *batch; /* [chunk] */
+    double embedding_error, embedding_bound; /* of an encoder */
+    double *taps;             /* [n_layers][chunk][dim]: the reference's residual stream of this chunk */
     struct error_sum *layers; /* [n_layers] */
-    float *logits;            /* [CHUNK][n_vocab], of the backend; while the reference runs it receives its rounded ones */
-    double *ref_logits;       /* [CHUNK][n_vocab] */
+    float *logits;            /* [chunk][n_out], of the backend; while the reference runs it receives its rounded ones */
+    double *ref_logits;       /* [chunk][n_out] */
     struct error_sum logits_error;
     double worst;
     size_t n_same_top;
@@ -43,7 +45,7 @@ struct verify {
 
 static double relative(struct error_sum e) { return e.diff == 0 ? 0 : sqrt(e.diff / e.ref); }
 
-static double *tap_rows(const struct verify *v, int layer) { return v->taps + (size_t)layer * CHUNK * (size_t)v->dim; }
+static double *tap_rows(const struct verify *v, int layer) { return v->taps + (size_t)layer * v->chunk * (size_t)v->dim; }
 
 static void keep_tap(void *ctx, const struct op *op, int n, int width, const float *f32, const double *f64)
 {
@@ -164,12 +166,11 @@ static kg_status run_chunk(struct verify *v, enum run run, const int32_t *tokens
 {
     kg_model *m = v->models[run != RUN_BACKEND];
     struct kv_table *t = &v->tables[run];
-    struct batch_token batch_tokens[CHUNK];
     KG_TRY(kv_table_prepare(&m->kv, t, (int64_t)begin, (int64_t)end));
-    for (size_t i = begin; i < end; i++) batch_tokens[i - begin] = (struct batch_token){tokens[i], (int32_t)i, 0, true};
+    for (size_t i = begin; i < end; i++) v->batch[i - begin] = (struct batch_token){tokens[i], (int32_t)i, 0, true};
     struct batch_seq seq = {t->blocks, t->state, m->strengths};
     struct batch batch = {
-        .tokens = batch_tokens,
+        .tokens = v->batch,
         .n = (int)(end - begin),
         .seqs = &seq,
         .n_seqs = 1,
@@ -183,10 +184,10 @@ static kg_status run_chunk(struct verify *v, enum run run, const int32_t *tokens
 static void compare_logits(struct verify *v, size_t n)
 {
     for (size_t t = 0; t < n; t++) {
-        const float *a = v->logits + t * (size_t)v->n_vocab;
-        const double *r = v->ref_logits + t * (size_t)v->n_vocab;
+        const float *a = v->logits + t * (size_t)v->n_out;
+        const double *r = v->ref_logits + t * (size_t)v->n_out;
         int top_a = 0, top_r = 0;
-        for (int i = 0; i < v->n_vocab; i++) {
+        for (int i = 0; i < v->n_out; i++) {
             double d = (double)a[i] - r[i];
             v->logits_error.diff += d * d;
             v->logits_error.ref += r[i] * r[i];
@@ -198,6 +199,37 @@ static void compare_logits(struct verify *v, size_t n)
     }
 }
 
+/* What the bound of the states, which is about all of them together, makes of the embedding: of those that are pooled, an error of no particular
+ * direction behind the linear layers. */
+static kg_status compare_embeddings(struct verify *v, size_t n)
+{
+    const kg_model *m = v->models[1];
+    const int width = kg_model_embedding_dim(m);
+    const size_t n_states = n * (size_t)v->dim;
+    size_t n_pooled = 1;
+    double *states = malloc(n_states * sizeof *states), *e[2] = {calloc((size_t)width, sizeof **e), calloc((size_t)width, sizeof **e)};
+    double norm[2] = {0, 0}, all = 0;
+    struct error_sum sum = {0, 0};
+    kg_status status = states && e[0] && e[1] ? KG_OK : status_set(KG_ERR_MEMORY, "no memory to verify");
+    for (size_t i = 0; status == KG_OK && i < n_states; i++) {
+        states[i] = (double)v->logits[i];
+        all += v->ref_logits[i] * v->ref_logits[i];
+    }
+    if (status == KG_OK) status = embedding_of_states(m, states, n, e[0], &n_pooled);
+    if (status == KG_OK) status = embedding_of_states(m, v->ref_logits, n, e[1], &n_pooled);
+    for (int k = 0; k < 2 && status == KG_OK; k++) {
+        for (int i = 0; i < width; i++) norm[k] += e[k][i] * e[k][i];
+        norm[k] = sqrt(norm[k]);
+    }
+    for (int i = 0; i < width && status == KG_OK; i++) add_error(&sum, e[0][i] / norm[0], e[1][i] / norm[1]);
+    v->embedding_error = relative(sum);
+    v->embedding_bound = v->models[0]->backend->error_bound(v->models[0]->ctx) * sqrt(all / (double)n_pooled) * dense_gain(m->model.dense, m->model.n_dense) / norm[1];
+    free(states);
+    free(e[0]);
+    free(e[1]);
+    return status;
+}
+
 static kg_status open_both(struct verify *v, const char *path, const char *base, bool ops, const kg_model_params *params, size_t n)
 {
     kg_model_params p = params ? *params : kg_model_default_params();
@@ -207,20 +239,22 @@ static kg_status open_both(struct verify *v, const char *path, const char *base,
     KG_TRY(model_open_with(&v->models[1], base ? base : path, &p, ops ? watch_more : NULL, v));
     if (!v->models[1]->backend->has_f64) return status_set(KG_ERR_UNSUPPORTED, "the reference backend has no float64 logits");
     const struct program *program = &v->models[0]->model.program;
-    KG_TRY(session_check_generates(v->models[0]));
+    if (program->is_encoder && n > (size_t)MIN(program->n_ctx, (int64_t)MAX_ENCODED))
+        return status_set(KG_ERR_CONTEXT, "%zu tokens: this encoder takes %lld at most", n, (long long)MIN(program->n_ctx, (int64_t)MAX_ENCODED));
     if (program->ctx_is_hard && n > (size_t)program->n_ctx)
         return status_set(KG_ERR_CONTEXT, "%zu tokens: this model has %lld positions", n, (long long)program->n_ctx);
     v->n_layers = program->n_layers;
     v->dim = program->dim;
-    v->n_vocab = program->n_vocab;
-    v->chunk = ops ? OPS_CHUNK : CHUNK;
+    v->n_out = program_n_out(program);
+    v->chunk = program->is_encoder ? n : ops ? OPS_CHUNK : CHUNK; /* an encoder's tokens look at all others */
+    v->batch = malloc(v->chunk * sizeof *v->batch);
     for (int i = 0; i < N_RUNS; i++) KG_TRY(kv_table_open(&v->models[i != RUN_BACKEND]->kv, &v->tables[i], (int64_t)n));
     if (ops) KG_TRY(open_ops(v));
     else v->taps = malloc((size_t)v->n_layers * v->chunk * (size_t)v->dim * sizeof *v->taps);
     v->layers = calloc((size_t)v->n_layers, sizeof *v->layers);
-    v->logits = malloc((size_t)v->n_vocab * v->chunk * sizeof *v->logits);
-    v->ref_logits = malloc((size_t)v->n_vocab * v->chunk * sizeof *v->ref_logits);
-    if ((!ops && !v->taps) || !v->layers || !v->logits || !v->ref_logits) return status_set(KG_ERR_MEMORY, "no memory to verify");
+    v->logits = malloc((size_t)v->n_out * v->chunk * sizeof *v->logits);
+    v->ref_logits = malloc((size_t)v->n_out * v->chunk * sizeof *v->ref_logits);
+    if ((!ops && !v->taps) || !v->batch || !v->layers || !v->logits || !v->ref_logits) return status_set(KG_ERR_MEMORY, "no memory to verify");
     return KG_OK;
 }
 
@@ -232,6 +266,7 @@ static kg_status verify(struct verify *v, const int32_t *tokens, size_t n, bool 
         KG_TRY(run_chunk(v, RUN_REFERENCE, tokens, begin, end));
         KG_TRY(run_chunk(v, RUN_BACKEND, tokens, begin, end));
         compare_logits(v, end - begin);
+        if (v->models[0]->model.program.is_encoder) KG_TRY(compare_embeddings(v, n));
         if (v->ops) KG_TRY(run_chunk(v, RUN_ALONE, tokens, begin, end));
         if (progress && !progress(ctx, end, n)) return status_set(KG_ERR_ABORTED, "stopped after %zu of %zu tokens", end, n);
     }
@@ -252,6 +287,9 @@ static kg_status report(const struct verify *v, size_t n, kg_verify_report *out)
     out->worst_logit = v->worst;
     out->same_top = (double)v->n_same_top / (double)n;
     out->n_tokens = n;
+    out->is_encoder = p->is_encoder;
+    out->embedding_error = v->embedding_error;
+    out->embedding_bound = v->embedding_bound;
     return KG_OK;
 }
 
@@ -287,6 +325,7 @@ static void release(struct verify *v)
     }
     for (int i = 0; i < 2; i++) kg_model_close(&v->models[i]);
     free(v->ops);
+    free(v->batch);
     free(v->taps);
     free(v->layers);
     free(v->logits);
