@@ -12,7 +12,7 @@ A folder has config.json as transformers writes it; case.txt: prompt and greedy 
 its numbers; logits.f64: [tokens of the prompt][vocabulary]. The numbers themselves are a formula (weights() here, test_arch.c there), exact
 in float32. Dimensions are all different, so that a transposed or mixed-up one cannot fit.
 transformers rounds to float32 inside (norms, softmax, rotation); here float32 is made to mean float64 first."""
-import json, os, subprocess, sys, tempfile
+import importlib, json, os, subprocess, sys, tempfile
 import numpy as np
 
 ROOT = os.path.join(os.path.dirname(os.path.dirname(os.path.abspath(__file__))), "tests", "golden", "arch")
@@ -422,6 +422,14 @@ def embedding_of(folder, states):
     return x["sentence_embedding"][0].detach().numpy()
 
 
+# without a class of transformers: config.json as it is, and the module of tools/ that has shapes() and Model
+OWN = {"rwkv7": ("rwkv7", dict(architectures=["RWKV7ForCausalLM"], model_type="rwkv7", vocab_size=VOCAB, hidden_size=48, intermediate_size=88, hidden_ratio=4.0,
+                               num_hidden_layers=3, head_dim=12, num_heads=4, decay_low_rank_dim=14, a_low_rank_dim=18, v_low_rank_dim=10, gate_low_rank_dim=26,
+                               hidden_act="sqrelu", max_position_embeddings=64, norm_first=True, norm_bias=True, norm_eps=EPS, attn=None, value_dim=[48, 48, 48],
+                               tie_word_embeddings=False, bos_token_id=1, eos_token_id=2, pad_token_id=0))}
+CASES.update(OWN)
+
+
 def fnv(text):
     h = 0xCBF29CE484222325
     for b in text.encode():
@@ -466,6 +474,8 @@ def auto_class(config):
 
 def tiny(name):
     """The configuration and the names and shapes of the tensors of a checkpoint, as transformers saves it."""
+    if name in OWN:
+        return json.dumps(OWN[name][1], indent=2) + "\n", importlib.import_module(OWN[name][0]).shapes(OWN[name][1])
     import transformers
     from safetensors import safe_open
     config_name, args = CASES[name]
@@ -525,6 +535,13 @@ def load(folder):
 def compute(folder, ids):
     import torch
     model = load(folder)
+
+
+    from safetensors.torch import load_file
+    config = json.load(open(os.path.join(folder, "config.json")))
+    if config["model_type"] in OWN:
+        return logits_and_greedy(importlib.import_module(OWN[config["model_type"]][0]).Model(config, load_file(os.path.join(folder, "model.safetensors"))), ids)
+    model = auto_class(transformers.AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
     if not model.can_generate():  # an encoder: its states
         both = {"attention_mask": torch.zeros(1, 1, len(ids), len(ids))} if getattr(model.config, "is_causal", True) is False else {}
         with torch.no_grad():

@@ -31,7 +31,7 @@ static kg_status may_cut(const struct program *p)
         case OP_EMBED: case OP_POS_EMBED: case OP_ADD_ROW: case OP_RMS_NORM: case OP_LAYER_NORM: case OP_MATMUL: case OP_ROPE: case OP_ATTENTION:
         case OP_ACT: case OP_GLU: case OP_ADD: case OP_GATE: case OP_SCALE: case OP_ADAPT: case OP_POS_SCALE: case OP_SOFTCAP: case OP_CLAMP: case OP_XIELU: case OP_ROUTE: case OP_MATMUL_EXPERTS:
         case OP_COMBINE: case OP_TAKE: case OP_JOIN: case OP_SELECT: case OP_LOGITS: case OP_MUL: case OP_CONV: case OP_SCAN:
-        case OP_DELTA: break;
+        case OP_DELTA: case OP_WKV: case OP_LERP: break;
         default: return status_set(KG_ERR_UNSUPPORTED, "hybrid backend: a model with the operation %s cannot be divided", op_name(p->ops[i].code));
         }
     return KG_OK;

@@ -38,7 +38,8 @@ static enum tensor_type type_for(const struct convert *c, const struct tensor *t
 {
     if (t->type != TYPE_F32 && t->type != TYPE_F16 && t->type != TYPE_BF16 && t->type != TYPE_F64) return t->type;
     if (t->n_dims == 1 || ends_with(t->name, "norm.weight") || strcmp(t->name, "position_embd.weight") == 0 || strcmp(t->name, "token_types.weight") == 0 ||
-        ends_with(t->name, ".ffn_gate_inp.weight") || strstr(t->name, "conv.weight") || strstr(t->name, "conv1d.weight") || !ends_with(t->name, ".weight"))
+        ends_with(t->name, ".ffn_gate_inp.weight") || strstr(t->name, "conv.weight") || strstr(t->name, "conv1d.weight") ||
+        strstr(t->name, ".time_mix_w") || strstr(t->name, ".time_mix_lerp_fused.") || !ends_with(t->name, ".weight"))
         return TYPE_F32;
     if (!c->keep) return c->to;
     return t->type == TYPE_F64 ? TYPE_F32 : t->type;

@@ -259,6 +259,10 @@ static kg_status skip_positions(const struct folder *d, struct tensor *t)
 static kg_status adapt(const struct folder *d, struct tensor *t)
 {
     unsigned flags = d->family->flags;
+    if (flags & HF_WKV && t->n_dims > 1 && (strstr(t->name, "_r_k.") || strstr(t->name, "_lerp_k.") || strstr(t->name, "_k_k.") || strstr(t->name, "_k_a."))) {
+        t->ne[0] *= t->ne[1] * t->ne[2] * t->ne[3];
+        t->ne[1] = t->ne[2] = t->ne[3] = t->n_dims = 1;
+    }
     bool block = strncmp(t->name, "blk.", 4) == 0;
     if (flags & HF_MULTIPLIED) KG_TRY(hf_multiply(d->f, d->family, d->config, t));
     if (t->n_dims == 3 && t->ne[1] == 1 && strstr(t->name, "conv")) { /* {taps, 1, channels} */
@@ -475,6 +479,36 @@ struct merged {
     size_t n_experts; /* that the tensors put together have room for */
 };
 
+/* One of six mixtures of RWKV-7, which GGUF has one behind the other, or all of them (x_x, of its first files). */
+static kg_status add_mixture(const struct folder *d, struct merged *m, struct tensor *list, size_t *n, const struct tensor *t, const char *name)
+{
+    static const char order[] = "rwkvag";
+    const char *at = strchr(order, t->name[strlen(t->name) - 1]);
+    const json_t *old = json_object_get(m->by_name, name);
+    struct tensor *to = &list[old ? (size_t)json_integer_value(old) : *n];
+    const int64_t dim = t->ne[0];
+    char mark[NAME_BYTES + 16];
+    uint8_t *data;
+    if (!old) {
+        *to = *t;
+        to->name = arena_strndup(&d->f->arena, name, strlen(name));
+        if (!to->name || json_object_set_new(m->by_name, name, json_integer((json_int_t)*n)) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
+        ++*n;
+        to->n_dims = 4;
+        for (int i = 1; i < 4; i++) to->ne[i] = i < 3 ? 1 : 6;
+        if (!at && t->n_dims == 2 && t->ne[1] == 6) return KG_OK;
+        if (t->n_bytes > SIZE_MAX / 6) return status_set(KG_ERR_FORMAT, "tensor %s is too long", t->name);
+        m->n_experts += 6;
+        KG_TRY(copy_of(d, to, 6 * t->n_bytes, &data));
+    }
+    snprintf(mark, sizeof mark, "%s %c", name, at ? *at : 'x');
+    if (!at || t->type != to->type || dim != to->ne[0] || t->n_bytes * 6 != to->n_bytes || json_object_get(m->experts, mark))
+        return status_set(KG_ERR_FORMAT, "tensor %s does not fit the other mixtures of its layer", t->name);
+    if (json_object_set_new(m->experts, mark, json_true()) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
+    memcpy((uint8_t *)(uintptr_t)to->data + (size_t)(at - order) * t->n_bytes, t->data, t->n_bytes);
+    return KG_OK;
+}
+
 /* Layers that guess further tokens (num_nextn_predict_layers) come behind the others: nothing here uses them. */
 static bool is_beyond(const struct folder *d, const char *name)
 {
@@ -507,6 +541,7 @@ static kg_status rename_one(const struct folder *d, struct merged *m, struct ten
         if (json_object_set_new(m->by_name, name, json_integer((json_int_t)*n)) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
         return split_gate_up(d, list, n, t, name);
     }
+    if (d->family->flags & HF_WKV && strstr(name, ".time_mix_lerp_fused.")) return add_mixture(d, m, list, n, t, name);
     if (old && expert < 0) return status_set(KG_ERR_FORMAT, "tensor '%.*s': another one has its place (%s)", file_shown(t->name), t->name, name);
     if (d->family->flags & HF_LATENT && !old && strstr(name, ".attn_kv_b.")) {
         if (json_object_set_new(m->by_name, name, json_integer((json_int_t)*n)) != 0) return status_set(KG_ERR_MEMORY, "out of memory");
@@ -553,12 +588,27 @@ static kg_status add_rope_factors(const struct folder *d)
     return KG_OK;
 }
 
+/* The first layer of RWKV-7 has no share of earlier values; other programs ask for the tensors, and get those beside them. rename_all leaves room. */
+static kg_status add_unused(const struct folder *d)
+{
+    struct file *f = d->f;
+    for (size_t i = 0, n = f->n_tensors; d->family->flags & HF_WKV && i < n; i++) {
+        if (strncmp(f->tensors[i].name, "blk.0.time_mix_a", 16) != 0) continue;
+        char *name = arena_strndup(&f->arena, f->tensors[i].name, strlen(f->tensors[i].name));
+        if (!name) return KG_ERR_MEMORY;
+        name[15] = 'v';
+        f->tensors[f->n_tensors] = f->tensors[i];
+        f->tensors[f->n_tensors++].name = name;
+    }
+    return KG_OK;
+}
+
 static kg_status rename_all(const struct folder *d)
 {
     struct file *f = d->f;
     size_t n = 0;
     struct merged m = {.by_name = json_object(), .experts = json_object()};
-    struct tensor *list = arena_array(&f->arena, 3 * f->n_tensors + 3, sizeof *list);
+    struct tensor *list = arena_array(&f->arena, 3 * f->n_tensors + 6, sizeof *list);
     kg_status st = list && m.by_name && m.experts ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory");
     for (size_t i = 0; i < f->n_tensors && st == KG_OK; i++) st = rename_one(d, &m, list, &n, &f->tensors[i]);
     if (st == KG_OK && m.n_experts != json_object_size(m.experts)) st = status_set(KG_ERR_FORMAT, "some experts are missing");
@@ -692,6 +742,7 @@ static kg_status read_all(struct folder *d, const char *only)
     KG_TRY(rename_all(d));
     if (strcmp(d->family->arch, "apertus") == 0) KG_TRY(hf_take_xielu(f, &d->out, hf_config_number(d->family, d->config, "block_count")));
     KG_TRY(add_rope_factors(d));
+    KG_TRY(add_unused(d));
     uint32_t n_vocab = 0;
     for (size_t i = 0; i < f->n_tensors; i++)
         if (strcmp(f->tensors[i].name, "token_embd.weight") == 0) n_vocab = (uint32_t)MIN(f->tensors[i].ne[1], 1 << 30);

@@ -491,6 +491,35 @@ static kg_status put_llama4(const struct out *w)
     return KG_OK;
 }
 
+/* The rank of a small matrix: as fla has it where config.json has none. */
+static void put_rank(const struct out *w, const char *name, const char *key, int64_t usual, double factor)
+{
+    const json_t *v = json_object_get(w->config, name);
+    const double dim = (double)hf_config_number(w->family, w->config, "embedding_length");
+    if (v) usual = json_is_null(v) ? MAX((int64_t)32, (int64_t)nearbyint(factor * sqrt(dim) / 32) * 32) : json_integer_value(v);
+    put_u32(w, key, usual);
+}
+
+/* RWKV-7: some keys say that there is no attention, and no end of the context. */
+static kg_status put_wkv(const struct out *w)
+{
+    const int64_t dim = hf_config_number(w->family, w->config, "embedding_length"), heads = json_integer_value(json_object_get(w->config, "num_heads"));
+    const json_t *width = json_object_get(w->config, "head_dim"), *ffn = json_object_get(w->config, "intermediate_size"), *ratio = json_object_get(w->config, "hidden_ratio");
+    const double stretch = json_is_number(ratio) ? json_number_value(ratio) : 4;
+    const int64_t head = json_is_integer(width) ? json_integer_value(width) : heads > 0 ? dim / heads : 64;
+    if (dim < 1 || dim > 1 << 24 || head < 1 || dim % head || !(stretch > 0 && stretch <= 64)) return status_set(KG_ERR_FORMAT, "config.json: hidden_size, head_dim and hidden_ratio do not fit each other");
+    put_u32(w, "context_length", 1 << 20);
+    put_u32(w, "attention.head_count", 0);
+    put_u32(w, "wkv.head_size", head);
+    if (!json_is_integer(ffn)) put_u32(w, "feed_forward_length", ((int64_t)((double)dim * stretch) + 31) / 32 * 32);
+    const double wide = (double)head / 64;
+    put_rank(w, "decay_low_rank_dim", "attention.decay_lora_rank", 64, 2.5 * wide);
+    put_rank(w, "a_low_rank_dim", "attention.iclr_lora_rank", 64, 2.5 * wide);
+    put_rank(w, "v_low_rank_dim", "attention.value_residual_mix_lora_rank", 16, 1.7 * wide);
+    put_rank(w, "gate_low_rank_dim", "attention.gate_lora_rank", 128, 5);
+    return KG_OK;
+}
+
 static kg_status put_unusual(const struct out *w)
 {
     char text[128];
@@ -549,6 +578,7 @@ static kg_status put_rows(const struct out *w)
         if (w->family->flags & HF_SSM && (strcmp(keys[i].key, "attention.layer_norm_epsilon") == 0 || strcmp(keys[i].key, "feed_forward_length") == 0 ||
                                           strcmp(keys[i].key, "attention.key_length") == 0))
             continue;
+        if (w->family->flags & HF_WKV && (strcmp(keys[i].key, "context_length") == 0 || strncmp(keys[i].key, "attention.head_count", 20) == 0 || strcmp(keys[i].key, "attention.key_length") == 0)) continue;
         bool windows_off = json_is_false(json_object_get(w->config, "use_sliding_window"));
         if (strcmp(keys[i].name, "rope_theta") == 0 && json_object_get(json_object_get(w->config, "rope_scaling"), "alpha")) continue; /* put_rope has it */
         if (w->family->flags & HF_KV_WHOLE && strcmp(keys[i].name, "head_dim") == 0) continue;
@@ -741,7 +771,7 @@ kg_status hf_config(struct meta_out *o, const struct hf_family *family, const js
     if (family->flags & HF_SECTIONS) put_sections(&w);
     if (family->flags & HF_ENCODER) KG_TRY(put_encoder(&w));
     else if (json_is_false(json_object_get(config, "is_causal"))) put_both_sides(&w);
-    KG_TRY(family->flags & HF_KINDS ? put_kinds(&w) : family->flags & HF_SSM ? put_ssm(&w) : family->flags & HF_DELTA ? put_delta(&w) : family->flags & HF_MIXED ? put_mixed(&w) : put_windows(&w));
+    KG_TRY(family->flags & HF_KINDS ? put_kinds(&w) : family->flags & HF_SSM ? put_ssm(&w) : family->flags & HF_WKV ? put_wkv(&w) : family->flags & HF_DELTA ? put_delta(&w) : family->flags & HF_MIXED ? put_mixed(&w) : put_windows(&w));
     if (family->flags & HF_MULTIPLIED) KG_TRY(put_falcon_h1(&w));
     KG_TRY(put_unusual(&w));
     if (!find(family, config, "feed_forward_length") && hf_lists("gpt2 bloom mpt falcon gptj", family->model_type))
@@ -777,8 +807,10 @@ static bool find_tensor_name(const struct hf_family *family, const char *name, c
     for (size_t i = 0; i < COUNT_OF(names); i++) {
         long layer = -1, e = -1;
         if (!hf_lists(names[i].families, family->model_type)) continue;
-        const char *end = hf_ends_with(names[i].name, ".weight") ? name + n : suffix;
+        const bool whole = hf_ends_with(names[i].name, ".bias"); /* so is its name in GGUF */
+        const char *end = whole || hf_ends_with(names[i].name, ".weight") ? name + n : suffix;
         if (!matches(names[i].name, name, (size_t)(end - name), &layer, &e)) continue;
+        if (whole) suffix = end;
         *expert = (int)e;
         const char *gguf = names[i].gguf, *percent = gguf ? strchr(gguf, '%') : NULL;
         if (!gguf)

@@ -34,6 +34,7 @@ static const int op_flags[OP_N_CODES] = {
     [OP_CONV] = NO_ALIAS | WHOLE_BATCH,
     [OP_SCAN] = NO_ALIAS | WHOLE_BATCH,
     [OP_DELTA] = NO_ALIAS | WHOLE_BATCH,
+    [OP_WKV] = NO_ALIAS | WHOLE_BATCH,
     [OP_SELECT] = NO_ALIAS | WHOLE_BATCH,
 };
 
@@ -106,7 +107,7 @@ static struct op *add(struct program *p, enum op_code code, int dst, int src0, i
                                            [OP_ACT] = 1,       [OP_GLU] = 2,      [OP_ADD] = 2,        [OP_SELECT] = 1, [OP_LOGITS] = 1,
                                            [OP_GATE] = 2,      [OP_SCALE] = 1, [OP_ADAPT] = 1, [OP_POS_SCALE] = 1,    [OP_SOFTCAP] = 1,    [OP_CLAMP] = 1,  [OP_XIELU] = 1,  [OP_ROUTE] = 1,
                                            [OP_MATMUL_EXPERTS] = 2, [OP_COMBINE] = 2, [OP_TAKE] = 1, [OP_JOIN] = 2, [OP_MUL] = 2,
-                                           [OP_CONV] = 1, [OP_SCAN] = 3, [OP_DELTA] = 2};
+                                           [OP_CONV] = 1, [OP_SCAN] = 3, [OP_DELTA] = 2, [OP_WKV] = 3, [OP_LERP] = 2};
     if (p->n_ops && p->ops[p->n_ops - 1].code == OP_LOGITS) fail(p, &op, "comes after logits");
     if (code != OP_LOGITS && !reg_ok(p, &op, dst, "the destination")) return NULL;
     for (int i = 0; i < n_srcs[code]; i++) {
@@ -580,6 +581,16 @@ void program_mul(struct program *p, int dst, int a, int b)
     check_width(p, op, "the second source", b, width(p, dst));
 }
 
+void program_lerp(struct program *p, int dst, int a, int b, const struct tensor *w)
+{
+    struct op *op = add(p, OP_LERP, dst, a, b, -1);
+    if (!op) return;
+    op->w = w;
+    check_width(p, op, "the first source", a, width(p, dst));
+    check_width(p, op, "the second source", b, width(p, dst));
+    check_tensor(p, op, w, width(p, dst), 1);
+}
+
 /* ---- what depends on earlier tokens */
 
 /* Gives the operation n numbers of the state. */
@@ -649,6 +660,26 @@ void program_delta(struct program *p, int dst, int qkv, int gates, const struct 
     check_tensor(p, op, bias, n_heads, 1);
     if (!(isfinite(delta->eps) && delta->eps >= 0)) fail(p, op, "epsilon is %g", delta->eps);
     take_state(p, op, k_dim, v_dim, n_heads);
+}
+
+void program_wkv(struct program *p, int dst, int rk, int gates, int v, const struct tensor *w, const struct wkv *wkv)
+{
+    struct op *op = add(p, OP_WKV, dst, rk, gates, v);
+    if (!op) return;
+    const int64_t n_heads = wkv->n_heads, dim = wkv->head_dim;
+    op->w = w;
+    op->wkv = *wkv;
+    if (n_heads < 1 || dim < 1) {
+        fail(p, op, "%lld heads of %lld", (long long)n_heads, (long long)dim);
+        return;
+    }
+    check_width(p, op, "the source", rk, 2 * n_heads * dim);
+    check_width(p, op, "the gates", gates, 2 * n_heads * dim);
+    check_width(p, op, "the values", v, n_heads * dim);
+    check_width(p, op, "the destination", dst, 2 * n_heads * dim);
+    check_tensor(p, op, w, n_heads * dim, 3);
+    if (!(isfinite(wkv->eps) && wkv->eps > 0)) fail(p, op, "epsilon is %g", wkv->eps);
+    take_state(p, op, dim, dim, n_heads);
 }
 
 void program_combine(struct program *p, int dst, int src, int route)

@@ -34,6 +34,7 @@
  *   TAKE        of each of n_heads heads of x: dst[t][h][i] = x[t][h][first + i]
  *   JOIN        each of n_heads heads of x, then that of src[1]: dst[t][h] = (x[t][h], src[1][t][h])
  *   MUL         dst[t] = x[t] * src[1][t]
+ *   LERP        dst[t] = x[t] + src[1][t] * w                                       w {width}
  *   CONV        each number of x over the tokens of its sequence: dst[t][c] = sum_k w(c)[k] x[t - taps + 1 + k][c] [+ b[c]]; before the first
  *               token x is 0                                                        w {taps, width}, b {width}
  *   SCAN        a state h {n_state, head_dim} for each of n_heads heads, of group g = head / (n_heads / n_groups), with d = softplus(src[1][t][head]):
@@ -46,7 +47,12 @@
  *               S = exp(w[head] softplus(a[head] + b[head])) S, then S(i) += k[i] sigmoid(g[head]) (v - sum_j k[j] S(j)), of the S before it
  *               dst[t][head] = sum_i q[i] S(i)                                      w, b {n_heads}
  *               (gated delta rule: Yang et al. 2024, arXiv 2412.06464)
- *               What CONV, SCAN and DELTA keep from token to token is the sequence's state: n_state numbers from `state` on, zero before the
+ *   WKV         a state S {head_dim, head_dim} for each of n_heads heads. x {2, n_heads, head_dim}: r, k; src[1] {2, n_heads, head_dim}: g, a; v = src[2];
+ *               w {n_heads head_dim, 3}: u, c, m. With a = sigmoid(a), k' = k (1 + (a - 1) c), and n = k u, head by head divided by max(its length, eps):
+ *               S(i) = exp(-exp(-1/2) sigmoid(g[i])) S(i) - n[i] a[i] sum_j n[j] S(j) + k'[i] v, of the S before it
+ *               dst[t] {2, n_heads, head_dim}: sum_i r[i] S(i), then v sum_i r[i] k'[i] m[i]                w {n_heads head_dim, 3}
+ *               (generalized delta rule of RWKV-7: Peng et al. 2025, arXiv 2503.14456)
+ *               What CONV, SCAN, DELTA and WKV keep from token to token is the sequence's state: n_state numbers from `state` on, zero before the
  *               first token.
  *   SELECT      keeps the tokens that want logits: from here on the batch is only those, in order   dst[s] = x[t_s]
  *               An architecture has one, after the last layer; program_finish moves it up to where other tokens stop to matter, one
@@ -64,7 +70,7 @@
     X(ATTENTION, "attention") X(ACT, "act") X(GLU, "glu") X(ADD, "add") X(GATE, "gate") X(SCALE, "scale") X(ADAPT, "adapt") X(POS_SCALE, "pos_scale") X(SOFTCAP, "softcap")      \
     X(CLAMP, "clamp") X(XIELU, "xielu") X(ROUTE, "route") X(MATMUL_EXPERTS, "matmul_experts") X(COMBINE, "combine") X(TAKE, "take")    \
     X(JOIN, "join") X(MUL, "mul")                            \
-    X(CONV, "conv") X(SCAN, "scan") X(DELTA, "delta") X(SELECT, "select") X(LOGITS, "logits")
+    X(CONV, "conv") X(SCAN, "scan") X(DELTA, "delta") X(WKV, "wkv") X(LERP, "lerp") X(SELECT, "select") X(LOGITS, "logits")
 enum op_code {
 #define X(ENUM, name) OP_##ENUM,
     PROGRAM_OPS(X)
@@ -80,6 +86,7 @@ enum activation {
     ACTIVATION_RELU,
     ACTIVATION_RELU_SQUARED, /* relu(x)^2 */
     ACTIVATION_SIGMOID,
+    ACTIVATION_TANH,
     /* only in GLU: x at most 7, src[1] within -7 and 7: x sigmoid(1.702 x) (src[1] + 1)                   (gpt-oss) */
     ACTIVATION_SWIGLU_OAI,
     ACTIVATION_N
@@ -157,6 +164,11 @@ struct delta {
     bool tiled; /* a k head's heads do not stand side by side: of each the first, then of each the second ... */
 };
 
+struct wkv {
+    int n_heads, head_dim;
+    double eps;
+};
+
 struct op {
     enum op_code code;
     int layer;  /* -1: outside the layers */
@@ -181,8 +193,9 @@ struct op {
         struct xielu xielu;
         struct scan scan;
         struct delta delta;
+        struct wkv wkv;
     };
-    size_t state, n_state; /* CONV, SCAN, DELTA: where in a sequence's state theirs begins, and its length */
+    size_t state, n_state; /* CONV, SCAN, DELTA, WKV: where in a sequence's state theirs begins, and its length */
 };
 
 /* What one attention layer keeps per token: k_width and v_width numbers. */
@@ -262,6 +275,8 @@ void program_mul(struct program *p, int dst, int a, int b);
 void program_conv(struct program *p, int dst, int src, const struct tensor *w, const struct tensor *b);
 void program_scan(struct program *p, int dst, int src, int step, int bc, const struct tensor *a, const struct tensor *d, const struct scan *scan);
 void program_delta(struct program *p, int dst, int qkv, int gates, const struct tensor *a, const struct tensor *bias, const struct delta *delta);
+void program_wkv(struct program *p, int dst, int rk, int gates, int v, const struct tensor *w, const struct wkv *wkv);
+void program_lerp(struct program *p, int dst, int a, int b, const struct tensor *w);
 void program_combine(struct program *p, int dst, int src, int route);
 void program_knows(struct program *p, const struct tensor *t); /* see known */
 void program_tap(struct program *p); /* marks the op just added */

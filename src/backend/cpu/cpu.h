@@ -211,6 +211,7 @@ struct cpu_kernels {
     void (*glu)(float *dst, const float *gate, const float *up, int n, enum activation f);
     void (*add)(float *dst, const float *a, const float *b, int n);
     void (*mul)(float *dst, const float *a, const float *b, int n);
+    void (*lerp)(float *dst, const float *a, const float *b, const float *w, int n); /* a + b w */
     void (*scale)(float *dst, const float *x, int n, float factor);
     void (*softcap)(float *dst, const float *x, int n, float cap);
     void (*xielu)(float *dst, const float *x, int n, const struct xielu *f);
@@ -225,6 +226,7 @@ struct cpu_kernels {
     void (*conv)(const struct cpu_state_job *j);
     void (*scan)(const struct cpu_state_job *j);
     void (*delta)(const struct cpu_state_job *j);
+    void (*wkv)(const struct cpu_state_job *j);
     const struct cpu_format *(*format)(enum tensor_type type, kg_activations activations);
     size_t (*ahead)(const struct cpu_matmul *m); /* how far ahead of a single token's product packed bytes are asked for; may be NULL */
 };

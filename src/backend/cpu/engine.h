@@ -32,7 +32,7 @@ enum step_code {
     STEP_EXPERT_ROWS,
     STEP_EXPERT_MATMUL,
     STEP_EXPERT_OUT,
-    STEP_STATE, /* CONV, SCAN, DELTA: channels or heads are shared out, each goes through the tokens in order */
+    STEP_STATE, /* CONV, SCAN, DELTA, WKV: channels or heads are shared out, each goes through the tokens in order */
 };
 
 /* A step is an operation of the program, or a part of one. */

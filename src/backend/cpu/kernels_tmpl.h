@@ -70,6 +70,7 @@ static inline float gelu_tanh(float x)
     return x / (1.0f + exp_fast(-2.0f * u)); /* (1 + tanh u) / 2 = 1 / (1 + e^-2u) */
 }
 static inline float sigmoid_fast(float x) { return 1.0f / (1.0f + exp_fast(-x)); }
+static inline float tanh_fast(float x) { return 1.0f - 2.0f / (exp_fast(2.0f * x) + 1.0f); }
 static inline float gelu_erf(float x) { return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f)); }
 
 static void act(float *dst, const float *x, int n, enum activation f)
@@ -92,6 +93,9 @@ static void act(float *dst, const float *x, int n, enum activation f)
         break;
     case ACTIVATION_SIGMOID:
         for (int i = 0; i < n; i++) dst[i] = sigmoid_fast(x[i]);
+        break;
+    case ACTIVATION_TANH:
+        for (int i = 0; i < n; i++) dst[i] = tanh_fast(x[i]);
         break;
     case ACTIVATION_SWIGLU_OAI:
     case ACTIVATION_N: break;
@@ -134,6 +138,11 @@ static void mul(float *dst, const float *a, const float *b, int n)
 static void add(float *dst, const float *a, const float *b, int n)
 {
     for (int i = 0; i < n; i++) dst[i] = a[i] + b[i];
+}
+
+static void lerp(float *dst, const float *a, const float *b, const float *w, int n)
+{
+    for (int i = 0; i < n; i++) dst[i] = a[i] + b[i] * w[i];
 }
 
 static void scale(float *dst, const float *x, int n, float factor)
@@ -501,6 +510,38 @@ static void delta(const struct cpu_state_job *j)
     }
 }
 
+/* state {value, key, n_heads}: a key's numbers side by side, for all values at once. */
+static void wkv(const struct cpu_state_job *j)
+{
+    const int N = j->op->wkv.head_dim, all = j->op->wkv.n_heads * N;
+    float *gone = j->scratch; /* what n finds in the state */
+    for (int head = j->first; head < j->end; head++) {
+        const int at = head * N;
+        const float *r = j->x + at, *k = j->x + all + at, *g = j->x1 + at, *a = j->x1 + all + at, *v = j->x2 + at;
+        const float *u = j->w + at, *c = j->w + all + at, *m = j->w + 2 * all + at;
+        float *S = j->state + (size_t)head * (size_t)N * (size_t)N, *y = j->y + at, *direct = j->y + all + at;
+        float length = 0, bonus = 0;
+        for (int i = 0; i < N; i++) length += k[i] * u[i] * (k[i] * u[i]);
+        const float inv = 1.0f / fmaxf(sqrtf(length), (float)j->op->wkv.eps);
+        for (int i = 0; i < N; i++) gone[i] = y[i] = 0;
+        for (int i = 0; i < N; i++) {
+            const float n = k[i] * u[i] * inv, *s = S + (size_t)i * (size_t)N;
+            for (int e = 0; e < N; e++) gone[e] += n * s[e];
+        }
+        for (int i = 0; i < N; i++) {
+            const float rate = sigmoid_fast(a[i]), decay = exp_fast(-0.60653065971263342f * sigmoid_fast(g[i]));
+            const float out = -(k[i] * u[i] * inv * rate), in = k[i] * (1.0f + (rate - 1.0f) * c[i]), ri = r[i];
+            float *s = S + (size_t)i * (size_t)N;
+            bonus += ri * in * m[i];
+            for (int e = 0; e < N; e++) {
+                s[e] = decay * s[e] + out * gone[e] + in * v[e];
+                y[e] += ri * s[e];
+            }
+        }
+        for (int i = 0; i < N; i++) direct[i] = bonus * v[i];
+    }
+}
+
 static void fill_kernels(struct cpu_kernels *k)
 {
     *k = (struct cpu_kernels){
@@ -512,6 +553,7 @@ static void fill_kernels(struct cpu_kernels *k)
         .glu = glu,
         .add = add,
         .mul = mul,
+        .lerp = lerp,
         .scale = scale,
         .softcap = softcap,
         .xielu = xielu,
@@ -526,6 +568,7 @@ static void fill_kernels(struct cpu_kernels *k)
         .conv = conv,
         .scan = scan,
         .delta = delta,
+        .wkv = wkv,
         .format = format,
     };
 }

@@ -175,6 +175,7 @@ static kg_status add_op(struct cpu *c, const struct op *op, uint8_t *acts_ready,
         KG_TRY(vector_f32(c, op->w, &s.w));
         KG_TRY(vector_f32(c, op->b, &s.b));
         break;
+    case OP_LERP: KG_TRY(vector_f32(c, op->w, &s.w)); break;
     case OP_ROPE: KG_TRY(add_rope(c, &op->rope, &s.rope_table)); break;
     case OP_ROUTE:
         KG_TRY(vector_f32(c, op->w, &s.w));
@@ -204,6 +205,7 @@ static kg_status add_op(struct cpu *c, const struct op *op, uint8_t *acts_ready,
     case OP_CONV:
     case OP_SCAN:
     case OP_DELTA:
+    case OP_WKV:
         KG_TRY(vector_f32(c, op->w, &s.w));
         KG_TRY(vector_f32(c, op->b, &s.b));
         s.code = STEP_STATE;

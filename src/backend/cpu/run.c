@@ -111,6 +111,7 @@ static void token_op(const struct worker *w, const struct step *s, int t)
     case OP_GLU: k->glu(dst, x, y, width, op->activation); break;
     case OP_MUL: k->mul(dst, x, y, width); break;
     case OP_ADD: k->add(dst, x, y, width); break;
+    case OP_LERP: k->lerp(dst, x, y, s->w, width); break;
     case OP_GATE: {
         float gate;
         k->act(&gate, y, 1, op->activation);

@@ -59,7 +59,7 @@ kg_status cpu_state_write(void *ctx, int state, const void *in)
 /* Channels or heads of an operation. */
 static int n_units(const struct cpu *c, const struct op *op)
 {
-    return op->code == OP_CONV ? c->program->reg_width[op->dst] : op->code == OP_SCAN ? op->scan.n_heads : op->delta.n_heads;
+    return op->code == OP_CONV ? c->program->reg_width[op->dst] : op->code == OP_SCAN ? op->scan.n_heads : op->code == OP_DELTA ? op->delta.n_heads : op->wkv.n_heads;
 }
 
 /* Before its first token a sequence has nothing behind it. */
@@ -87,7 +87,7 @@ void cpu_states_step(const struct cpu *c, const struct step *s, int n_threads, v
             job.x1 = op->src[1] >= 0 ? cpu_row(c, op->src[1], t) : NULL;
             job.x2 = op->src[2] >= 0 ? cpu_row(c, op->src[2], t) : NULL;
             job.y = cpu_row(c, op->dst, t);
-            (op->code == OP_CONV ? c->kernels.conv : op->code == OP_SCAN ? c->kernels.scan : c->kernels.delta)(&job);
+            (op->code == OP_CONV ? c->kernels.conv : op->code == OP_SCAN ? c->kernels.scan : op->code == OP_DELTA ? c->kernels.delta : c->kernels.wkv)(&job);
         }
     }
 }

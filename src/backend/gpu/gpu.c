@@ -215,7 +215,7 @@ kg_status gpu_upload_steps(struct gpu *g)
             KG_TRY(upload_turns(g, s->rope_q, s->code == STEP_ATTEND ? &s->op->attention : NULL, &s->turns_q, &s->mscale_q));
             KG_TRY(upload_turns(g, s->rope_k, NULL, &s->turns_k, &s->mscale_k));
         }
-        if (s->code == STEP_STATE || (s->code == STEP_ROUTE && s->op->w)) KG_TRY(upload_vectors(g, &s->norm_w, &s->op->w, 1, false));
+        if (s->code == STEP_STATE || s->code == STEP_LERP || (s->code == STEP_ROUTE && s->op->w)) KG_TRY(upload_vectors(g, &s->norm_w, &s->op->w, 1, false));
         if (s->code == STEP_ROUTE || s->code == STEP_STATE) {
             if (s->op->b) KG_TRY(upload_vectors(g, &s->bias, &s->op->b, 1, false));
             else s->bias = NULL;
@@ -267,9 +267,9 @@ static kg_status find_kernels(struct gpu *g)
     const struct {
         const char *name;
         void **kernel;
-    } basic[] = {{"norm_rows", &g->norm}, {"act_i8", &g->act_i8}, {"act_f16", &g->act_f16}, {"mm_end", &g->mm_end}, {"map_act", &g->act}, {"map_glu", &g->glu}, {"map_add", &g->add}, {"map_value", &g->value}, {"map_xielu", &g->xielu}, {"map_gate", &g->gate}, {"map_mul", &g->mul}, {"map_pos_scale", &g->pos_scale}, {"map_adapt", &g->adapt}, {"norm_heads", &g->norm_heads}, {"take_rows", &g->select}, {"top_logits", &g->top_logits}},
+    } basic[] = {{"norm_rows", &g->norm}, {"act_i8", &g->act_i8}, {"act_f16", &g->act_f16}, {"mm_end", &g->mm_end}, {"map_act", &g->act}, {"map_glu", &g->glu}, {"map_add", &g->add}, {"map_value", &g->value}, {"map_xielu", &g->xielu}, {"map_gate", &g->gate}, {"map_mul", &g->mul}, {"map_lerp", &g->lerp}, {"map_pos_scale", &g->pos_scale}, {"map_adapt", &g->adapt}, {"norm_heads", &g->norm_heads}, {"take_rows", &g->select}, {"top_logits", &g->top_logits}},
       route[] = {{"route_tokens", &g->route}, {"pad_rows", &g->pad_rows}, {"sort_experts", &g->sort_experts}, {"tile_experts", &g->tile_experts}, {"combine_experts", &g->combine}, {"part_heads", &g->part_heads}},
-      states[] = {{"state_conv", &g->state_conv}, {"state_scan", &g->state_scan}, {"state_delta", &g->state_delta}},
+      states[] = {{"state_conv", &g->state_conv}, {"state_scan", &g->state_scan}, {"state_delta", &g->state_delta}, {"state_wkv", &g->state_wkv}},
       attend[] = {{"rope", &g->rope}, {"attend", &g->attend}, {"merge", &g->merge}};
     char module[64], name[64];
     for (size_t i = 0; i < COUNT_OF(basic); i++) KG_TRY(g->device->kernel(g->dev, "basic", basic[i].name, basic[i].kernel));

@@ -42,7 +42,7 @@ struct gpu_weight {
 
 /* ---- steps: the program with neighbouring operations joined ---- */
 
-enum gpu_step_code { STEP_EMBED, STEP_NORM, STEP_MATMUL, STEP_ROPE, STEP_ATTEND, STEP_ACT, STEP_GLU, STEP_ADD, STEP_VALUE, STEP_XIELU, STEP_GATE, STEP_NORM_HEADS, STEP_SELECT, STEP_ROUTE, STEP_EXPERTS, STEP_COMBINE, STEP_PART, STEP_MUL, STEP_POS_SCALE, STEP_ADAPT, STEP_STATE };
+enum gpu_step_code { STEP_EMBED, STEP_NORM, STEP_MATMUL, STEP_ROPE, STEP_ATTEND, STEP_ACT, STEP_GLU, STEP_ADD, STEP_VALUE, STEP_XIELU, STEP_GATE, STEP_NORM_HEADS, STEP_SELECT, STEP_ROUTE, STEP_EXPERTS, STEP_COMBINE, STEP_PART, STEP_MUL, STEP_LERP, STEP_POS_SCALE, STEP_ADAPT, STEP_STATE };
 
 struct gpu_step {
     enum gpu_step_code code;
@@ -108,7 +108,7 @@ struct gpu {
     void *part;           /* attention in splits */
     void *top;            /* candidates of a token: their number, {id, bits} of each */
     void *norm, *act_i8, *act_f16, *mm_end, *act, *glu, *add, *value, *xielu, *gate, *norm_heads, *select, *rope, *attend, *attend_one, *merge_one, *top_logits, *merge, *flash_64, *flash_128; /* kernels */
-    void *state_conv, *state_scan, *state_delta, *mul, *pos_scale, *adapt, *route, *pad_rows, *sort_experts, *tile_experts, *combine, *part_heads, *wide_rope, *wide_store, *wide_attend, *wide_merge;
+    void *state_conv, *state_scan, *state_delta, *state_wkv, *mul, *lerp, *pos_scale, *adapt, *route, *pad_rows, *sort_experts, *tile_experts, *combine, *part_heads, *wide_rope, *wide_store, *wide_attend, *wide_merge;
     void **buffers;       /* [n_buffers] all that close frees, but for the cache's and the batch's */
     int n_buffers, cap_buffers;
     struct gpu_recording {

@@ -256,6 +256,7 @@ static kg_status plan_op(struct gpu *g, int *i)
     case OP_ADD: s.code = STEP_ADD; break;
     case OP_GATE: s.code = STEP_GATE; break;
     case OP_MUL: s.code = STEP_MUL; break;
+    case OP_LERP: s.code = STEP_LERP; break;
     case OP_POS_SCALE: s.code = STEP_POS_SCALE; break;
     case OP_ADAPT: s.code = STEP_ADAPT; break;
     case OP_SCALE:
@@ -270,7 +271,8 @@ static kg_status plan_op(struct gpu *g, int *i)
     case OP_JOIN: s.code = STEP_PART; break;
     case OP_CONV:
     case OP_SCAN:
-    case OP_DELTA: s.code = STEP_STATE; break;
+    case OP_DELTA:
+    case OP_WKV: s.code = STEP_STATE; break;
     case OP_LOGITS: return KG_OK;
     default: return refuse(g, op, "this operation does not run on GPUs yet");
     }

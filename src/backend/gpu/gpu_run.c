@@ -252,6 +252,7 @@ static kg_status run_map(const struct gpu_run *r, const struct gpu_step *s)
     if (s->code == STEP_VALUE) return LAUNCH(g, g->value, groups, 1, threads, p, a, y->buffer);
     if (s->code == STEP_XIELU) return LAUNCH(g, g->xielu, groups, 1, threads, p, a, y->buffer);
     if (s->code == STEP_ADAPT) return LAUNCH(g, g->adapt, groups, 1, threads, p, a, g->batch, y->buffer);
+    if (s->code == STEP_LERP) return LAUNCH(g, g->lerp, groups, 1, threads, p, a, b, s->norm_w, y->buffer);
     if (s->code == STEP_POS_SCALE) return LAUNCH(g, g->pos_scale, groups, 1, threads, p, a, g->batch, y->buffer);
     return LAUNCH(g, s->code == STEP_ADD ? g->add : s->code == STEP_GATE ? g->gate : s->code == STEP_MUL ? g->mul : g->glu, groups, 1, threads, p, a, b, y->buffer);
 }
@@ -284,6 +285,7 @@ static kg_status run_step(struct gpu_run *r, const struct gpu_step *s)
     case STEP_XIELU:
     case STEP_GATE:
     case STEP_MUL:
+    case STEP_LERP:
     case STEP_POS_SCALE:
     case STEP_ADAPT:
     case STEP_ADD: return run_map(r, s);

@@ -80,6 +80,12 @@ kg_status gpu_run_state(const struct gpu_run *r, const struct gpu_step *s)
         p.one = op->w->ne[0] == 1;
         return LAUNCH(g, g->state_scan, groups, 1, threads, p, g->batch, g->states, s->norm_w, s->bias, x->buffer, step->buffer, z->buffer, y->buffer);
     }
+    if (op->code == OP_WKV) {
+        p.n_heads = (uint)op->wkv.n_heads;
+        p.dim = (uint)op->wkv.head_dim;
+        p.eps = (float)op->wkv.eps;
+        return LAUNCH(g, g->state_wkv, p.n_heads, 1, row_threads(p.dim, 256), p, g->batch, g->states, s->norm_w, x->buffer, step->buffer, z->buffer, y->buffer);
+    }
     p.n_heads = (uint)op->delta.n_heads;
     p.dim = (uint)op->delta.v_dim;
     p.n_groups = (uint)op->delta.n_k_heads;

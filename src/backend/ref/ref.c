@@ -77,13 +77,14 @@ static kg_status make_scratch(struct ref *r)
     r->reg = arena_array(&r->arena, (size_t)p->n_regs + 1, sizeof *r->reg);
     r->row_w = arena_array(&r->arena, widest_w, sizeof *r->row_w);
     r->row_b = arena_array(&r->arena, widest_b, sizeof *r->row_b);
+    r->wkv = arena_array(&r->arena, widest_w, 3 * sizeof *r->wkv);
     r->route = arena_array(&r->arena, experts, 3 * sizeof *r->route);
     r->taken = arena_array(&r->arena, experts, 2 * sizeof *r->taken);
     r->freq = arena_array(&r->arena, (size_t)p->n_ops + 1, sizeof *r->freq);
     r->mscale = arena_array(&r->arena, (size_t)p->n_ops + 1, sizeof *r->mscale);
     r->token = arena_array(&r->arena, (size_t)r->max_batch, sizeof *r->token);
     r->kv_at = arena_array(&r->arena, (size_t)p->n_kv + 1, sizeof *r->kv_at);
-    if (!r->reg || !r->row_w || !r->row_b || !r->route || !r->taken || !r->freq || !r->mscale || !r->token || !r->kv_at) return KG_ERR_MEMORY;
+    if (!r->reg || !r->row_w || !r->row_b || !r->wkv || !r->route || !r->taken || !r->freq || !r->mscale || !r->token || !r->kv_at) return KG_ERR_MEMORY;
     for (int i = 0; i < p->n_ops; i++) {
         const struct op *op = &p->ops[i];
         if (op->code != OP_ROPE) continue;

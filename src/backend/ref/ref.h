@@ -38,6 +38,7 @@ struct ref {
     double *reg_data;
     size_t reg_bytes;
     double *row_w, *row_b; /* [widest row], [longest bias] one decoded row each */
+    double *wkv;           /* [3][widest row] */
     double *route;    /* [3 * most experts] */
     bool *taken;      /* [2 * most experts] */
     double **freq;    /* [n_ops] ROPE: [n_rot/2], else NULL */
@@ -54,6 +55,6 @@ struct ref {
 };
 
 void ref_run_op(struct ref *r, const struct ref_run *run, int i_op);
-void ref_run_state_op(struct ref *r, const struct ref_run *run, const struct op *op); /* CONV, SCAN, DELTA */
+void ref_run_state_op(struct ref *r, const struct ref_run *run, const struct op *op); /* CONV, SCAN, DELTA, WKV */
 
 #endif

@@ -46,6 +46,14 @@ static void run_add_row(struct ref *r, const struct ref_run *run, const struct o
         for (int i = 0; i < n; i++) row(r, op->dst, t)[i] = row(r, op->src[0], t)[i] + r->row_w[i];
 }
 
+static void run_lerp(struct ref *r, const struct ref_run *run, const struct op *op)
+{
+    int n = width(r, op->dst);
+    ref_decode_row(op->w, 0, r->row_w);
+    for (int t = 0; t < run->n; t++)
+        for (int i = 0; i < n; i++) row(r, op->dst, t)[i] = row(r, op->src[0], t)[i] + r->row_w[i] * row(r, op->src[1], t)[i];
+}
+
 /* One row of n numbers. w, b NULL: as if all 1, all 0. */
 static void norm_row(const struct op *op, const double *x, double *y, int n, const double *w, const double *b)
 {
@@ -224,6 +232,7 @@ static double activate(enum activation f, double x)
     case ACTIVATION_RELU: return x > 0 || isnan(x) ? x : 0;
     case ACTIVATION_RELU_SQUARED: return x > 0 || isnan(x) ? x * x : 0;
     case ACTIVATION_SIGMOID: return 1 / (1 + exp(-x));
+    case ACTIVATION_TANH: return tanh(x);
     case ACTIVATION_SWIGLU_OAI:
     case ACTIVATION_N: break;
     }
@@ -405,6 +414,7 @@ void ref_run_op(struct ref *r, const struct ref_run *run, int i_op)
     case OP_EMBED: run_embed(r, run, op); return;
     case OP_POS_EMBED: run_pos_embed(r, run, op); return;
     case OP_ADD_ROW: run_add_row(r, run, op); return;
+    case OP_LERP: run_lerp(r, run, op); return;
     case OP_RMS_NORM:
     case OP_LAYER_NORM: run_norm(r, run, op); return;
     case OP_MATMUL: run_matmul(r, run, op); return;
@@ -428,7 +438,8 @@ void ref_run_op(struct ref *r, const struct ref_run *run, int i_op)
     case OP_JOIN: run_join(r, run, op); return;
     case OP_CONV:
     case OP_SCAN:
-    case OP_DELTA: ref_run_state_op(r, run, op); return;
+    case OP_DELTA:
+    case OP_WKV: ref_run_state_op(r, run, op); return;
     case OP_LOGITS: run_logits(r, run, op); return;
     case OP_SELECT: /* ref_run does it: it changes the batch */
     case OP_N_CODES: return;

@@ -101,9 +101,47 @@ static void run_delta(struct ref *r, const struct ref_run *run, const struct op 
     }
 }
 
+/* What one head makes of a token. state {value, key}; u, c, m: rows of w, of this head. */
+static void wkv_head(const struct wkv *d, double *S, const double *r, const double *k, const double *g, const double *a, const double *v, const double *u, const double *c,
+                     const double *m, double *y, double *direct)
+{
+    const int n = d->head_dim;
+    double length = 0, bonus = 0;
+    for (int i = 0; i < n; i++) length += k[i] * u[i] * k[i] * u[i];
+    length = fmax(sqrt(length), d->eps);
+    for (int i = 0; i < n; i++) bonus += r[i] * k[i] * (1 + (1 / (1 + exp(-a[i])) - 1) * c[i]) * m[i];
+    for (int j = 0; j < n; j++, S += n) {
+        double known = 0, sum = 0;
+        for (int i = 0; i < n; i++) known += k[i] * u[i] / length * S[i];
+        for (int i = 0; i < n; i++) {
+            const double rate = 1 / (1 + exp(-a[i])), decay = exp(-exp(-0.5) / (1 + exp(-g[i])));
+            S[i] = decay * S[i] - k[i] * u[i] / length * rate * known + k[i] * (1 + (rate - 1) * c[i]) * v[j];
+            sum += r[i] * S[i];
+        }
+        y[j] = sum;
+        direct[j] = bonus * v[j];
+    }
+}
+
+/* state {key, value, n_heads} */
+static void run_wkv(struct ref *r, const struct ref_run *run, const struct op *op)
+{
+    const int n = op->wkv.head_dim, all = op->wkv.n_heads * n;
+    double *w = r->wkv;
+    for (int i = 0; i < 3; i++) ref_decode_row(op->w, i, w + i * all);
+    for (int t = 0; t < run->n; t++) {
+        double *S = state_of(r, run, op, t);
+        const double *rk = row(r, op->src[0], t), *gates = row(r, op->src[1], t), *v = row(r, op->src[2], t);
+        double *y = row(r, op->dst, t);
+        for (int at = 0; at < all; at += n, S += (size_t)n * (size_t)n)
+            wkv_head(&op->wkv, S, rk + at, rk + all + at, gates + at, gates + all + at, v + at, w + at, w + all + at, w + 2 * all + at, y + at, y + all + at);
+    }
+}
+
 void ref_run_state_op(struct ref *r, const struct ref_run *run, const struct op *op)
 {
     if (op->code == OP_CONV) run_conv(r, run, op);
     else if (op->code == OP_SCAN) run_scan(r, run, op);
-    else run_delta(r, run, op);
+    else if (op->code == OP_DELTA) run_delta(r, run, op);
+    else run_wkv(r, run, op);
 }

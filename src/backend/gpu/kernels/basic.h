@@ -115,6 +115,14 @@ KERNEL(map_mul, 256, MapP, BUF(1, const float, a), BUF(2, const float, b), BUF(3
     if (i < p.n) y[i] = a[i] * b[i];
 }
 
+/* w: of a row. */
+KERNEL(map_lerp, 256, MapP, BUF(1, const float, a), BUF(2, const float, b), BUF(3, const float, w), BUF(4, float, y))
+{
+    START();
+    uint i = group_x * group_size + tid;
+    if (i < p.n) y[i] = a[i] + b[i] * w[i % p.stride];
+}
+
 /* Rows times what grows with their position: act is the length of a step, gate_stride what is added to positions. */
 KERNEL(map_pos_scale, 256, MapP, BUF(1, const float, x), BUF(2, const uint, batch), BUF(3, float, y))
 {

@@ -54,12 +54,13 @@ DEVFN float activate(uint f, float x)
     if (f == 2) return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f));
     if (f == 4) return x < 0.0f ? 0.0f : x * x;
     if (f == 5) return 1.0f / (1.0f + expf(-x));
+    if (f == 6) return tanhf(x);
     return x < 0.0f ? 0.0f : x;
 }
 
 DEVFN float activate_glu(uint f, float x, float up)
 {
-    if (f != 6) return activate(f, x) * up;
+    if (f != 7) return activate(f, x) * up;
     x = x > 7.0f ? 7.0f : x;
     up = up > 7.0f ? 7.0f : up < -7.0f ? -7.0f : up;
     return x / (1.0f + expf(-1.702f * x)) * (up + 1.0f);

@@ -81,3 +81,34 @@ KERNEL(state_delta, 256, StateP, BUF(1, const uint, batch), BUF(2, float, states
         }
     }
 }
+
+/* state {value, key, n_heads}; head_dim is dim. Groups: heads, whose threads have elements of the value. */
+KERNEL(state_wkv, 256, StateP, BUF(1, const uint, batch), BUF(2, float, states), BUF(3, const float, w), BUF(4, const float, rk), BUF(5, const float, gates),
+       BUF(6, const float, values), BUF(7, float, y))
+{
+    START();
+    uint at = group_x * p.dim, all = p.n_heads * p.dim;
+    for (uint t = 0; t < p.n; t++) {
+        uint fresh = batch[4 * t + 1] == 0;
+        GLOBAL float *s = states + (size_t)batch[4 * t + 3] * p.all + p.at + at * p.dim;
+        GLOBAL const float *r = rk + (size_t)t * p.x_stride + at, *k = r + all, *g = gates + (size_t)t * p.step_stride + at, *a = g + all;
+        GLOBAL const float *v = values + (size_t)t * p.z_stride + at, *u = w + at, *c = u + all, *m = c + all;
+        float length = 0.0f, bonus = 0.0f;
+        for (uint i = 0; i < p.dim; i++) length += k[i] * u[i] * (k[i] * u[i]);
+        length = 1.0f / fmaxf(sqrtf(length), p.eps);
+        for (uint j = tid; j < p.dim; j += group_size) {
+            float gone = 0.0f, sum = 0.0f;
+            bonus = 0.0f;
+            for (uint i = 0; i < p.dim; i++) gone += k[i] * u[i] * length * (fresh ? 0.0f : s[i * p.dim + j]);
+            for (uint i = 0; i < p.dim; i++) {
+                float rate = 1.0f / (1.0f + expf(-a[i])), decay = expf(-0.60653066f / (1.0f + expf(-g[i]))), in = k[i] * (1.0f + (rate - 1.0f) * c[i]);
+                float now = decay * (fresh ? 0.0f : s[i * p.dim + j]) - k[i] * u[i] * length * rate * gone + in * v[j];
+                s[i * p.dim + j] = now;
+                sum += r[i] * now;
+                bonus += r[i] * in * m[i];
+            }
+            y[(size_t)t * p.y_stride + at + j] = sum;
+            y[(size_t)t * p.y_stride + all + at + j] = bonus * v[j];
+        }
+    }
+}
