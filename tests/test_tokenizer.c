@@ -731,9 +731,9 @@ static void test_broken(void **state)
 {
     (void)state;
     struct vocab v = {0};
-    gw_str(&v.w, "tokenizer.ggml.model", "rwkv");
+    gw_str(&v.w, "tokenizer.ggml.model", "plamo2");
     finish_fails(&v, KG_ERR_UNSUPPORTED,
-                 "x.gguf: tokenizer.ggml.model: tokenizer model 'rwkv' is not supported; those known are llama, gpt2, bert, t5, gemma4");
+                 "x.gguf: tokenizer.ggml.model: tokenizer model 'plamo2' is not supported; those known are llama, gpt2, bert, t5, gemma4, rwkv");
     spm_begin(&v);
     v.n = 0;
     finish_fails(&v, KG_ERR_FORMAT, "x.gguf: tokenizer.ggml.tokens has 0 items");

@@ -222,7 +222,7 @@ kg_status file_open(struct file **out, const char *path)
 
 kg_status file_open_vocabulary(struct file **out, const char *path)
 {
-    static const char *const ends[] = {".json", ".model"};
+    static const char *const ends[] = {".json", ".model", ".txt"};
     const char *slash = strrchr(path, '/'), *name = slash ? slash + 1 : path, *folder;
     size_t n = strlen(path);
     char config[4096];

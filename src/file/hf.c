@@ -674,12 +674,15 @@ static kg_status load_added(const struct folder *d, const json_t *tokenizer_conf
     return KG_OK;
 }
 
+#define WORLD "rwkv_vocab_v20230424.txt"
+
 /* name: of its file; NULL: one of the usual. */
 static kg_status load_tokenizer(struct folder *d, const char *name, uint32_t n_vocab)
 {
     json_t *config, *tokenizer = NULL;
     const char *pieces = has(d, "tokenizer.model") ? "tokenizer.model" : !has(d, "tokenizer.json") && has(d, "spiece.model") ? "spiece.model" : NULL;
-    if (name) pieces = hf_ends_with(name, ".model") ? name : NULL;
+    if (!pieces && !has(d, "tokenizer.json") && has(d, WORLD)) pieces = WORLD;
+    if (name) pieces = hf_ends_with(name, ".model") || hf_ends_with(name, ".txt") ? name : NULL;
     KG_TRY(load_json(d, "tokenizer_config.json", true, &config));
     kg_status st = KG_OK;
     if (pieces) {
@@ -688,9 +691,10 @@ static kg_status load_tokenizer(struct folder *d, const char *name, uint32_t n_v
         st = join(d, pieces, &path);
         if (st == KG_OK) st = os_map_file(&map, path);
         if (st == KG_OK) {
+            const bool world = hf_ends_with(pieces, ".txt");
             json_t *added = NULL;
-            st = load_added(d, config, &added);
-            if (st == KG_OK) st = sentencepiece_read(&d->out, map.data, map.n_bytes, &(struct hf_tokenizer){.config = d->config, .tokenizer_config = config, .vocab.n = n_vocab}, added);
+            st = world ? rwkv_vocab_read(&d->out, map.data, map.n_bytes, n_vocab) : load_added(d, config, &added);
+            if (st == KG_OK && !world) st = sentencepiece_read(&d->out, map.data, map.n_bytes, &(struct hf_tokenizer){.config = d->config, .tokenizer_config = config, .vocab.n = n_vocab}, added);
             json_decref(added);
             os_unmap(&map);
         }

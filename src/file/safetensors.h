@@ -23,6 +23,7 @@ kg_status hf_read_adapter(struct file *f, const char *folder, const struct file 
 /* tokenizer.json -> tokenizer.ggml.* keys. config: config.json; tokenizer_config: tokenizer_config.json or NULL.
  * n_vocab: rows of the embedding; the list of tokens is filled up to it; 0: not known. */
 kg_status hf_tokenizer_json(struct meta_out *o, const json_t *tokenizer, const json_t *config, const json_t *tokenizer_config, uint32_t n_vocab);
-/* The same from tokenizer.model, SentencePiece's own format. */
+/* The same from a vocabulary of RWKV World (rwkv_vocab.c). */
+kg_status rwkv_vocab_read(struct meta_out *o, const uint8_t *p, size_t n_bytes, uint32_t n_vocab);
 
 #endif

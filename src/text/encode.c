@@ -231,6 +231,7 @@ static kg_status encode_word(struct encoder *e, const char *word, size_t n)
     const struct kg_tokenizer *tok = e->tok;
     if (tok->kind == TOKENIZER_WPM) return encode_wordpiece(e, word, n);
     if (tok->kind == TOKENIZER_UGM) return encode_unigram(e, word, n);
+    if (tok->kind == TOKENIZER_RWKV) return encode_longest(e, word, n);
     if (tok->ignore_merges || n == 1) {
         uint32_t id = strmap_find(&tok->by_bytes, word, n);
         if (id != SYMBOL_NONE) return encoder_push(e, (int32_t)id);

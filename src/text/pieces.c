@@ -48,6 +48,23 @@ kg_status encode_wordpiece(struct encoder *e, const char *word, size_t n)
     return encoder_unknown(e, (uint8_t)word[0]);
 }
 
+kg_status encode_longest(struct encoder *e, const char *text, size_t n)
+{
+    const struct trie *trie = &e->tok->trie;
+    for (size_t i = 0; i < n;) {
+        uint32_t node = 0, best = UINT32_MAX;
+        size_t end = i + 1;
+        for (size_t k = i; k < n && (node = trie_step(trie, node, (uint8_t)text[k])) != 0; k++) {
+            if (trie->nodes[node].id == UINT32_MAX) continue;
+            best = trie->nodes[node].id;
+            end = k + 1;
+        }
+        KG_TRY(best != UINT32_MAX ? encoder_push(e, (int32_t)best) : encoder_unknown(e, (uint8_t)text[i]));
+        i = end;
+    }
+    return KG_OK;
+}
+
 static inline void improve(struct path *p, double score, uint32_t from, uint32_t id, bool single)
 {
     if (single) score = (double)(float)score; /* ties come out as SentencePiece's, also those that are none but for the rounding */

@@ -222,6 +222,7 @@ static kg_status encode_between(struct encoder *e, const char *text, size_t n, b
     const bool prefix = after_special && tok->add_space_prefix;
     if (n == 0) return KG_OK;
     if (tok->kind == TOKENIZER_BPE) return encode_bpe(e, text, n, first);
+    if (tok->kind == TOKENIZER_RWKV) return encode_longest(e, text, n);
     if (tok->steps) return encode_characters(e, text, n, first);
     if (tok->kind == TOKENIZER_UGM || tok->charsmap.n_units > 0) return encode_mapped(e, text, n, prefix);
     return encode_spm(e, text, n, prefix);

@@ -23,6 +23,7 @@ enum tokenizer_kind {
     TOKENIZER_BPE, /* byte-level BPE: a pre-tokenizer cuts words, a list ranks the merges */
     TOKENIZER_WPM, /* WordPiece: the longest token that fits, again and again; U+2581 marks those that begin a word */
     TOKENIZER_UGM, /* Unigram: the tokens whose scores have the highest sum */
+    TOKENIZER_RWKV, /* RWKV World: the longest token that fits, again and again, of bytes */
 };
 
 struct token {
@@ -92,7 +93,7 @@ struct kg_tokenizer {
     struct steps *steps; /* a tokenizer.json's own; then texts are looked up as they are, with U+2581 for a space. NULL: none */
     struct charsmap charsmap;
     bool split_unknown; /* BPE over characters: each of them gives an unknown token */
-    /* WPM, UGM */
+    /* WPM, UGM, RWKV */
     struct trie trie; /* of the tokens that plain text may become */
     uint32_t max_word; /* WPM: characters; a longer word is unknown */
     double *scores;    /* UGM: [n_vocab] */
@@ -133,6 +134,9 @@ kg_status merges_load(struct kg_tokenizer *tok, const struct file *f);
  * and clear *exact. Returns the number of bytes. */
 size_t bytelevel_decode(const char *text, size_t n, char *out, bool *exact);
 
+/* The bytes of a text of RWKV's vocabularies, which escape those that are not printable, at most n. Returns their number. */
+size_t rwkv_decode(const char *text, size_t n, char *out);
+
 /* pieces_load.c: the steps and flags of any tokenizer, before its texts are looked at, and what WPM and UGM need besides the tokens. */
 kg_status steps_load(struct kg_tokenizer *tok, const struct file *f);
 kg_status pieces_load(struct kg_tokenizer *tok, const struct file *f);
@@ -162,6 +166,7 @@ kg_status encoder_grow(void **items, size_t *cap, size_t need, size_t item_bytes
 kg_status encoder_word(struct encoder *e, const char *word, size_t n);
 /* pieces.c: one word by the tokenizers that need no merges. */
 kg_status encode_wordpiece(struct encoder *e, const char *word, size_t n);
+kg_status encode_longest(struct encoder *e, const char *text, size_t n);
 kg_status encode_unigram(struct encoder *e, const char *text, size_t n);
 void encoder_free(struct encoder *e);
 

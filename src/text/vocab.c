@@ -129,6 +129,33 @@ size_t spm_decode(const char *text, size_t n, char *out, bool *spaces)
     return len;
 }
 
+static int hex_digit(char c) { return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1; }
+
+size_t rwkv_decode(const char *text, size_t n, char *out)
+{
+    size_t len = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (text[i] != '\\' || i + 1 == n) {
+            out[len++] = text[i];
+            continue;
+        }
+        const char c = text[++i];
+        if (c == 'x' && n - i > 2 && hex_digit(text[i + 1]) >= 0 && hex_digit(text[i + 2]) >= 0) {
+            out[len++] = (char)(hex_digit(text[i + 1]) << 4 | hex_digit(text[i + 2]));
+            i += 2;
+        } else {
+            out[len++] = (char)(c == 't' ? '\t' : c == 'n' ? '\n' : c == 'r' ? '\r' : c);
+        }
+    }
+    return len;
+}
+
+static size_t decode_text(const struct kg_tokenizer *tok, const struct token *t, char *out, bool *spaces, bool *exact)
+{
+    if (tok->kind == TOKENIZER_BPE) return bytelevel_decode(t->text, t->text_len, out, exact);
+    return tok->kind == TOKENIZER_RWKV ? rwkv_decode(t->text, t->text_len, out) : spm_decode(t->text, t->text_len, out, spaces);
+}
+
 /* Fills bytes of every token and the map from bytes to tokens. */
 static kg_status load_bytes(struct kg_tokenizer *tok)
 {
@@ -153,8 +180,7 @@ static kg_status load_bytes(struct kg_tokenizer *tok)
         }
         if (t->type == TOKEN_CONTROL || t->type == TOKEN_UNKNOWN) continue;
         bool spaces = false, exact = true;
-        size_t len = tok->kind != TOKENIZER_BPE ? spm_decode(t->text, t->text_len, room, &spaces)
-                                                : bytelevel_decode(t->text, t->text_len, room, &exact);
+        size_t len = decode_text(tok, t, room, &spaces, &exact);
         const char *bytes = room;
         if (len == t->text_len && memcmp(room, t->text, len) == 0)
             bytes = t->text;
@@ -164,7 +190,7 @@ static kg_status load_bytes(struct kg_tokenizer *tok)
             t->bytes = bytes;
             t->bytes_len = (uint32_t)len;
         }
-        if (tok->kind == TOKENIZER_WPM || tok->kind == TOKENIZER_UGM) continue; /* they have a trie */
+        if (tok->kind == TOKENIZER_WPM || tok->kind == TOKENIZER_UGM || tok->kind == TOKENIZER_RWKV) continue; /* they have a trie */
         if (tok->steps && tok->kind == TOKENIZER_SPM) bytes = t->text, len = t->text_len, spaces = false;
         if (len == 0 || spaces || !exact || (tok->kind == TOKENIZER_SPM && t->type == TOKEN_UNUSED)) continue;
         KG_TRY(strmap_add(&tok->by_bytes, bytes, len, (uint32_t)i));
@@ -237,12 +263,13 @@ static kg_status load_flags(struct kg_tokenizer *tok, const struct file *f)
     KG_TRY(load_id(tok, f, "tokenizer.ggml.eot_token_id", -1, &tok->eot));
     KG_TRY(load_id(tok, f, "tokenizer.ggml.eom_token_id", -1, &tok->eom));
     KG_TRY(load_id(tok, f, "tokenizer.ggml.unknown_token_id", spm ? (tok->steps ? -1 : 0) : bert ? 100 : tok->kind == TOKENIZER_UGM ? 2 : -1, &tok->unk));
-    tok->add_space_prefix = tok->kind != TOKENIZER_BPE;
+    tok->add_space_prefix = tok->kind != TOKENIZER_BPE && tok->kind != TOKENIZER_RWKV;
     tok->add_bos = spm || bert || (tok->pre && pretokenizer_adds_bos(tok->pre));
     tok->add_eos = tok->kind == TOKENIZER_UGM || bert;
     KG_TRY(file_get_bool(f, "tokenizer.ggml.add_bos_token", &tok->add_bos, &found));
     KG_TRY(file_get_bool(f, "tokenizer.ggml.add_eos_token", &tok->add_eos, &found));
     KG_TRY(load_templates(tok, f));
+    if (tok->kind == TOKENIZER_RWKV) return KG_OK;
     if (tok->kind == TOKENIZER_BPE) return tok->steps ? KG_OK : load_normalizer(tok, f); /* byte-level BPE knows nothing of what follows */
     KG_TRY(file_get_bool(f, "kagari.prefix_unless_space", &tok->prefix_unless_space, &found));
     KG_TRY(file_get_bool(f, "tokenizer.ggml.add_space_prefix", &tok->add_space_prefix, &found));
@@ -356,10 +383,12 @@ static kg_status load_kind(struct kg_tokenizer *tok, struct str model)
         tok->kind = TOKENIZER_WPM;
     else if (model.len == 2 && memcmp(model.ptr, "t5", 2) == 0)
         tok->kind = TOKENIZER_UGM;
+    else if (model.len == 4 && memcmp(model.ptr, "rwkv", 4) == 0)
+        tok->kind = TOKENIZER_RWKV;
     else {
         char name[32] = "";
         for (size_t i = 0; i < model.len && i < sizeof name - 1; i++) name[i] = isprint((uint8_t)model.ptr[i]) ? model.ptr[i] : '?';
-        return status_set(KG_ERR_UNSUPPORTED, "tokenizer.ggml.model: tokenizer model '%s' is not supported; those known are llama, gpt2, bert, t5, gemma4",
+        return status_set(KG_ERR_UNSUPPORTED, "tokenizer.ggml.model: tokenizer model '%s' is not supported; those known are llama, gpt2, bert, t5, gemma4, rwkv",
                           name);
     }
     return KG_OK;
@@ -380,7 +409,7 @@ static kg_status load_pre(struct kg_tokenizer *tok, const struct file *f)
 static kg_status load(struct kg_tokenizer *tok, const struct file *f, struct str model)
 {
     KG_TRY(load_kind(tok, model));
-    const bool pieces = tok->kind == TOKENIZER_WPM || tok->kind == TOKENIZER_UGM;
+    const bool pieces = tok->kind == TOKENIZER_WPM || tok->kind == TOKENIZER_UGM || tok->kind == TOKENIZER_RWKV;
     const struct meta *m;
     KG_TRY(file_get_arr(f, "tokenizer.ggml.tokens", META_STR, &m, NULL));
     if (m->n == 0 || m->n > INT32_MAX) return status_set(KG_ERR_FORMAT, "tokenizer.ggml.tokens has %llu items", (unsigned long long)m->n);
