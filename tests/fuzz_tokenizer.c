@@ -1,6 +1,7 @@
 /* layers: text */
 /* Half of the inputs are vocabularies: any bytes as a GGUF file, or a file that is built here from them; the other half are
  * texts for two fixed vocabularies. What loads must encode, and decode to the same bytes where bytes have tokens. */
+#include "file/safetensors.h"
 #include "gguf_writer.h"
 #include "text/text.h"
 
@@ -70,7 +71,7 @@ static void build_vocabulary(const uint8_t *data, size_t n_bytes)
         i += len[n] + 1;
     }
     if (n == 0) return;
-    static const char *const models[] = {"llama", "bert", "t5", "t5"};
+    static const char *const models[] = {"llama", "bert", "rwkv", "t5"};
     static const char steps[] = "{\"normalizer\":{\"type\":\"Sequence\",\"normalizers\":[{\"type\":\"Precompiled\"},{\"type\":\"BertNormalizer\"},{\"type\":\"NFKC\"}]},"
                                 "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Whitespace\"},{\"type\":\"Digits\"},"
                                 "{\"type\":\"Metaspace\",\"replacement\":\"\xe2\x96\x81\"},{\"type\":\"FixedLength\",\"length\":9}]}}";
@@ -171,7 +172,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
     for (int i = 0; i < 2; i++)
         if (!toks[i]) toks[i] = fixed_vocabulary(i);
     if (n_bytes < 2) return 0;
-    if (memcmp(data, "GG", 2) == 0) {
+    if (memcmp(data, "1 ", 2) == 0) { /* rwkv_vocab_v20230424.txt */
+        struct meta_out o = {0};
+        check((rwkv_vocab_read(&o, data, n_bytes, 0) == KG_OK) == (o.n > 0));
+        meta_out_free(&o);
+    } else if (memcmp(data, "GG", 2) == 0) {
         try_file(data, n_bytes, (const char *)data, n_bytes);
     } else if (data[0] & 0x80) {
         build_vocabulary(data, n_bytes);

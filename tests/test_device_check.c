@@ -42,12 +42,12 @@ static const struct backend_params params = {.n_threads = 1, .max_batch = 64};
 static void names_the_operation(void **state)
 {
     (void)state;
-    static const enum op_code codes[] = {OP_RMS_NORM, OP_LAYER_NORM, OP_ACT, OP_GLU, OP_ROPE, OP_ATTENTION, OP_COMBINE, OP_ADD_ROW, OP_DELTA};
+    static const enum op_code codes[] = {OP_RMS_NORM, OP_LAYER_NORM, OP_ACT, OP_GLU, OP_ROPE, OP_ATTENTION, OP_COMBINE, OP_ADD_ROW, OP_DELTA, OP_WKV, OP_LERP};
     for (size_t i = 0; i < COUNT_OF(codes); i++) {
         fake.wrong = codes[i];
         assert_int_equal(backend_check(&gpu, NULL, &params, true), KG_ERR_DEVICE);
         char want[40];
-        snprintf(want, sizeof want, ": %s is off by", codes[i] == OP_COMBINE ? "a mixture of experts" : codes[i] == OP_ADD_ROW ? "attention to both sides" : codes[i] == OP_DELTA ? "a state" : op_name(codes[i]));
+        snprintf(want, sizeof want, ": %s is off by", codes[i] == OP_COMBINE ? "a mixture of experts" : codes[i] == OP_ADD_ROW ? "attention to both sides" : codes[i] == OP_DELTA || codes[i] == OP_WKV || codes[i] == OP_LERP ? "a state" : op_name(codes[i]));
         if (!strstr(kg_error_message(), want)) fail_msg("no '%s' in: %s", want, kg_error_message());
     }
 }

@@ -404,7 +404,7 @@ static void states(void **state)
         m = (struct net){.p = {.n_layers = 1, .dim = DIM, .n_vocab = VOCAB, .n_ctx = 512}};
         struct program *p = &m.p;
         const int x = program_reg(p, DIM), y = program_reg(p, DIM), step = program_reg(p, HEADS), bc = program_reg(p, 2 * 2 * STATE), qkv = program_reg(p, 2 * 2 * KEY + DIM),
-                  gates = program_reg(p, 2 * HEADS), logits = program_reg(p, VOCAB);
+                  gates = program_reg(p, 2 * HEADS), logits = program_reg(p, VOCAB), rk = program_reg(p, 2 * DIM), decays = program_reg(p, 2 * DIM), both = program_reg(p, 2 * DIM);
         program_embed(p, x, mat(&m, DIM, VOCAB));
         program_conv(p, y, x, mat(&m, 4, DIM), keep(&m, normal_tensor("b", DIM, 1, 0.3f, 0)));
         program_add(p, x, x, y);
@@ -415,6 +415,14 @@ static void states(void **state)
         program_matmul(p, qkv, x, mat(&m, DIM, 2 * 2 * KEY + DIM), NULL);
         program_matmul(p, gates, x, mat(&m, DIM, 2 * HEADS), NULL);
         program_delta(p, y, qkv, gates, keep(&m, normal_tensor("a", HEADS, 1, 0.2f, -0.5f)), keep(&m, normal_tensor("b", HEADS, 1, 1, 0)), &delta);
+        program_add(p, x, x, y);
+        program_matmul(p, rk, x, mat(&m, DIM, 2 * DIM), NULL);
+        program_matmul(p, decays, x, mat(&m, DIM, 2 * DIM), NULL);
+        program_wkv(p, both, rk, decays, x, keep(&m, normal_tensor("w", DIM, 3, 0.3f, 1)), &(struct wkv){.n_heads = HEADS, .head_dim = DIM / HEADS, .eps = 1e-12});
+        program_act(p, both, both, ACTIVATION_TANH);
+        program_take(p, y, both, 1, 0);
+        program_lerp(p, x, x, y, keep(&m, normal_tensor("w", DIM, 1, 0.3f, 1)));
+        program_take(p, y, both, 1, DIM);
         program_add(p, x, x, y);
         program_select(p, y, x);
         program_matmul(p, logits, y, mat(&m, DIM, VOCAB), NULL);

@@ -225,6 +225,74 @@ static void test_refused(void **state)
     }
 }
 
+static kg_status open_world(kg_tokenizer **tok, const char *text)
+{
+    static const char path[] = "/tmp/kagari-world.txt";
+    FILE *f = fopen(path, "wb");
+    assert_non_null(f);
+    fputs(text, f);
+    fclose(f);
+    const kg_status st = kg_tokenizer_open(tok, path);
+    unlink(path);
+    return st;
+}
+
+static void expect_world(const kg_tokenizer *tok, const char *text, size_t len, const int32_t *want, size_t n_want)
+{
+    int32_t *ids;
+    size_t n, n_back;
+    char *back;
+    assert_int_equal(kg_tokenize(tok, text, len, KG_TOKENIZE_BOS, &ids, &n), KG_OK);
+    assert_int_equal(n, n_want);
+    assert_memory_equal(ids, want, n * sizeof *ids);
+    assert_int_equal(kg_detokenize(tok, ids, n, false, &back, &n_back), KG_OK);
+    assert_int_equal(n_back, len);
+    assert_memory_equal(back, text, len);
+    kg_free(ids);
+    kg_free(back);
+}
+
+/* RWKV World: every literal that Python may write; the longest token wins, whatever comes behind it. */
+static void test_world(void **state)
+{
+    (void)state;
+    char file[8192];
+    size_t len = 0;
+    kg_tokenizer *tok = NULL;
+    for (int b = 0; b < 256; b++) len += (size_t)snprintf(file + len, sizeof file - len, "%d b'\\x%02x' 1\n", b + 1, b);
+    snprintf(file + len, sizeof file - len, "%s", "257 '\\n\\n' 2\n258 ' a' 2\n259 'ab' 2\n260 'abcd' 4\n261 \"don't\" 5\n262 '\\'\"\\\\' 3\n263 '\xc3\xa9' 2\n264 '\\u65e5' 3\r\n"
+                                                  "266 b'\\xe6\\x97' 2\n267 '\\x80' 2\n268 '\\U0001f525\\t' 5");
+    if (open_world(&tok, file) != KG_OK) fail_msg("%s", kg_error_message());
+    assert_int_equal(kg_tokenizer_n_vocab(tok), 269);
+    assert_string_equal(kg_token_text(tok, 0), "<s>");
+    assert_string_equal(kg_token_text(tok, 1), "\\x00");
+    assert_string_equal(kg_token_text(tok, 'a' + 1), "a");
+    assert_string_equal(kg_token_text(tok, 257), "\\n\\n");
+    assert_string_equal(kg_token_text(tok, 261), "don't");
+    assert_string_equal(kg_token_text(tok, 262), "\\'\"\\\\"); /* both quotes */
+    assert_string_equal(kg_token_text(tok, 263), "\\xc3\\xa9");
+    assert_string_equal(kg_token_text(tok, 265), "[PAD265]");
+    assert_true(kg_token_is_end(tok, 0) && kg_token_is_end(tok, 257) && !kg_token_is_end(tok, 258));
+    static const char text[] = " abcabcd\n\ndon't'\"\\\xc3\xa9\xe6\x97\xa5\xe6\x97\xa6\xc2\x80\xf0\x9f\x94\xa5\t\xf0\x9f\0<s>[PAD265]";
+    static const int32_t want[] = {258, 'b' + 1, 'c' + 1, 260, 257, 261, 262, 263, 264, 266, 0xa6 + 1, 267, 268, 0xf0 + 1, 0x9f + 1, 1, '<' + 1, 's' + 1, '>' + 1,
+                                   '[' + 1, 'P' + 1, 'A' + 1, 'D' + 1, '2' + 1, '6' + 1, '5' + 1, ']' + 1};
+    expect_world(tok, text, sizeof text - 1, want, COUNT_OF(want));
+    kg_tokenizer_close(&tok);
+    static const char *const refused[][2] = {
+        {"", "no tokens"}, {"1 'a'", "a space"}, {"1 'a' 2\n", "the length"}, {"1 'a' 1 \n", "the length"}, {"x 'a' 1", "a number"}, {"1 a 1", "a literal is missing"},
+        {"1 'a", "does not end"}, {"1 '\\", "an escape"}, {"1 '\\x8' 1", "cut off"}, {"1 '\\ud800' 3", "no character"}, {"1 '\\101' 1", "escape"}, {"1 '\\07' 1", "octal"},
+        {"1 '' 0", "the length"}, {"0 'a' 1", "do not rise"}, {"2 'a' 1\n1 'b' 1", "line 2"}, {"1 'a' 1\n\n2 'b' 1", "line 2"}, {"1048576 'a' 1", "do not rise"}, {"99999999 'a' 1", "a space"}};
+    for (size_t i = 0; i < COUNT_OF(refused); i++) {
+        if (open_world(&tok, refused[i][0]) == KG_OK) fail_msg("world %zu was accepted", i);
+        if (!strstr(kg_error_message(), refused[i][1])) fail_msg("world %zu: '%s'", i, kg_error_message());
+    }
+    int32_t *ids;
+    size_t n;
+    assert_int_equal(open_world(&tok, "1 'a' 1\n"), KG_OK); /* no token for a byte */
+    assert_int_equal(kg_tokenize(tok, "ab", 2, 0, &ids, &n), KG_ERR_UNSUPPORTED);
+    kg_tokenizer_close(&tok);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -233,6 +301,7 @@ int main(void)
         cmocka_unit_test(test_added),
         cmocka_unit_test(test_specials),
         cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_world),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -147,6 +147,7 @@ static void add_state(struct net *m, int x, int y)
     const struct delta delta = {.n_heads = HEADS, .n_k_heads = 2, .k_dim = STATE, .v_dim = DIM / HEADS, .eps = 1e-6};
     struct program *p = &m->p;
     const int step = program_reg(p, HEADS), bc = program_reg(p, 2 * 2 * STATE), qkv = program_reg(p, 2 * 2 * STATE + DIM), gates = program_reg(p, 2 * HEADS);
+    const int rk = program_reg(p, 2 * DIM), decays = program_reg(p, 2 * DIM), both = program_reg(p, 2 * DIM);
     program_conv(p, y, x, matrix(m, f32, 4, DIM, 0), matrix(m, f32, DIM, 1, 0));
     program_add(p, x, x, y);
     program_matmul(p, step, x, matrix(m, f32, DIM, HEADS, 0), NULL);
@@ -156,6 +157,14 @@ static void add_state(struct net *m, int x, int y)
     program_matmul(p, qkv, x, matrix(m, f32, DIM, 2 * 2 * STATE + DIM, 0), NULL);
     program_matmul(p, gates, x, matrix(m, f32, DIM, 2 * HEADS, 0), NULL);
     program_delta(p, y, qkv, gates, matrix(m, f32, HEADS, 1, -0.5f), matrix(m, f32, HEADS, 1, 0), &delta);
+    program_add(p, x, x, y);
+    program_rms_norm(p, y, x, matrix(m, f32, DIM, 1, 1), NULL, 1e-5); /* what follows grows with its third power */
+    program_matmul(p, rk, y, matrix(m, f32, DIM, 2 * DIM, 0), NULL);
+    program_matmul(p, decays, y, matrix(m, f32, DIM, 2 * DIM, 0), NULL);
+    program_wkv(p, both, rk, decays, y, matrix(m, f32, DIM, 3, 1), &(struct wkv){.n_heads = HEADS, .head_dim = DIM / HEADS, .eps = 1e-12});
+    program_take(p, y, both, 1, 0);
+    program_lerp(p, x, x, y, matrix(m, f32, DIM, 1, 1));
+    program_take(p, y, both, 1, DIM);
     program_add(p, x, x, y);
 }
 
