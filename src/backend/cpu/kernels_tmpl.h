@@ -70,7 +70,14 @@ static inline float gelu_tanh(float x)
     return x / (1.0f + exp_fast(-2.0f * u)); /* (1 + tanh u) / 2 = 1 / (1 + e^-2u) */
 }
 static inline float sigmoid_fast(float x) { return 1.0f / (1.0f + exp_fast(-x)); }
-static inline float tanh_fast(float x) { return 1.0f - 2.0f / (exp_fast(2.0f * x) + 1.0f); }
+/* Near 0, where the difference would lose digits, its series. */
+static inline float tanh_fast(float x)
+{
+    const float y = x * x;
+    const float series = x - x * y * (0.33333333f - y * (0.13333333f - y * (0.053968254f - y * (0.021869489f - y * (0.0088632355f - y * 0.0035921280f)))));
+    const float far = 1.0f - 2.0f / (exp_fast(2.0f * x) + 1.0f);
+    return y < 0.25f ? series : far;
+}
 static inline float gelu_erf(float x) { return 0.5f * x * (1.0f + erff(x * 0.7071067811865476f)); }
 
 static void act(float *dst, const float *x, int n, enum activation f)
