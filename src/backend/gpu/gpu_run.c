@@ -228,7 +228,7 @@ static kg_status run_map(const struct gpu_run *r, const struct gpu_step *s)
     const enum op_code code = s->op->code;
     MapP p = {.n = (uint)r->n * (uint)y->stride, .stride = (uint)y->stride};
     if (code == OP_ACT || code == OP_GLU || code == OP_GATE) p.act = (uint)s->op->activation;
-    if (code == OP_ACT) p.gate_stride = (uint)y->width;
+    if (code == OP_ACT || code == OP_XIELU) p.gate_stride = (uint)y->width;
     if (code == OP_GATE) p.gate_stride = (uint)g->regs[s->op->src[1]].stride;
     if (s->code == STEP_POS_SCALE) p.act = (uint)s->op->length;
     if (s->code == STEP_POS_SCALE) p.gate_stride = (uint)s->op->first;

@@ -164,7 +164,7 @@ KERNEL(map_xielu, 256, MapP, BUF(1, const float, x), BUF(2, float, y))
     float v = i < p.n ? x[i] : 0.0f, least = v > p.eps ? p.eps : v;
     float rest = least * least * (0.5f + least * (0.16666667f + least * (0.041666668f + least * (0.0083333338f + least * (0.0013888889f + least * (0.00019841270f + least * 0.000024801588f))))));
     if (!(least > -0.5f)) rest = expf(least) - 1.0f - least;
-    if (i < p.n) y[i] = p.linear * v + (v > 0.0f ? p.value * v * v : p.below * (rest + (least - v)));
+    if (i < p.n) y[i] = i % p.stride < p.gate_stride ? p.linear * v + (v > 0.0f ? p.value * v * v : p.below * (rest + (least - v))) : 0.0f; /* of 0 it is not 0 */
 }
 
 /* Rows times a function of one number each. */

@@ -75,7 +75,7 @@ typedef struct {
 
 typedef struct {
     uint n, act; /* floats in all */
-    uint stride, gate_stride; /* of a row; of the rows whose first element gates; map_act: elements of a row, without padding */
+    uint stride, gate_stride; /* of a row; of the rows whose first element gates; map_act, map_xielu: elements of a row, without padding */
     float value;
     float below, linear, eps; /* map_xielu; value: above */
 } MapP;
