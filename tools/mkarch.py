@@ -539,41 +539,6 @@ def compute(folder, ids):
     if config["model_type"] in OWN:
         return logits_and_greedy(importlib.import_module(OWN[config["model_type"]][0]).Model(config, load_file(os.path.join(folder, "model.safetensors"))), ids)
     model = load(folder)
-    if not model.can_generate():
-        return compute(folder, ids)[0]
-    with torch.no_grad():
-        return model.base_model(torch.tensor([ids]), use_cache=False).last_hidden_state[0].numpy()
-
-
-def logits_and_greedy(model, ids):
-    import torch
-    with torch.no_grad():
-        logits = model(torch.tensor([ids]), use_cache=False).logits[0].numpy()
-        more, margin = list(ids), np.inf
-        for _ in range(GREEDY):
-            last = model(torch.tensor([more]), use_cache=False).logits[0, -1].numpy()
-            order = np.argsort(-last)
-            margin = min(margin, (last[order[0]] - last[order[1]]) / np.abs(last).max())
-            more.append(int(order[0]))
-    assert logits.dtype == np.float64
-    return logits, more[len(ids):], margin
-
-
-def load(folder):
-    import torch, transformers
-    return auto_class(transformers.AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
-
-
-def compute(folder, ids):
-    import torch
-    model = load(folder)
-
-
-    from safetensors.torch import load_file
-    config = json.load(open(os.path.join(folder, "config.json")))
-    if config["model_type"] in OWN:
-        return logits_and_greedy(importlib.import_module(OWN[config["model_type"]][0]).Model(config, load_file(os.path.join(folder, "model.safetensors"))), ids)
-    model = auto_class(transformers.AutoConfig.from_pretrained(folder)).from_pretrained(folder, dtype=torch.float64, attn_implementation="eager").eval()
     if not model.can_generate():  # an encoder: its states
         both = {"attention_mask": torch.zeros(1, 1, len(ids), len(ids))} if getattr(model.config, "is_causal", True) is False else {}
         with torch.no_grad():
