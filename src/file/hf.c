@@ -200,8 +200,7 @@ static kg_status map_f32(const struct folder *d, struct tensor *t, double (*fn)(
     if (type != TYPE_F32 && type != TYPE_F16 && type != TYPE_BF16) return status_set(KG_ERR_UNSUPPORTED, "tensor %s is not supported in this type", t->name);
     KG_TRY(copy_of(d, t, n * 4, &to));
     for (size_t i = 0; i < n; i++) {
-        float v = type == TYPE_F32 ? f32_from_bits(load_u32(from + 4 * i)) : type == TYPE_F16 ? f32_from_f16(load_u16(from + 2 * i)) : f32_from_bf16(load_u16(from + 2 * i));
-        v = (float)fn((double)v);
+        const float v = (float)fn((double)hf_number(type, from, i));
         memcpy(to + 4 * i, &v, 4);
     }
     t->type = TYPE_F32;

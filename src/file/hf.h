@@ -4,6 +4,8 @@
 
 #include "file/safetensors.h"
 
+#include "base/half.h"
+
 #include <jansson.h>
 
 enum { HF_ROTATED = 1, HF_CONV1D = 2, HF_PLUS_ONE = 4, HF_PER_HEAD = 8, HF_OAI_EXPERTS = 16, HF_LATENT = 32, HF_MIXED = 64, HF_SPLIT_QKV = 128, HF_EXPERTS_BY_COLUMNS = 256,
@@ -14,6 +16,13 @@ struct hf_family {
     const char *model_type, *arch, *act;
     unsigned flags;
 };
+
+/* Number i of weights that are F32, F16 or BF16. */
+static inline float hf_number(enum tensor_type type, const uint8_t *data, size_t i)
+{
+    if (type == TYPE_F32) return f32_from_bits(load_u32(data + 4 * i));
+    return type == TYPE_F16 ? f32_from_f16(load_u16(data + 2 * i)) : f32_from_bf16(load_u16(data + 2 * i));
+}
 
 static inline bool hf_ends_with(const char *s, const char *end)
 {

@@ -3,8 +3,6 @@
  * need them, too. */
 #include "file/hf.h"
 
-#include "base/half.h"
-
 #include <math.h>
 
 static const struct {
@@ -81,10 +79,7 @@ kg_status hf_multiply(struct file *f, const struct hf_family *family, const json
     float *to = copy;
     for (int64_t r = 0, i = 0; r < rows; r++) {
         const double factor = factor_of(config, ends, t->name, bias, r);
-        for (int64_t k = 0; k < n; k++, i++) {
-            const float v = t->type == TYPE_F32 ? f32_from_bits(load_u32(from + 4 * i)) : t->type == TYPE_F16 ? f32_from_f16(load_u16(from + 2 * i)) : f32_from_bf16(load_u16(from + 2 * i));
-            to[i] = (float)((double)v * factor);
-        }
+        for (int64_t k = 0; k < n; k++, i++) to[i] = (float)((double)hf_number(t->type, from, (size_t)i) * factor);
     }
     t->data = to;
     t->n_bytes = (size_t)(n * rows) * 4;

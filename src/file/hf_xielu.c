@@ -1,8 +1,6 @@
 /* Apertus: the numbers of its activation (xIELU) are tensors of one element in a folder, arrays of one number for each layer among the keys of GGUF. */
 #include "file/hf.h"
 
-#include "base/half.h"
-
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -13,10 +11,9 @@ static const struct {
 
 static kg_status value_of(const struct tensor *t, float *out)
 {
-    const uint8_t *p = t->data;
     if (t->ne[0] * t->ne[1] * t->ne[2] * t->ne[3] != 1 || (t->type != TYPE_F32 && t->type != TYPE_F16 && t->type != TYPE_BF16))
         return status_set(KG_ERR_FORMAT, "tensor %s is not one number", t->name);
-    *out = t->type == TYPE_F32 ? f32_from_bits(load_u32(p)) : t->type == TYPE_F16 ? f32_from_f16(load_u16(p)) : f32_from_bf16(load_u16(p));
+    *out = hf_number(t->type, t->data, 0);
     return KG_OK;
 }
 
