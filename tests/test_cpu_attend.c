@@ -265,7 +265,7 @@ static double check_job(const struct cache *c, int n_q, int n_tokens, double pea
 }
 
 static const int dims[][2] = {{16, 16}, {40, 40}, {64, 64}, {128, 128}, {256, 256}, {64, 128}, {128, 40}, {24, 9}, {5, 70}};
-static const int ratios[] = {1, 3, 4, 8, 70};
+static const int ratios[] = {1, 2, 3, 4, 5, 6, 7, 8, 70};
 
 static double check_cache(const struct cpu_kernels *k, kg_kv_type type, int k_dim, int v_dim, int n_pos, bool all_ratios)
 {

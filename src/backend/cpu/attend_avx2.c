@@ -250,6 +250,97 @@ static void softmax_span(float *p, int n, float *top, float *sum, float *out, in
     *sum += reduce_add(total);
 }
 
+/* ---- one token ---- */
+
+#define ONE_ROWS 4
+#define LANES 8
+#define ONE_COLUMNS(R) ((R) <= 2 ? 4 : 2)
+
+/* Each step of the first pass asks for some lines at `ask`. */
+INLINE void scores_of_rows(const struct run *k, const float *q, int k_dim, float scale, float *p, const uint8_t *ask, int lines, kg_kv_type TYPE, const int R)
+{
+    const size_t size = TYPE == KG_KV_F32 ? 4 : TYPE == KG_KV_F16 ? 2 : 1;
+    const int C = ONE_COLUMNS(R);
+    for (int j = 0; j < KV_BLOCK; j += 8 * C, lines = 0) {
+        __m256 s[ONE_ROWS][4];
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+            for (int x = 0; x < C; x++) s[r][x] = _mm256_setzero_ps();
+        for (int i = 0; i < k_dim; i++) {
+            __m256 w[4];
+            ask = ask_lines(ask, lines);
+#pragma GCC unroll 4
+            for (int x = 0; x < C; x++) {
+                w[x] = widen_8(k->p + (size_t)(i * KV_BLOCK + j + 8 * x) * size, TYPE);
+                if (TYPE == KG_KV_Q8_0) w[x] = _mm256_mul_ps(w[x], _mm256_loadu_ps(k->scale + i / KV_GROUP * KV_BLOCK + j + 8 * x));
+            }
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) {
+                const __m256 b = _mm256_set1_ps(q[r * k_dim + i]);
+#pragma GCC unroll 4
+                for (int x = 0; x < C; x++) s[r][x] = _mm256_fmadd_ps(w[x], b, s[r][x]);
+            }
+        }
+#pragma GCC unroll 4
+        for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+            for (int x = 0; x < C; x++) _mm256_store_ps(p + r * SPAN + j + 8 * x, _mm256_mul_ps(s[r][x], _mm256_set1_ps(scale)));
+    }
+}
+
+/* C vectors of columns from column i on, over n positions; C is 1 at the end of a row that is no multiple. */
+INLINE void add_columns(const struct cpu_kv_layout *kv, uint8_t *const *blocks, int head, float *out, const float *p, int n, int i, const uint8_t **ask, int lines,
+                        kg_kv_type TYPE, const int R, const int C)
+{
+    const size_t size = TYPE == KG_KV_F32 ? 4 : TYPE == KG_KV_F16 ? 2 : 1;
+    const int v_dim = kv->v_dim, left = v_dim - i;
+    const __m256i last = lanes(left);
+    __m256 c[ONE_ROWS][4];
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int x = 0; x < C; x++) c[r][x] = C == 1 ? _mm256_maskload_ps(out + r * v_dim + i, last) : _mm256_loadu_ps(out + r * v_dim + i + 8 * x);
+    for (int b = 0; b * KV_BLOCK < n; b++, p += KV_BLOCK) {
+        const struct run v = values_of(kv, blocks[b], head);
+        const uint8_t *next = ask[b];
+        const int m = MIN(KV_BLOCK, n - b * KV_BLOCK), n_lines = next ? lines : 0;
+        for (int j = 0; j < m; j++) {
+            __m256 w[4];
+            next = ask_lines(next, n_lines);
+#pragma GCC unroll 4
+            for (int x = 0; x < C; x++) {
+                const uint8_t *at = v.p + (size_t)(j * v_dim + i + 8 * x) * size;
+                w[x] = C > 1 || left >= 8 ? widen_8(at, TYPE) : widen_part(at, left, TYPE);
+                if (TYPE == KG_KV_Q8_0) w[x] = _mm256_mul_ps(w[x], _mm256_set1_ps(v.scale[j * kv->v_groups + (i + 8 * x) / KV_GROUP]));
+            }
+#pragma GCC unroll 4
+            for (int r = 0; r < R; r++) {
+                const __m256 y = _mm256_set1_ps(p[r * SPAN + j]);
+#pragma GCC unroll 4
+                for (int x = 0; x < C; x++) c[r][x] = _mm256_fmadd_ps(w[x], y, c[r][x]);
+            }
+        }
+        ask[b] = next;
+    }
+#pragma GCC unroll 4
+    for (int r = 0; r < R; r++) {
+#pragma GCC unroll 4
+        for (int x = 0; x < C; x++) {
+            if (C == 1) _mm256_maskstore_ps(out + r * v_dim + i, last, c[r][x]);
+            else _mm256_storeu_ps(out + r * v_dim + i + 8 * x, c[r][x]);
+        }
+    }
+}
+
+#define ONE_CASES(CALL, TYPE)      \
+    switch (n_rows) {              \
+    case 1: CALL(TYPE, 1); break;  \
+    case 2: CALL(TYPE, 2); break;  \
+    case 3: CALL(TYPE, 3); break;  \
+    default: CALL(TYPE, 4); break; \
+    }
+
 #include "backend/cpu/attend_tmpl.h"
 
 void avx2_attend(const struct cpu_attend *a) { attend_in_parts(a, attend_rows); }

@@ -5,6 +5,7 @@
 #include "backend/cpu/avx512.h"
 #include "backend/cpu/attend_job.h"
 
+#define INLINE static inline __attribute__((always_inline))
 
 /* Scratch of a thread. Behind it: p [rows][SPAN]. */
 struct scratch {
@@ -32,7 +33,7 @@ static inline __m512 widen_16(kg_kv_type type, const uint8_t *base, size_t at, _
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_maskz_loadu_epi8(m, base + at)));
 }
 
-static inline __attribute__((always_inline)) void widen_k_as(const struct cpu_kv_layout *kv, const uint8_t *block, int head, float *dst, kg_kv_type TYPE)
+INLINE void widen_k_as(const struct cpu_kv_layout *kv, const uint8_t *block, int head, float *dst, kg_kv_type TYPE)
 {
     const uint8_t *k = block + kv->k_offset;
     const size_t k0 = (size_t)head * (size_t)kv->k_dim * KV_BLOCK;
@@ -56,7 +57,7 @@ static void widen_k(const struct cpu_kv_layout *kv, const uint8_t *block, int he
 }
 
 /* The first n positions; columns up to the next multiple of 16 become zero. */
-static inline __attribute__((always_inline)) void widen_v_as(const struct cpu_kv_layout *kv, const uint8_t *block, int head, int n, float *dst,
+INLINE void widen_v_as(const struct cpu_kv_layout *kv, const uint8_t *block, int head, int n, float *dst,
                                                              kg_kv_type TYPE)
 {
     const uint8_t *v = block + kv->v_offset;
@@ -84,7 +85,7 @@ static void widen_v(const struct cpu_kv_layout *kv, const uint8_t *block, int he
 
 /* ---- scores: p[r][0 .. 16 C) = scale * q_r . k_j ---- */
 
-static inline __attribute__((always_inline)) void scores(const float *const *q, const float *k, int k_dim, float scale, float *p, const int R, const int C)
+INLINE void scores(const float *const *q, const float *k, int k_dim, float scale, float *p, const int R, const int C)
 {
     __m512 s[ROWS][4];
 #pragma GCC unroll 6
@@ -110,7 +111,7 @@ static inline __attribute__((always_inline)) void scores(const float *const *q, 
 
 /* ---- out_r += sum_j p[r][j] v_j over n positions, C vectors of columns from column i on ---- */
 
-static inline __attribute__((always_inline)) void add_values(float *const *out, const float *v, int width, const float *p, int n, int i, __mmask16 last,
+INLINE void add_values(float *const *out, const float *v, int width, const float *p, int n, int i, __mmask16 last,
                                                              const int R, const int C)
 {
     __m512 c[ROWS][4];
@@ -136,7 +137,7 @@ static inline __attribute__((always_inline)) void add_values(float *const *out, 
         for (int x = 0; x < C; x++) _mm512_mask_storeu_ps(out[r] + i + 16 * x, x == C - 1 ? last : 0xffff, c[r][x]);
 }
 
-static inline __attribute__((always_inline)) void add_values_rows(float *const *out, const float *v, int v_dim, const float *p, int n, const int R)
+INLINE void add_values_rows(float *const *out, const float *v, int v_dim, const float *p, int n, const int R)
 {
     const int width = wide_v(v_dim);
     int i = 0;
@@ -216,6 +217,88 @@ static void softmax_span(float *p, int n, float *top, float *sum, float *out, in
     for (; j < SPAN; j += 16) _mm512_store_ps(p + j, _mm512_setzero_ps());
     *sum = *sum * _mm512_cvtss_f32(fade) + _mm512_reduce_add_ps(total);
 }
+
+/* ---- one token: rows in a row, widened as they are read ---- */
+
+#define ONE_ROWS 8
+#define LANES 16
+#define ONE_COLUMNS(R) ((R) <= 4 ? 4 : 2) /* 16 sums under way */
+
+/* Each step asks for some lines at `ask`. */
+INLINE void scores_of_rows(const struct run *k, const float *q, int k_dim, float scale, float *p, const uint8_t *ask, int lines, kg_kv_type TYPE, const int R)
+{
+    __m512 s[ONE_ROWS][2];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++) s[r][0] = s[r][1] = _mm512_setzero_ps();
+    for (int i = 0; i < k_dim; i++) {
+        __m512 w[2];
+        ask = ask_lines(ask, lines);
+#pragma GCC unroll 2
+        for (int x = 0; x < 2; x++) {
+            w[x] = widen_16(TYPE, k->p, (size_t)(i * KV_BLOCK + 16 * x), 0xffff);
+            if (TYPE == KG_KV_Q8_0) w[x] = _mm512_mul_ps(w[x], _mm512_loadu_ps(k->scale + i / KV_GROUP * KV_BLOCK + 16 * x));
+        }
+#pragma GCC unroll 8
+        for (int r = 0; r < R; r++) {
+            const __m512 b = _mm512_set1_ps(q[r * k_dim + i]);
+            s[r][0] = _mm512_fmadd_ps(w[0], b, s[r][0]);
+            s[r][1] = _mm512_fmadd_ps(w[1], b, s[r][1]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++)
+        for (int x = 0; x < 2; x++) _mm512_store_ps(p + r * SPAN + 16 * x, _mm512_mul_ps(s[r][x], _mm512_set1_ps(scale)));
+}
+
+/* C vectors of columns from column i on, over n positions. */
+INLINE void add_columns(const struct cpu_kv_layout *kv, uint8_t *const *blocks, int head, float *out, const float *p, int n, int i, const uint8_t **ask, int lines,
+                        kg_kv_type TYPE, const int R, const int C)
+{
+    const int v_dim = kv->v_dim;
+    const __mmask16 last = (__mmask16)(v_dim - i >= 16 * C ? 0xffff : (1 << (v_dim - i)) - 1);
+    __m512 c[ONE_ROWS][4];
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int x = 0; x < C; x++) c[r][x] = _mm512_maskz_loadu_ps(x == C - 1 ? last : 0xffff, out + r * v_dim + i + 16 * x);
+    for (int b = 0; b * KV_BLOCK < n; b++, p += KV_BLOCK) {
+        const struct run v = values_of(kv, blocks[b], head);
+        const uint8_t *next = ask[b];
+        const int m = MIN(KV_BLOCK, n - b * KV_BLOCK), n_lines = next ? lines : 0;
+        for (int j = 0; j < m; j++) {
+            __m512 w[4];
+            next = ask_lines(next, n_lines);
+#pragma GCC unroll 4
+            for (int x = 0; x < C; x++) {
+                w[x] = widen_16(TYPE, v.p, (size_t)(j * v_dim + i + 16 * x), x == C - 1 ? last : 0xffff);
+                if (TYPE == KG_KV_Q8_0) w[x] = _mm512_mul_ps(w[x], _mm512_set1_ps(v.scale[j * kv->v_groups + (i + 16 * x) / KV_GROUP]));
+            }
+#pragma GCC unroll 8
+            for (int r = 0; r < R; r++) {
+                const __m512 y = _mm512_set1_ps(p[r * SPAN + j]);
+#pragma GCC unroll 4
+                for (int x = 0; x < C; x++) c[r][x] = _mm512_fmadd_ps(w[x], y, c[r][x]);
+            }
+        }
+        ask[b] = next;
+    }
+#pragma GCC unroll 8
+    for (int r = 0; r < R; r++)
+#pragma GCC unroll 4
+        for (int x = 0; x < C; x++) _mm512_mask_storeu_ps(out + r * v_dim + i + 16 * x, x == C - 1 ? last : 0xffff, c[r][x]);
+}
+
+#define ONE_CASES(CALL, TYPE)         \
+    switch (n_rows) {                 \
+    case 1: CALL(TYPE, 1); break;     \
+    case 2: CALL(TYPE, 2); break;     \
+    case 3: CALL(TYPE, 3); break;     \
+    case 4: CALL(TYPE, 4); break;     \
+    case 5: CALL(TYPE, 5); break;     \
+    case 6: CALL(TYPE, 6); break;     \
+    case 7: CALL(TYPE, 7); break;     \
+    default: CALL(TYPE, 8); break;    \
+    }
 
 #include "backend/cpu/attend_tmpl.h"
 

@@ -70,6 +70,43 @@ static void drop_gone(const struct rows *r, int i, float *p, int span0)
     for (int j = 0; j < r->from[i] - span0; j++) p[j] = 0;
 }
 
+/* ---- what a job reads, and asking for it ahead ---- */
+
+#define LINE 64 /* bytes that memory hands out at a time */
+
+/* The keys or values of one head in one block. */
+struct run {
+    const uint8_t *p;
+    const float *scale; /* of Q8_0 */
+    size_t bytes;
+};
+
+static inline struct run keys_of(const struct cpu_kv_layout *kv, const uint8_t *block, int head)
+{
+    const size_t bytes = (size_t)kv->k_dim * KV_BLOCK * (kv->type == KG_KV_F32 ? 4 : kv->type == KG_KV_F16 ? 2 : 1);
+    return (struct run){block + kv->k_offset + (size_t)head * bytes, (const float *)(const void *)(block + kv->k_scale_offset) + head * kv->k_groups * KV_BLOCK, bytes};
+}
+
+static inline struct run values_of(const struct cpu_kv_layout *kv, const uint8_t *block, int head)
+{
+    const size_t bytes = (size_t)kv->v_dim * KV_BLOCK * (kv->type == KG_KV_F32 ? 4 : kv->type == KG_KV_F16 ? 2 : 1);
+    return (struct run){block + kv->v_offset + (size_t)head * bytes, (const float *)(const void *)(block + kv->v_scale_offset) + head * kv->v_groups * KV_BLOCK, bytes};
+}
+
+/* Lines that each of n steps asks for, so that all of a run has been asked for in the end. */
+static inline int lines_a_step(const struct run *x, int n) { return (int)((x->bytes + (size_t)(LINE * n) - 1) / (size_t)(LINE * n)); }
+
+static inline const uint8_t *ask_lines(const uint8_t *p, int n)
+{
+    for (int i = 0; i < n; i++, p += LINE) __builtin_prefetch(p, 0, 3);
+    return p;
+}
+
+static inline void ask_scales(const struct cpu_kv_layout *kv, const struct run *x, int groups)
+{
+    if (kv->type == KG_KV_Q8_0) ask_lines((const uint8_t *)(const void *)x->scale, groups * KV_BLOCK * (int)sizeof(float) / LINE);
+}
+
 /* Calls fn on the job, or on parts of it that have at most MOST_ROWS rows: token by token, some heads at a time. */
 static void attend_in_parts(const struct cpu_attend *a, void (*fn)(const struct cpu_attend *part))
 {
