@@ -1,5 +1,6 @@
 /* layers: text */
 /* tokenizer.json of Hugging Face folders: the ids of the `tokenizers` package (tools/mktokenizers.py made the files). */
+#include "file/file.h"
 #include "file/safetensors.h"
 #include "text/text.h"
 
@@ -12,6 +13,7 @@
 #include <cmocka.h>
 
 #define GOLDEN SOURCE_DIR "/tests/golden/tokenizer_json/"
+#define PRE SOURCE_DIR "/tests/golden/pre/"
 
 static void write_file(const char *dir, const char *name, const void *bytes, size_t n)
 {
@@ -25,6 +27,7 @@ static void write_file(const char *dir, const char *name, const void *bytes, siz
 
 static const char *model_type = "qwen2"; /* of the folders */
 static const char *beside[2];            /* the name of one more file, and its text */
+static kg_tokenizer **converted;         /* if set: that of the GGUF which such a folder becomes */
 
 /* A folder with this tokenizer and an embedding of n rows, as a tokenizer; the folder goes away. */
 static kg_status open_named(kg_tokenizer **out, const char *file_name, const char *json, size_t n_json, int n_vocab)
@@ -43,6 +46,12 @@ static kg_status open_named(kg_tokenizer **out, const char *file_name, const cha
     write_file(dir, file_name, json, n_json);
     if (beside[0]) write_file(dir, beside[0], beside[1], strlen(beside[1]));
     kg_status st = kg_tokenizer_open(out, dir);
+    if (st == KG_OK && converted) {
+        snprintf(path, sizeof path, "%s.gguf", dir);
+        st = kg_convert(dir, path, NULL);
+        if (st == KG_OK) st = kg_tokenizer_open(converted, path);
+        unlink(path);
+    }
     for (size_t i = 0; i < COUNT_OF(names); i++) {
         snprintf(path, sizeof path, "%s/%s", dir, names[i]);
         remove(path);
@@ -54,10 +63,10 @@ static kg_status open_named(kg_tokenizer **out, const char *file_name, const cha
 static kg_status open_json(kg_tokenizer **out, const char *json, size_t n_json, int n_vocab) { return open_named(out, "tokenizer.json", json, n_json, n_vocab); }
 
 /* name: of the file of the tokenizer. Whether there are ids of that kind. */
-static bool check_ids(const kg_tokenizer *tok, const char *name, const char *kind, unsigned flags)
+static bool check_ids_in(const char *folder, const kg_tokenizer *tok, const char *name, const char *kind, unsigned flags)
 {
     char full[1024], text[512];
-    snprintf(full, sizeof full, GOLDEN "%.*s.%s", (int)(strrchr(name, '.') - name), name, kind);
+    snprintf(full, sizeof full, "%s%.*s.%s", folder, (int)(strrchr(name, '.') - name), name, kind);
     FILE *f = fopen(full, "rb");
     if (!f) return false;
     unsigned n_text, n_ids;
@@ -83,6 +92,8 @@ static bool check_ids(const kg_tokenizer *tok, const char *name, const char *kin
     return true;
 }
 
+static bool check_ids(const kg_tokenizer *tok, const char *name, const char *kind, unsigned flags) { return check_ids_in(GOLDEN, tok, name, kind, flags); }
+
 static void test_golden(void **state)
 {
     (void)state;
@@ -95,14 +106,19 @@ static void test_golden(void **state)
         if (len > 60 || (!json && (len < 6 || strcmp(e->d_name + len - 6, ".model") != 0))) continue;
         char path[1024];
         struct os_map map;
-        kg_tokenizer *tok = NULL;
+        kg_tokenizer *tok = NULL, *gguf = NULL;
         snprintf(path, sizeof path, GOLDEN "%s", e->d_name);
         assert_int_equal(os_map_file(&map, path), KG_OK);
+        converted = &gguf;
         if (open_named(&tok, json ? "tokenizer.json" : "tokenizer.model", (const char *)map.data, map.n_bytes, 512) != KG_OK) fail_msg("%s: %s", e->d_name, kg_error_message());
         os_unmap(&map);
+        converted = NULL;
         assert_true(check_ids(tok, e->d_name, "ids", 0));
         check_ids(tok, e->d_name, "around", KG_TOKENIZE_BOS | KG_TOKENIZE_SPECIAL);
         kg_tokenizer_close(&tok);
+        assert_true(check_ids(gguf, e->d_name, "ids", 0));
+        check_ids(gguf, e->d_name, "around", KG_TOKENIZE_BOS | KG_TOKENIZE_SPECIAL);
+        kg_tokenizer_close(&gguf);
         if (kg_tokenizer_open(&tok, path) != KG_OK) fail_msg("%s alone: %s", e->d_name, kg_error_message()); /* without its folder */
         assert_true(check_ids(tok, e->d_name, "ids", 0));
         kg_tokenizer_close(&tok);
@@ -110,6 +126,55 @@ static void test_golden(void **state)
     }
     closedir(dir);
     assert_true(n_files >= 20);
+}
+
+static char *read_text(const char *folder, const char *name)
+{
+    char path[1024];
+    struct os_map map;
+    snprintf(path, sizeof path, "%s%s", folder, name);
+    assert_int_equal(os_map_file(&map, path), KG_OK);
+    char *text = strndup((const char *)map.data, map.n_bytes);
+    os_unmap(&map);
+    assert_non_null(text);
+    return text;
+}
+
+/* What cuts a text before byte-level BPE in real models' files (tools/mkpre.py): the name for it, the ids with it. */
+static void test_names(void **state)
+{
+    (void)state;
+    static const char path[] = "/tmp/kagari-names.json";
+    char *model = read_text(PRE, "model");
+    int n_names = 0;
+    DIR *dir = opendir(PRE);
+    assert_non_null(dir);
+    for (struct dirent *e; (e = readdir(dir));) {
+        const size_t len = strlen(e->d_name);
+        char want[40] = "kagari";
+        if (len < 6 || strcmp(e->d_name + len - 5, ".json") != 0) continue;
+        char *row = read_text(PRE, e->d_name);
+        sscanf(row, "{\"pre\": \"%39[^\"]", want);
+        FILE *f = fopen(path, "wb");
+        assert_non_null(f);
+        fprintf(f, "{\"model\":{\"ignore_merges\":%s,%s,%s", strstr(row, "\"ignore_merges\": true") ? "true" : "false", model + 1, row + 1);
+        fclose(f);
+        free(row);
+        struct file *file = NULL;
+        struct str pre;
+        kg_tokenizer *tok = NULL;
+        if (file_open_vocabulary(&file, path) != KG_OK || kg_tokenizer_open(&tok, path) != KG_OK) fail_msg("%s: %s", e->d_name, kg_error_message());
+        assert_int_equal(file_get_str(file, "tokenizer.ggml.pre", &pre, NULL), KG_OK);
+        if (pre.len != strlen(want) || memcmp(pre.ptr, want, pre.len) != 0) fail_msg("%s: '%.*s', wanted '%s'", e->d_name, (int)pre.len, pre.ptr, want);
+        assert_true(check_ids_in(PRE, tok, e->d_name, "ids", 0));
+        kg_tokenizer_close(&tok);
+        file_close(&file);
+        n_names++;
+    }
+    closedir(dir);
+    unlink(path);
+    free(model);
+    assert_true(n_names >= 30);
 }
 
 /* Gemma 4's tokenizer, for which GGUF has a list of merges. */
@@ -297,6 +362,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_golden),
+        cmocka_unit_test(test_names),
         cmocka_unit_test(test_ranked),
         cmocka_unit_test(test_added),
         cmocka_unit_test(test_specials),

@@ -1,5 +1,5 @@
-/* tokenizer.json of BPE -> tokenizer.ggml.* keys. GGUF has only a name for what cuts a text into words, so the steps of the file are compared with
- * those that a name stands for. Others go beside it as they stand (kagari.tokenizer_steps), and the name says that it is none. */
+/* tokenizer.json of BPE -> tokenizer.ggml.* keys. GGUF has only a name for what cuts a text into words (hf_pre.c). Where it does not say
+ * all, the steps go beside it as they stand (kagari.tokenizer_steps); where there is none, the name says so. */
 #include "file/hf_vocab.h"
 
 #include <inttypes.h>
@@ -10,66 +10,8 @@
 
 enum { MAX_VOCAB = 1 << 24 };
 
-#define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define CL100K(digits) CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-#define O200K(suffix, digits)                                                                                                          \
-    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" suffix "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER "*" suffix "|" digits                   \
-    "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define GPT2 "'(?:[sdmt]|ll|ve|re)| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
-
-/* The steps before the byte alphabet, and the name in tokenizer.ggml.pre; with_ignore: where a word that is a token needs no merges. */
-static const struct {
-    const char *steps, *name, *with_ignore;
-} known[] = {
-    {"bytes+", "gpt-2", NULL},
-    {"digits|bytes+", "starcoder", NULL},
-    {"split " CL100K("\\p{N}{1,3}") "|bytes", "dbrx", "llama-bpe"},
-    {"split " CL100K("\\p{N}") "|bytes", "qwen2", NULL},
-    {"split " CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^\\s\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+" "|bytes", "qwen35", NULL},
-    {"split " O200K(CONTRACTION "?", "\\p{N}{1,3}") "|bytes", "gpt-4o", NULL},
-    {"split " O200K("", "\\p{N}") "|bytes", NULL, "tekken"},
-    {"split " GPT2 "|bytes", "gpt-2", NULL},
-};
-
 #define is hf_is
 #define get hf_get
-
-static kg_status describe_step(struct buf *b, const json_t *p)
-{
-    const json_t *type = get(p, "type"), *regex = get(get(p, "pattern"), "Regex");
-    if (b->len > 0) KG_TRY(buf_append(b, "|", 1));
-    if (is(type, "ByteLevel")) {
-        if (json_is_true(get(p, "add_prefix_space"))) return hf_refuse("pre_tokenizer", p);
-        return buf_printf(b, json_is_false(get(p, "use_regex")) ? "bytes" : "bytes+");
-    }
-    if (is(type, "Digits") && json_is_true(get(p, "individual_digits"))) return buf_printf(b, "digits");
-    bool splits = is(type, "Split") && json_is_string(regex) && json_is_false(get(p, "invert"));
-    bool removed = is(get(p, "behavior"), "Removed") && json_is_true(get(p, "invert"));
-    if (!splits && !(is(type, "Split") && json_is_string(regex) && removed)) return hf_refuse("pre_tokenizer", p);
-    if (!removed && !is(get(p, "behavior"), "Isolated")) return hf_refuse("pre_tokenizer", p);
-    return buf_printf(b, "split %s", json_string_value(regex));
-}
-
-static kg_status pre_name(const json_t *pre, bool ignore_merges, const char **name)
-{
-    struct buf b = {0};
-    kg_status st = KG_OK;
-    const json_t *list = get(pre, "pretokenizers");
-    if (is(get(pre, "type"), "Sequence")) {
-        for (size_t i = 0; i < json_array_size(list) && st == KG_OK; i++) st = describe_step(&b, json_array_get(list, i));
-    } else {
-        st = describe_step(&b, pre);
-    }
-    if (st == KG_OK) st = buf_append(&b, "", 1);
-    *name = NULL;
-    for (size_t i = 0; i < COUNT_OF(known) && st == KG_OK && !*name; i++)
-        if (strcmp(known[i].steps, b.data) == 0) *name = ignore_merges ? known[i].with_ignore : known[i].name;
-    if (st == KG_OK && !*name) st = hf_refuse("pre_tokenizer", pre);
-    buf_free(&b);
-    return st;
-}
 
 /* ---- the vocabulary */
 
@@ -199,20 +141,24 @@ static kg_status put_characters(struct meta_out *o, struct hf_tokenizer *t)
     return put_merges(o, ranked ? "tokenizer.ggml.merges" : "kagari.bpe_merges", get(t->model, "merges")); /* scores do not say which pairs merge */
 }
 
+/* GGUF's names say nothing of normal forms, but for Qwen's; other normalizers need their steps. */
+static bool is_nothing(const json_t *v) { return !v || json_is_null(v) || (is(get(v, "type"), "Sequence") && json_array_size(get(v, "normalizers")) == 0); }
+
 static kg_status put_bytes(struct meta_out *o, struct hf_tokenizer *t)
 {
     const json_t *normalizer = get(t->root, "normalizer");
+    if (is(get(normalizer, "type"), "Sequence") && json_array_size(get(normalizer, "normalizers")) == 1) normalizer = json_array_get(get(normalizer, "normalizers"), 0);
     const bool ignore = json_is_true(get(t->model, "ignore_merges")), nfc = is(get(normalizer, "type"), "NFC");
-    const char *pre = NULL;
-    kg_status st = pre_name(get(t->root, "pre_tokenizer"), ignore, &pre);
-    if (st != KG_OK && st != KG_ERR_UNSUPPORTED) return st;
-    if (normalizer && !json_is_null(normalizer) && !nfc) pre = NULL;
-    const char *name = pre ? pre : "kagari"; /* a name that nobody takes for another */
+    struct hf_pre pre;
+    KG_TRY(hf_find_pre(get(t->root, "pre_tokenizer"), ignore, &pre));
+    if (!nfc && !is_nothing(normalizer)) pre = (struct hf_pre){"kagari", false, false};
+    if (!pre.name) pre.name = "kagari"; /* a name that nobody takes for another */
     meta_out_str(o, "tokenizer.ggml.model", "gpt2", 4);
-    meta_out_str(o, "tokenizer.ggml.pre", name, strlen(name));
-    if (!pre) KG_TRY(hf_put_steps(o, t));
-    if (!pre && ignore) meta_out_bool(o, "kagari.ignore_merges", true);
-    if (pre && nfc != (strcmp(pre, "qwen2") == 0 || strcmp(pre, "qwen35") == 0)) meta_out_str(o, "kagari.normalizer", nfc ? "nfc" : "none", nfc ? 3 : 4); /* else the name says it */
+    meta_out_str(o, "tokenizer.ggml.pre", pre.name, strlen(pre.name));
+    if (!pre.alone) KG_TRY(hf_put_steps(o, t));
+    if (pre.alone ? pre.ignores != ignore : ignore) meta_out_bool(o, "kagari.ignore_merges", ignore);
+    const bool told = strcmp(pre.name, "qwen2") == 0 || strcmp(pre.name, "qwen35") == 0;
+    if (pre.alone && nfc != told) meta_out_str(o, "kagari.normalizer", nfc ? "nfc" : "none", nfc ? 3 : 4);
     put_tokens(o, &t->vocab);
     hf_put_types(o, &t->vocab);
     return put_merges(o, "tokenizer.ggml.merges", get(t->model, "merges"));

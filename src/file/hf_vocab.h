@@ -46,6 +46,14 @@ bool hf_adds(const struct hf_tokenizer *t, const char *key, bool otherwise);
  * the number of tokens (t->vocab.n; 0: as many as there are). */
 kg_status sentencepiece_read(struct meta_out *o, const uint8_t *p, size_t n_bytes, const struct hf_tokenizer *t, const json_t *added);
 
+/* hf_pre.c: the name that llama.cpp has for a pre_tokenizer. */
+struct hf_pre {
+    const char *name; /* NULL: there is none */
+    bool ignores;     /* the name says that a word that is a token needs no merges */
+    bool alone;       /* it says all */
+};
+kg_status hf_find_pre(const json_t *steps, bool ignore_merges, struct hf_pre *out);
+
 /* hf_pieces.c */
 kg_status hf_put_wordpiece(struct meta_out *o, struct hf_tokenizer *t);
 kg_status hf_put_unigram(struct meta_out *o, struct hf_tokenizer *t);

@@ -12,6 +12,19 @@ static int byte_of_char(uint32_t code)
     return k <= 32 ? (int)k : k <= 66 ? (int)(127 + k - 33) : 173;
 }
 
+size_t bytelevel_char(uint8_t byte, char out[2])
+{
+    unsigned code = byte;
+    if (byte_of_char(code) < 0) code = 256 + (byte <= 32 ? byte : byte <= 160 ? byte - 127u + 33 : 67);
+    if (code < 128) {
+        out[0] = (char)code;
+        return 1;
+    }
+    out[0] = (char)(0xc0 | code >> 6);
+    out[1] = (char)(0x80 | (code & 63));
+    return 2;
+}
+
 size_t bytelevel_decode(const char *text, size_t n, char *out, bool *exact)
 {
     const uint8_t *s = (const uint8_t *)text;

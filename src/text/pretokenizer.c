@@ -5,6 +5,8 @@
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include "text/pretokenizer.h"
 
+#include "file/words.h"
+
 #include <pcre2.h>
 #include <stdlib.h>
 
@@ -12,39 +14,22 @@
 #define BLANKS "\\t\\x{0B}\\x{0C} \\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"
 #define S "[" SPACES "]"
 #define NOT_S "[^" SPACES "]"
-#define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 #define SPACE_RUNS S "+(?!" NOT_S ")|" S "+"
 #define NEWLINES S "*[\\r\\n]+|"
 
 #define GPT2 "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^" SPACES "\\p{L}\\p{N}]+|" SPACE_RUNS
 /* the family of cl100k: digits is how many digits one word may hold */
 #define CL100K(digits) CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|" digits "| ?[^" SPACES "\\p{L}\\p{N}]+[\\r\\n]*|" NEWLINES SPACE_RUNS
-#define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
 /* the family of o200k: words also end between lower and upper case */
 #define O200K(suffix, digits)                                                                                                              \
     "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" suffix "|[^\\r\\n\\p{L}\\p{N}]?" UPPER "+" LOWER "*" suffix "|" digits "| ?[^" SPACES     \
     "\\p{L}\\p{N}]+[\\r\\n/]*|" NEWLINES SPACE_RUNS
-#define DIGITS_1_3 "\\p{N}{1,3}"
-#define KANA_HAN "[\\x{4E00}-\\x{9FA5}\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}]+"
-#define DEEPSEEK_CJK "[\\x{4E00}-\\x{9FA5}\\x{0800}-\\x{4E00}\\x{AC00}-\\x{D7FF}]+"
-#define ASCII_PUNCTUATION_WORD "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+"
 #define BLOOM " ?[^(" SPACES "|.,!?\\x{2026}\\x{3002}\\x{FF0C}\\x{3001}\\x{0964}\\x{06D4}\\x{060C})]+"
-/* the cased letters that DeepSeek LLM lists */
-#define DEEPSEEK_LETTERS                                                                                                                   \
-    "A-Za-z\\x{B5}\\x{C0}-\\x{D6}\\x{D8}-\\x{F6}\\x{F8}-\\x{1BA}\\x{1BC}-\\x{1BF}\\x{1C4}-\\x{293}\\x{295}-\\x{2AF}"                       \
-    "\\x{370}-\\x{373}\\x{376}\\x{377}\\x{37B}-\\x{37D}\\x{37F}\\x{386}\\x{388}-\\x{38A}\\x{38C}\\x{38E}-\\x{3A1}"                         \
-    "\\x{3A3}-\\x{3F5}\\x{3F7}-\\x{481}\\x{48A}-\\x{52F}\\x{531}-\\x{556}\\x{10A0}-\\x{10C5}\\x{13A0}-\\x{13F5}"                           \
-    "\\x{13F8}-\\x{13FD}\\x{1C90}-\\x{1CBA}\\x{1CBD}-\\x{1CBF}\\x{1D00}-\\x{1D2B}\\x{1D6B}-\\x{1D77}\\x{1D79}-\\x{1D9A}"                   \
-    "\\x{1E00}-\\x{1F15}\\x{1F18}-\\x{1F1D}\\x{1F20}-\\x{1F45}\\x{1F48}-\\x{1F4D}\\x{1F50}-\\x{1F57}\\x{1F59}\\x{1F5B}"                    \
-    "\\x{1F5D}\\x{1F5F}-\\x{1F7D}\\x{1F80}-\\x{1FB4}\\x{1FB6}-\\x{1FBC}\\x{1FBE}\\x{1FC2}-\\x{1FC4}\\x{1FC6}-\\x{1FCC}"                    \
-    "\\x{1FD0}-\\x{1FD3}\\x{1FD6}-\\x{1FDB}\\x{1FE0}-\\x{1FEC}\\x{1FF2}-\\x{1FF4}\\x{1FF6}-\\x{1FFC}\\x{2102}\\x{2107}"                    \
-    "\\x{210A}-\\x{2113}\\x{2115}\\x{2119}-\\x{211D}\\x{2124}\\x{2126}\\x{2128}\\x{212A}-\\x{212D}\\x{212F}-\\x{2134}"                     \
-    "\\x{2139}\\x{213C}-\\x{213F}\\x{2145}-\\x{2149}\\x{214E}\\x{2183}\\x{2184}\\x{2C00}-\\x{2C7B}\\x{2C7E}-\\x{2CE4}"                     \
-    "\\x{2CEB}-\\x{2CEE}\\x{2CF2}\\x{2CF3}\\x{A640}-\\x{A66D}\\x{A680}-\\x{A69B}\\x{A722}-\\x{A76F}\\x{A771}-\\x{A787}"                    \
-    "\\x{A78B}-\\x{A78E}\\x{AB70}-\\x{ABBF}\\x{FB00}-\\x{FB06}\\x{FB13}-\\x{FB17}\\x{FF21}-\\x{FF3A}\\x{FF41}-\\x{FF5A}"                   \
-    "\\x{10400}-\\x{1044F}\\x{104B0}-\\x{104D3}\\x{104D8}-\\x{104FB}\\x{10C80}-\\x{10CB2}\\x{10CC0}-\\x{10CF2}"                            \
-    "\\x{118A0}-\\x{118DF}\\x{1E900}-\\x{1E943}"
+/* digits in threes from the end: first the one or two that are left over, then those behind each other */
+#define LEFT_OVER "\\A\\p{Nd}{1,2}(?=(?:\\p{Nd}{3})++\\z)"
+#define IN_THREES LEFT_OVER, "\\G\\p{Nd}{3}"
+#define DEEPSEEK3(marks, lines) ASCII_PUNCTUATION_WORD "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+" marks "|" lines "|" SPACE_RUNS
+#define NOT_HAN(class) "(?:(?!\\p{Han})" class ")"
 
 enum { MAX_PATTERNS = 6, IGNORE_MERGES = 1, ADD_BOS = 2 };
 
@@ -57,33 +42,38 @@ struct pre_type {
 static const struct pre_type types[] = {
     {"default", 0, {"[\\p{P}$+<=>^~|]+", GPT2, "\\p{N}+", "[0-9][0-9][0-9]"}},
     {"gpt-2 phi-2 mpt olmo gpt-neox jais trillion granite-docling exaone4 jina-es jina-de jina-v2-es jina-v2-de gigachat a.x-4.0 "
-     "mellum modern-bert",
+     "mellum modern-bert jina-v1-en jina-v2-code roberta-bpe",
      0,
      {GPT2}},
-    {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2", IGNORE_MERGES | ADD_BOS, {CL100K(DIGITS_1_3)}},
-    {"dbrx smaug-bpe chatglm-bpe glm4", 0, {CL100K(DIGITS_1_3)}},
+    {"llama-bpe llama3 llama-v3 falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano", IGNORE_MERGES | ADD_BOS, {CL100K(DIGITS_1_3)}},
+    {"dbrx smaug-bpe chatglm-bpe", 0, {CL100K(DIGITS_1_3)}},
+    {"glm4 glm5", IGNORE_MERGES, {CL100K(DIGITS_1_3)}},
     {"qwen2 deepseek-r1-qwen stablelm2 megrez kormo f2llmv2 hunyuan solar-open grok-2", 0, {CL100K("\\p{N}")}},
     {"qwen35",
      0,
      {CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?[\\p{L}\\p{M}]+|\\p{N}| ?[^" SPACES "\\p{L}\\p{M}\\p{N}]+[\\r\\n]*|" NEWLINES SPACE_RUNS}},
-    {"gpt-4o llama4 kanana2 minimax-m2", 0, {O200K(CONTRACTION "?", DIGITS_1_3)}},
+    {"gpt-4o llama4 kanana2 minimax-m2 talkie", 0, {O200K(CONTRACTION "?", DIGITS_1_3)}},
+    {"granite-embed-multi-97m", IGNORE_MERGES, {O200K(CONTRACTION "?", DIGITS_1_3)}},
+    {"tiny_aya cohere2moe", 0, {"(?<!\\p{Nd})\\p{Nd}++(?![\\p{Alphabetic}\\p{M}\\p{Pc}])", IN_THREES, O200K(CONTRACTION "?", DIGITS_1_3)}},
     {"tekken", IGNORE_MERGES | ADD_BOS, {O200K("", "\\p{N}")}},
-    {"starcoder refact command-r smollm codeshell exaone minerva-7b", 0, {"\\p{N}", GPT2}},
+    {"starcoder refact command-r smollm codeshell exaone minerva-7b mellum2", 0, {"\\p{N}", GPT2}},
     {"falcon", 0, {"[\\p{P}$+<=>^~|`]+", GPT2, "[0-9][0-9][0-9]"}},
     {"deepseek-llm",
      0,
-     {"[\\r\\n]", S "?[" DEEPSEEK_LETTERS "]+", S "?[!-/:-~\\x{FF01}-\\x{FF0F}\\x{FF1A}-\\x{FF5E}\\x{2018}-\\x{201F}\\x{3000}-\\x{3002}]+",
-      "(?<!" S ")" S "++\\z", DEEPSEEK_CJK, "\\p{N}"}},
+     {"[\\r\\n]", S "?[" DEEPSEEK_LETTERS "]+", S "?" DEEPSEEK_MARKS, "(?<!" S ")" S "++\\z", DEEPSEEK_CJK, "\\p{N}"}},
     {"deepseek-coder", 0, {"[\\r\\n]", S "?\\p{L}+", S "?\\p{P}+", DEEPSEEK_CJK, "\\p{N}"}},
-    {"deepseek-v3 hunyuan-dense joyai-llm",
+    {"deepseek-v3 hunyuan-dense joyai-llm hy_v4", 0, {DIGITS_1_3, KANA_HAN, DEEPSEEK3("[\\r\\n]*", S "*[\\r\\n]+")}},
+    {"spark2_5", 0, {DIGITS_1_3, KANA_HAN, DEEPSEEK3("", "[\\r\\n]"), "\\p{N}"}},
+    {"afmoe", 0, {"\\p{Nd}++", IN_THREES, AFMOE_SCRIPTS, DEEPSEEK3("[\\r\\n]*", S "*[\\r\\n]+")}},
+    {"superbpe", 0, {"\\p{N}+", IN_THREES}},
+    {"youtu", IGNORE_MERGES, {YOUTU_CJK, O200K(CONTRACTION "?", "\\p{N}")}},
+    {"minicpm5", IGNORE_MERGES, {DIGITS_1_3, CL100K("\\p{N}+")}},
+    {"ufakzeka", 0, {"[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^" SPACES "\\p{L}\\p{N}]+[\\r\\n]*|" NEWLINES SPACE_RUNS}},
+    {"laguna", 0, {"(?:\\r?\\n)++[^\\r\\n]*+(?:\\r(?!\\n)[^\\r\\n]*+)*+", CL100K("\\p{N}")}}, /* line ends go with what follows them */
+    {"kimi-k2",
      0,
-     {DIGITS_1_3, KANA_HAN,
-      ASCII_PUNCTUATION_WORD "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+[\\r\\n]*|" NEWLINES SPACE_RUNS}},
-    {"youtu",
-     IGNORE_MERGES,
-     {"[\\x{AC00}-\\x{D7A3}\\x{3131}-\\x{318E}]+|[\\x{FF01}\\x{2026}\\x{201C}\\x{201D}\\x{2018}\\x{2019}\\x{2014}\\x{FF1A}\\x{FF1B}"
-      "\\x{FF0C}\\x{3001}-\\x{303F}\\x{FE30}-\\x{FE4F}]+|[\\x{3105}-\\x{312F}]+|" KANA_HAN,
-      O200K(CONTRACTION "?", "\\p{N}")}},
+     {"\\p{Han}+|[^\\r\\n\\p{L}\\p{N}]?" NOT_HAN(UPPER) "*" NOT_HAN(LOWER) "+" CONTRACTION "?|[^\\r\\n\\p{L}\\p{N}]?" NOT_HAN(UPPER) "+" NOT_HAN(
+         LOWER) "*" CONTRACTION "?|" DIGITS_1_3 "| ?[^" SPACES "\\p{L}\\p{N}]+[\\r\\n]*|" NEWLINES SPACE_RUNS}},
     {"bloom poro-chat gpt3-finnish", 0, {BLOOM}},
     {"viking", 0, {BLOOM, "\\p{N}"}},
     {"chameleon", ADD_BOS, {"<sentinel:[0-9]+>", "IMGIMG[A-I]{1,4}Z", "[\\t\\n]|    |  ", "\\p{N}", "[\\p{P}!-/:-@\\[-`{-~]", GPT2}},
@@ -181,6 +171,7 @@ void pretokenizer_free(struct pretokenizer **pre)
     *pre = NULL;
 }
 
+const char *pretokenizer_names(size_t i) { return i < COUNT_OF(types) ? types[i].names : NULL; }
 bool pretokenizer_ignores_merges(const struct pretokenizer *pre) { return pre->type->flags & IGNORE_MERGES; }
 bool pretokenizer_adds_bos(const struct pretokenizer *pre) { return pre->type->flags & ADD_BOS; }
 

@@ -9,6 +9,7 @@ struct pretokenizer; /* immutable: any number of threads may split with it at on
 /* Chooses by the value of tokenizer.ggml.pre; an unknown name is KG_ERR_UNSUPPORTED and lists the known ones. */
 kg_status pretokenizer_new(struct pretokenizer **out, struct str name);
 void pretokenizer_free(struct pretokenizer **pre);
+const char *pretokenizer_names(size_t i); /* names that mean the same, with spaces between; NULL: there are no more */
 bool pretokenizer_ignores_merges(const struct pretokenizer *pre); /* a word that is in the vocabulary is one token */
 bool pretokenizer_adds_bos(const struct pretokenizer *pre);       /* unless the file says otherwise */
 

@@ -1,5 +1,6 @@
 /* Runs the steps. A normalizer takes the whole text, a pre-tokenizer each piece of the one before it. */
 #include "text/steps_list.h"
+#include "text/tokenizer.h"
 #include "text/utf8.h"
 
 #include <stdlib.h>
@@ -139,6 +140,7 @@ struct run {
     struct matcher m;
     word_fn fn;
     void *ctx;
+    bool mapped; /* text is in the byte alphabet */
 };
 
 static kg_status run_from(struct run *r, int step, const char *text, size_t n, bool first);
@@ -202,15 +204,43 @@ static kg_status space_prefix(struct run *r, int step, const char *text, size_t 
     return st;
 }
 
+/* What follows sees a character for each byte. */
+static kg_status bytes(struct run *r, int step, const char *text, size_t n, bool first)
+{
+    struct buf b = {0};
+    kg_status st = KG_OK;
+    for (size_t i = 0; i < n && st == KG_OK; i++) {
+        char c[2];
+        st = buf_append(&b, c, bytelevel_char((uint8_t)text[i], c));
+    }
+    r->mapped = true;
+    if (st == KG_OK) st = run_from(r, step + 1, b.data, b.len, first);
+    r->mapped = false;
+    buf_free(&b);
+    return st;
+}
+
+static kg_status give(struct run *r, const char *text, size_t n)
+{
+    if (!r->mapped) return r->fn(r->ctx, text, n);
+    char *word = malloc(n);
+    bool exact;
+    if (!word) return status_set(KG_ERR_MEMORY, "out of memory for splitting text");
+    const kg_status st = r->fn(r->ctx, word, bytelevel_decode(text, n, word, &exact));
+    free(word);
+    return st;
+}
+
 static kg_status run_from(struct run *r, int step, const char *text, size_t n, bool first)
 {
     const struct steps *steps = r->m.steps;
     if (n == 0) return KG_OK;
-    if (step == steps->n) return r->fn(r->ctx, text, n);
+    if (step == steps->n) return give(r, text, n);
     const struct step *s = &steps->list[step];
     switch (s->kind) {
     case STEP_METASPACE: return metaspace(r, step, s, text, n, first);
     case STEP_SPACE_PREFIX: return space_prefix(r, step, text, n, first);
+    case STEP_BYTES: return r->mapped ? run_from(r, step + 1, text, n, first) : bytes(r, step, text, n, first);
     case STEP_FIXED: return fixed(r, step, s->flags, text, n, first);
     default: return split(r, step, s, text, n, first);
     }
@@ -218,7 +248,7 @@ static kg_status run_from(struct run *r, int step, const char *text, size_t n, b
 
 kg_status steps_run(const struct steps *steps, const char *text, size_t n, bool first, word_fn fn, void *ctx)
 {
-    struct run r = {{steps, pcre2_match_data_create(1, NULL)}, fn, ctx};
+    struct run r = {{steps, pcre2_match_data_create(1, NULL)}, fn, ctx, false};
     struct buf now = {0};
     kg_status st = r.m.data ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory for splitting text");
     for (int i = 0; i < steps->n_normalizers && st == KG_OK; i++) {

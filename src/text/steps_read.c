@@ -171,7 +171,10 @@ static kg_status byte_level(struct steps *s, const json_t *v)
         KG_TRY(add(s, &to));
         to->kind = STEP_SPACE_PREFIX;
     }
-    return flag(v, "use_regex", true) ? add_split(s, GPT2, SPLIT_ISOLATED, false) : KG_OK;
+    if (flag(v, "use_regex", true)) KG_TRY(add_split(s, GPT2, SPLIT_ISOLATED, false));
+    KG_TRY(add(s, &to));
+    to->kind = STEP_BYTES;
+    return KG_OK;
 }
 
 static kg_status pre_tokenizer(struct steps *s, const json_t *v, int depth)
@@ -234,6 +237,8 @@ kg_status steps_new(struct steps **out, const char *json, size_t n, const struct
         s->charsmap = *charsmap;
         st = pre_tokenizer(s, get(root, "pre_tokenizer"), 0);
     }
+    /* the alphabet matters to steps behind it only: words are bytes */
+    if (st == KG_OK && s->n > s->n_normalizers && s->list[s->n - 1].kind == STEP_BYTES) s->n--;
     json_decref(root);
     if (st != KG_OK) steps_free(&s);
     *out = s;

@@ -130,6 +130,7 @@ kg_status chat_load(struct kg_tokenizer *tok, const struct file *f);
 
 /* merges.c: reads the merges into tok->merges; the tokens are there. */
 kg_status merges_load(struct kg_tokenizer *tok, const struct file *f);
+size_t bytelevel_char(uint8_t byte, char out[2]); /* its character in the byte alphabet: how many bytes that has */
 /* Writes the bytes that byte-level text stands for, at most n; characters outside of the byte alphabet stay as they are
  * and clear *exact. Returns the number of bytes. */
 size_t bytelevel_decode(const char *text, size_t n, char *out, bool *exact);

@@ -398,12 +398,13 @@ static kg_status load_pre(struct kg_tokenizer *tok, const struct file *f)
 {
     bool found;
     if (tok->kind != TOKENIZER_BPE) return KG_OK;
-    if (tok->steps) return file_get_bool(f, "kagari.ignore_merges", &tok->ignore_merges, &found);
-    struct str pre = {"default", 7};
-    KG_TRY(file_get_str(f, "tokenizer.ggml.pre", &pre, &found));
-    KG_TRY(pretokenizer_new(&tok->pre, pre));
-    tok->ignore_merges = pretokenizer_ignores_merges(tok->pre);
-    return KG_OK;
+    if (!tok->steps) {
+        struct str pre = {"default", 7};
+        KG_TRY(file_get_str(f, "tokenizer.ggml.pre", &pre, &found));
+        KG_TRY(pretokenizer_new(&tok->pre, pre));
+        tok->ignore_merges = pretokenizer_ignores_merges(tok->pre);
+    }
+    return file_get_bool(f, "kagari.ignore_merges", &tok->ignore_merges, &found);
 }
 
 static kg_status load(struct kg_tokenizer *tok, const struct file *f, struct str model)
