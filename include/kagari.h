@@ -364,6 +364,10 @@ KG_API void kg_ops_report_free(kg_ops_report *report);
  * type: "f32", "f16", "bf16" of the matrices; "auto" or NULL: as they are. The file appears when it is complete. */
 KG_API kg_status kg_convert(const char *in, const char *out, const char *type);
 
+/* The same of an adapter as peft writes it (LoRA). base: a model that it changes, folder or GGUF, whose names and order of rows it has. Where GGUF's one
+ * alpha cannot say how strong a pair is (rank-stabilized scales, patterns), its B is multiplied, in F32. */
+KG_API kg_status kg_convert_adapter(const char *in, const char *base, const char *out, const char *type);
+
 /* How well a model predicts a text: means over the tokens that count, each with the standard error of the mean (tokens taken as independent). */
 typedef struct kg_perplexity_report {
     size_t n_tokens;               /* that count */

@@ -100,6 +100,7 @@ static const struct demo demos[] = {
     {"template", "source", NULL, "$K template --template $H/t.jinja @ </dev/null", "{% for m"},
     {"template", "now", "1790000000", "$K template --template $H/now.jinja -p x @", "2026-09-21"},
     {"list", "models", "$H/models", "$K list @", "me/it"},
+    {"convert", "base", "$M", "$K convert $H/peft $H/c.gguf @; $K info $H/c.gguf; rm -f $H/c.gguf", "blk.2.attn_output.weight.lora_b"},
     {"convert", "outtype", "f32", "$K convert $H/tiny.gguf $H/c.gguf @; $K info $H/c.gguf; rm -f $H/c.gguf", "!F16"},
     {"quantize", "imatrix", "$H/im.gguf", "$K quantize $H/tiny.gguf $H/q.gguf Q4_K_M @", "by their importance"},
     {"quantize", "output-type", "f16", "$K quantize $H/tiny.gguf $H/q.gguf Q4_K_M @", "F16     -> F16"},

@@ -1,7 +1,7 @@
 /* layers: run */
 /* Adapters in folders, as peft writes them. Those of tests/golden/lora are compared with what peft computes in float64 (tools/mklora.py); for
  * every architecture of tests/golden/arch, an adapter of all its matrices is compared with the model that has the changes in its weights.
- * Models are opened as folder and as GGUF. And what is refused. */
+ * Models are opened as folder and as GGUF, adapters too. And what is refused. */
 #include "run/run.h"
 
 #include <dirent.h>
@@ -17,7 +17,7 @@
 
 #include "arch_run.h"
 
-static char dir[] = "/tmp/kagari-peft-XXXXXX", model[64], adapter[64], changed[64], gguf[64], weights[100], config[100];
+static char dir[] = "/tmp/kagari-peft-XXXXXX", model[64], adapter[64], changed[64], gguf[64], lora_gguf[64], weights[100], config[100];
 
 static void put(const char *path, const char *text)
 {
@@ -36,6 +36,17 @@ static void base_of(const char *name, char base[64])
     assert_non_null(fgets(line, sizeof line, f));
     assert_int_equal(sscanf(line, "base %63s", base), 1);
     fclose(f);
+}
+
+/* What a GGUF says of a pair's scale is rounded to f32. */
+static void check_converted(const char *name, const char *file, const struct cases *c)
+{
+    const kg_lora loras = {lora_gguf, 1};
+    struct model m;
+    OK(model_open_for(&m, file, &loras, 1, c->n_ctx));
+    run_case(name, backend_find("reference"), &m, c, MOST, 1e-6);
+    run_case(name, backend_find("cpu"), &m, c, MOST, 2e-3);
+    model_close(&m);
 }
 
 static void check(const char *name, const char *file, const char *lora, const struct cases *c)
@@ -72,6 +83,9 @@ static void test_golden(void **state)
             check(name, model, adapter, &c);
             OK(kg_convert(model, gguf, NULL));
             check(name, gguf, weights, &c);
+            OK(kg_convert_adapter(adapter, i % 2 ? model : gguf, lora_gguf, NULL));
+            check_converted(name, model, &c);
+            check_converted(name, gguf, &c);
             free(base.logits);
             free(c.logits);
         }
@@ -199,11 +213,12 @@ static void check_merged(const char *name, const struct cases *c)
     if (!(difference(plain, want, n) > 0.01)) fail_msg("%s: the adapter changes too little", name);
     free(plain);
     OK(kg_convert(model, gguf, NULL));
-    for (int k = 0; k < 2; k++) {
-        logits_of(name, k ? gguf : model, adapter, c, &got, &m);
+    OK(kg_convert_adapter(adapter, model, lora_gguf, NULL));
+    for (int k = 0; k < 4; k++) {
+        logits_of(name, k % 2 ? gguf : model, k / 2 ? lora_gguf : adapter, c, &got, &m);
         assert_int_equal(n, m);
         const double e = difference(got, want, n); /* the changed weights are rounded to f32 */
-        if (!(e < 2e-5)) fail_msg("%s: adapter with %s: logits are off by %.3g", name, k ? "a GGUF" : "a folder", e);
+        if (!(e < 2e-5)) fail_msg("%s: adapter%s with %s: logits are off by %.3g", name, k / 2 ? " in GGUF" : "", k % 2 ? "a GGUF" : "a folder", e);
         free(got);
     }
     free(want);
@@ -317,6 +332,7 @@ static int setup(void **state)
     snprintf(changed, sizeof changed, "%s/changed", dir);
     snprintf(adapter, sizeof adapter, "%s/adapter", dir);
     snprintf(gguf, sizeof gguf, "%s/model.gguf", dir);
+    snprintf(lora_gguf, sizeof lora_gguf, "%s/lora.gguf", dir);
     snprintf(weights, sizeof weights, "%s/adapter_model.safetensors", adapter);
     snprintf(config, sizeof config, "%s/adapter_config.json", adapter);
     return mkdir(model, 0777) || mkdir(adapter, 0777) || mkdir(changed, 0777);
@@ -326,7 +342,7 @@ static int teardown(void **state)
 {
     (void)state;
     static const char *const files[] = {"model/model.safetensors", "model/config.json", "model", "changed/model.safetensors", "changed/config.json", "changed",
-                                        "adapter/adapter_model.safetensors", "adapter/adapter_config.json", "adapter", "model.gguf"};
+                                        "adapter/adapter_model.safetensors", "adapter/adapter_config.json", "adapter", "model.gguf", "lora.gguf"};
     for (size_t i = 0; i < COUNT_OF(files); i++) {
         char path[100];
         snprintf(path, sizeof path, "%s/%s", dir, files[i]);

@@ -731,7 +731,7 @@ static kg_status read_all(struct folder *d, const char *only)
 {
     struct file *f = d->f;
     if (!has(d, "config.json") && has(d, "adapter_config.json"))
-        return status_set(KG_ERR_UNSUPPORTED, "is an adapter (PEFT), no model: it goes with the model that it changes (--lora)");
+        return status_set(KG_ERR_UNSUPPORTED, "is an adapter (PEFT), no model: it goes with the model that it changes (--lora; kagari convert --base)");
     if (!has(d, "config.json")) return refuse_missing(d, "config.json");
     KG_TRY(load_json(d, "config.json", false, &d->config));
     KG_TRY(hf_normalize(d->config));
