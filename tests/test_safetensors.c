@@ -360,6 +360,48 @@ static void test_other_folders(void **state)
     }
 }
 
+/* ---- a model in two files: the index must say what is where */
+
+static void test_index(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *map, *error; /* NULL: it opens */
+    } cases[] = {
+        {"\"model.layers.0.mlp.up_proj.weight\":\"a.safetensors\",\"model.layers.0.mlp.down_proj.weight\":\"b.safetensors\"", NULL},
+        {"\"model.layers.0.mlp.up_proj.weight\":\"b.safetensors\",\"model.layers.0.mlp.down_proj.weight\":\"a.safetensors\"", "a.safetensors has 'model.layers.0.mlp.up_proj.weight', for which "
+                                                                                                                          "model.safetensors.index.json names b.safetensors"},
+        {"\"model.layers.0.mlp.up_proj.weight\":\"a.safetensors\",\"x\":\"b.safetensors\"", "b.safetensors has 'model.layers.0.mlp.down_proj.weight', for which model.safetensors.index.json names no file"},
+        {"\"model.layers.0.mlp.up_proj.weight\":\"a.safetensors\",\"model.layers.0.mlp.down_proj.weight\":\"a.safetensors\"", "lists 2 tensors, the files have 1"},
+        {"\"model.layers.0.mlp.up_proj.weight\":\"a.safetensors\",\"model.layers.0.mlp.down_proj.weight\":\"c.safetensors\"", "c.safetensors"},
+        {"\"model.layers.0.mlp.up_proj.weight\":\"a.safetensors\",\"model.layers.0.mlp.down_proj.weight\":\"../b.safetensors\"", "../b.safetensors"},
+        {"\"model.layers.0.mlp.up_proj.weight\":1", "is not a string"},
+        {"", "has no weight_map"},
+    };
+    static const char *const names[] = {"config.json", "a.safetensors", "b.safetensors", "model.safetensors.index.json"};
+    char dir[] = "/tmp/kagari-index-XXXXXX", text[512], path[64];
+    assert_non_null(mkdtemp(dir));
+    put_text(dir, names[0], "{\"model_type\":\"llama\"}", 22);
+    for (int k = 1; k < 3; k++) {
+        const int n = snprintf(text, sizeof text, "________{\"model.layers.0.mlp.%s_proj.weight\":{\"dtype\":\"F16\",\"shape\":[1,1],\"data_offsets\":[0,2]}}__", k == 1 ? "up" : "down");
+        memcpy(text, &(uint64_t){(uint64_t)n - 10}, 8);
+        put_text(dir, names[k], text, (size_t)n);
+    }
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        struct file *f = NULL;
+        put_text(dir, names[3], text, (size_t)snprintf(text, sizeof text, "{\"weight_map\":{%s}}", cases[i].map));
+        const kg_status st = file_open(&f, dir);
+        if ((st == KG_OK) != !cases[i].error) fail_msg("case %zu: %s", i, st == KG_OK ? "was accepted" : kg_error_message());
+        if (st != KG_OK && !strstr(kg_error_message(), cases[i].error)) fail_msg("case %zu: %s", i, kg_error_message());
+        file_close(&f);
+    }
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        snprintf(path, sizeof path, "%s/%s", dir, names[i]);
+        remove(path);
+    }
+    rmdir(dir);
+}
+
 /* ---- config.json that asks for what is not there, or makes no sense */
 
 static void test_refused_configs(void **state)
@@ -406,6 +448,7 @@ int main(void)
         cmocka_unit_test(test_rotated),
         cmocka_unit_test(test_fp8),
         cmocka_unit_test(test_other_folders),
+        cmocka_unit_test(test_index),
         cmocka_unit_test(test_refused_configs),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

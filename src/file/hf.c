@@ -86,6 +86,20 @@ static kg_status load_shard(const struct folder *d, const char *name)
 
 static int by_text(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
 
+/* A file, whose tensors must be those that the index has in it. */
+static kg_status load_listed(const struct folder *d, const json_t *map, const char *name)
+{
+    const size_t before = d->f->n_tensors;
+    KG_TRY(load_shard(d, name));
+    for (size_t i = before; i < d->f->n_tensors; i++) {
+        const char *tensor = d->f->tensors[i].name, *said = json_string_value(json_object_get(map, tensor));
+        if (said && strcmp(said, name) == 0) continue;
+        return status_set(KG_ERR_FORMAT, "%.*s has '%.*s', for which model.safetensors.index.json %s%.*s", file_shown(name), name, file_shown(tensor), tensor, said ? "names " : "names no file",
+                          said ? file_shown(said) : 0, said ? said : "");
+    }
+    return KG_OK;
+}
+
 /* Every file that the index names, each once. */
 static kg_status load_indexed(const struct folder *d, const json_t *map)
 {
@@ -101,7 +115,7 @@ static kg_status load_indexed(const struct folder *d, const json_t *map)
     }
     qsort(files, n, sizeof *files, by_text);
     for (size_t i = 0; i < n; i++)
-        if (i == 0 || strcmp(files[i], files[i - 1]) != 0) KG_TRY(load_shard(d, files[i]));
+        if (i == 0 || strcmp(files[i], files[i - 1]) != 0) KG_TRY(load_listed(d, map, files[i]));
     if (d->f->n_tensors == n) return KG_OK;
     return status_set(KG_ERR_FORMAT, "model.safetensors.index.json lists %zu tensors, the files have %zu", n, d->f->n_tensors);
 }
