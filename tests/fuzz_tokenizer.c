@@ -3,7 +3,9 @@
  * texts for two fixed vocabularies. What loads must encode, and decode to the same bytes where bytes have tokens. */
 #include "file/safetensors.h"
 #include "gguf_writer.h"
+#include "text/steps.h"
 #include "text/text.h"
+#include "text/utf8.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes);
 
@@ -82,6 +84,8 @@ static void build_vocabulary(const uint8_t *data, size_t n_bytes)
         gw_put(&w.metas, data + 1, n_bytes - 1);
     }
     if (spm && (data[0] & 0x30) == 0x30) gw_str(&w, "kagari.tokenizer_steps", steps);
+    if (n_bytes % 4 == 1) gw_str(&w, "kagari.word_suffix", "/w"); /* of BPE */
+    if (n_bytes % 8 > 5) gw_str(&w, "kagari.inner_prefix", "#");
     if (spm && (data[0] & 0x30) == 0x20) gw_bool(&w, "kagari.symbols_inside", true);
     if (!spm) gw_str(&w, "tokenizer.ggml.pre", pre_names[data[0] >> 4 & 7]);
     if (data[0] & 2) gw_bool(&w, "tokenizer.ggml.add_space_prefix", false);
@@ -166,6 +170,31 @@ static kg_tokenizer *fixed_vocabulary(bool spm)
     return tok;
 }
 
+static kg_status count_word(void *ctx, const char *word, size_t n)
+{
+    (void)word;
+    *(size_t *)ctx += n;
+    return KG_OK;
+}
+
+/* A pattern of a tokenizer.json, which cuts its own text. */
+static void try_pattern(const uint8_t *pattern, size_t n)
+{
+    static const struct charsmap none;
+    struct buf json = {0};
+    struct steps *steps = NULL;
+    size_t n_valid = utf8_valid_prefix(pattern, n), seen = 0;
+    check(buf_printf(&json, "{\"pre_tokenizer\":{\"type\":\"Split\",\"behavior\":\"Isolated\",\"pattern\":{\"Regex\":\"") == KG_OK);
+    for (size_t i = 0; i < n_valid; i++) {
+        const bool plain = pattern[i] >= ' ' && pattern[i] != '"' && pattern[i] != '\\';
+        check((plain ? buf_append(&json, pattern + i, 1) : buf_printf(&json, "\\u%04x", pattern[i] ? pattern[i] : ' ')) == KG_OK);
+    }
+    check(buf_printf(&json, "\"}}}") == KG_OK);
+    if (steps_new(&steps, json.data, json.len, &none) == KG_OK && steps_run(steps, (const char *)pattern, n_valid, true, count_word, &seen) == KG_OK) check(seen == n_valid);
+    steps_free(&steps);
+    buf_free(&json);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
 {
     static kg_tokenizer *toks[2];
@@ -176,6 +205,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n_bytes)
         struct meta_out o = {0};
         check((rwkv_vocab_read(&o, data, n_bytes, 0) == KG_OK) == (o.n > 0));
         meta_out_free(&o);
+    } else if (memcmp(data, "R ", 2) == 0) {
+        try_pattern(data + 2, MIN(n_bytes - 2, (size_t)2000));
     } else if (memcmp(data, "GG", 2) == 0) {
         try_file(data, n_bytes, (const char *)data, n_bytes);
     } else if (data[0] & 0x80) {

@@ -236,6 +236,28 @@ static void test_added(void **state)
     os_unmap(&map);
 }
 
+/* Marks of words are spaces in a text. */
+static void test_marks(void **state)
+{
+    (void)state;
+    static const char *const cases[][3] = {{"bpe-suffix.json", "hello world", "hello world "}, {"bpe-clip.json", "hello world!", "hello world ! "},
+                                           {"bpe-inner.json", "hello world", " hello world"}, {"bpe-both.json", "hello world", " hello world"}};
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        char path[256], *text;
+        kg_tokenizer *tok = NULL;
+        int32_t *ids;
+        size_t n, len;
+        snprintf(path, sizeof path, GOLDEN "%s", cases[i][0]);
+        assert_int_equal(kg_tokenizer_open(&tok, path), KG_OK);
+        assert_int_equal(kg_tokenize(tok, cases[i][1], strlen(cases[i][1]), 0, &ids, &n), KG_OK);
+        assert_int_equal(kg_detokenize(tok, ids, n, false, &text, &len), KG_OK);
+        assert_string_equal(text, cases[i][2]);
+        kg_free(ids);
+        kg_free(text);
+        kg_tokenizer_close(&tok);
+    }
+}
+
 /* Which tokens begin and end a text: tokenizer_config.json's texts before config.json's numbers. */
 static void test_specials(void **state)
 {
@@ -365,6 +387,7 @@ int main(void)
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_ranked),
         cmocka_unit_test(test_added),
+        cmocka_unit_test(test_marks),
         cmocka_unit_test(test_specials),
         cmocka_unit_test(test_refused),
         cmocka_unit_test(test_world),

@@ -135,3 +135,19 @@ own_bpe("bpe-prefix", normalizers.Lowercase(), pre_tokenizers.ByteLevel(add_pref
 own_bpe("bpe-words", normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()]), pre_tokenizers.Whitespace(), False, unk_token="<unk>")
 own_bpe("bpe-fused", None, pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation("contiguous"), pre_tokenizers.Digits()]), False, unk_token="<unk>", fuse_unk=True)
 own_bpe("bpe-dropped", normalizers.Nmt(), pre_tokenizers.Sequence([pre_tokenizers.CharDelimiterSplit(" "), pre_tokenizers.FixedLength(7)]), False)
+
+def marked_bpe(name, normalizer, pre, bytes_, post=None, **marks):
+    t = Tokenizer(models.BPE(unk_token="<unk>", **marks))
+    t.normalizer, t.pre_tokenizer = normalizer, pre
+    t.train_from_iterator(TRAIN, trainers.BpeTrainer(vocab_size=500 if bytes_ else 400, limit_alphabet=256 if bytes_ else 90, special_tokens=["<unk>", "<s>"],
+                                                     initial_alphabet=pre_tokenizers.ByteLevel.alphabet() if bytes_ else [], **marks))
+    if post: t.post_processor = post
+    save(t, name, post is not None)
+
+bert_norm = normalizers.BertNormalizer(lowercase=True, strip_accents=False)
+marked_bpe("bpe-suffix", bert_norm, pre_tokenizers.BertPreTokenizer(), False, end_of_word_suffix="</w>") # as OpenAI's first GPT has it
+marked_bpe("bpe-clip", normalizers.Sequence([normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]), pre_tokenizers.Sequence([
+    pre_tokenizers.Split(Regex(r"<\|startoftext\|>|<\|endoftext\|>|'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"), "removed", invert=True),
+    pre_tokenizers.ByteLevel(add_prefix_space=False)]), True, processors.RobertaProcessing(("<s>", 1), ("<unk>", 0), True, False), end_of_word_suffix="</w>")
+marked_bpe("bpe-inner", None, pre_tokenizers.Whitespace(), False, continuing_subword_prefix="##")
+marked_bpe("bpe-both", None, pre_tokenizers.Whitespace(), True, continuing_subword_prefix="@@", end_of_word_suffix="$")

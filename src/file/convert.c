@@ -116,7 +116,7 @@ static kg_status write_tensor(const struct convert *c, const struct tensor *t)
 /* What GGUF has no key for and a model or its tokenizer needs goes along; what only says how a folder lies does not. */
 static bool stays_behind(const struct file *f, const char *key)
 {
-    static const char *const tokenizer[] = {"tokenizer_steps", "added_flags", "scores", "symbols_inside", "max_word", "tokens_before", "tokens_after", "split_unknown", "ignore_merges", "normalizer", "prefix_unless_space", "mixer_rms_eps", "multipliers"};
+    static const char *const tokenizer[] = {"tokenizer_steps", "added_flags", "scores", "symbols_inside", "max_word", "tokens_before", "tokens_after", "split_unknown", "ignore_merges", "normalizer", "prefix_unless_space", "word_suffix", "inner_prefix", "mixer_rms_eps", "multipliers"};
     if (strncmp(key, "kagari.", 7) != 0) return strcmp(key, "general.file_type") == 0 || strcmp(key, "general.quantization_version") == 0 || strcmp(key, "general.alignment") == 0;
     for (size_t i = 0; i < COUNT_OF(tokenizer); i++)
         if (strcmp(key + 7, tokenizer[i]) == 0) return false;

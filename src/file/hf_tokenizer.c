@@ -54,12 +54,20 @@ static kg_status put_merges(struct meta_out *o, const char *key, const json_t *m
     return st;
 }
 
-static kg_status check_bpe(const json_t *model)
+static bool is_unset(const json_t *v) { return !v || json_is_null(v) || is(v, ""); }
+
+/* What marks the ends of words, or what is inside of them. */
+static bool has_marks(const json_t *model) { return !is_unset(get(model, "end_of_word_suffix")) || !is_unset(get(model, "continuing_subword_prefix")); }
+
+static kg_status put_marks(struct meta_out *o, const json_t *model)
 {
-    static const char *const unset[] = {"continuing_subword_prefix", "end_of_word_suffix", "dropout"};
-    for (size_t i = 0; i < COUNT_OF(unset); i++) {
-        const json_t *v = get(model, unset[i]);
-        if (v && !json_is_null(v) && !is(v, "")) return status_set(KG_ERR_UNSUPPORTED, "model.%s is not supported", unset[i]);
+    static const char *const keys[][2] = {{"end_of_word_suffix", "kagari.word_suffix"}, {"continuing_subword_prefix", "kagari.inner_prefix"}};
+    if (!is_unset(get(model, "dropout"))) return status_set(KG_ERR_UNSUPPORTED, "model.dropout is not supported");
+    for (size_t i = 0; i < COUNT_OF(keys); i++) {
+        const json_t *v = get(model, keys[i][0]);
+        if (is_unset(v)) continue;
+        if (!json_is_string(v)) return status_set(KG_ERR_FORMAT, "model.%s is not a string", keys[i][0]);
+        meta_out_str(o, keys[i][1], json_string_value(v), json_string_length(v));
     }
     return KG_OK;
 }
@@ -124,7 +132,7 @@ static kg_status put_characters(struct meta_out *o, struct hf_tokenizer *t)
     kg_status st = read_spaces(get(t->root, "normalizer"), &prefix, &marks, &unless);
     if (st == KG_OK) st = read_spaces(get(t->root, "pre_tokenizer"), &prefix, &marks, &unless);
     if (st != KG_OK && st != KG_ERR_UNSUPPORTED) return st;
-    const bool fallback = json_is_true(get(t->model, "byte_fallback")), plain = st == KG_OK && marks && fallback;
+    const bool fallback = json_is_true(get(t->model, "byte_fallback")), plain = st == KG_OK && marks && fallback && !has_marks(t->model);
     if (json_is_true(get(t->model, "ignore_merges"))) return status_set(KG_ERR_UNSUPPORTED, "BPE over characters with ignore_merges is not supported");
     if (fallback) hf_mark_bytes(&t->vocab);
     if (unk) hf_mark_unknown(&t->vocab, o, hf_find_word(&t->vocab, unk));
@@ -151,7 +159,7 @@ static kg_status put_bytes(struct meta_out *o, struct hf_tokenizer *t)
     const bool ignore = json_is_true(get(t->model, "ignore_merges")), nfc = is(get(normalizer, "type"), "NFC");
     struct hf_pre pre;
     KG_TRY(hf_find_pre(get(t->root, "pre_tokenizer"), ignore, &pre));
-    if (!nfc && !is_nothing(normalizer)) pre = (struct hf_pre){"kagari", false, false};
+    if ((!nfc && !is_nothing(normalizer)) || has_marks(t->model)) pre = (struct hf_pre){"kagari", false, false};
     if (!pre.name) pre.name = "kagari"; /* a name that nobody takes for another */
     meta_out_str(o, "tokenizer.ggml.model", "gpt2", 4);
     meta_out_str(o, "tokenizer.ggml.pre", pre.name, strlen(pre.name));
@@ -159,6 +167,9 @@ static kg_status put_bytes(struct meta_out *o, struct hf_tokenizer *t)
     if (pre.alone ? pre.ignores != ignore : ignore) meta_out_bool(o, "kagari.ignore_merges", ignore);
     const bool told = strcmp(pre.name, "qwen2") == 0 || strcmp(pre.name, "qwen35") == 0;
     if (pre.alone && nfc != told) meta_out_str(o, "kagari.normalizer", nfc ? "nfc" : "none", nfc ? 3 : 4);
+    const char *unk = has_marks(t->model) ? json_string_value(get(t->model, "unk_token")) : NULL; /* else every byte has a token */
+    const int64_t unk_id = unk ? hf_find_word(&t->vocab, unk) : -1;
+    if (unk_id >= 0) meta_out_u32(o, "tokenizer.ggml.unknown_token_id", (uint32_t)unk_id);
     put_tokens(o, &t->vocab);
     hf_put_types(o, &t->vocab);
     return put_merges(o, "tokenizer.ggml.merges", get(t->model, "merges"));
@@ -175,7 +186,7 @@ static bool has_bytes(const json_t *step)
 
 static kg_status put_bpe(struct meta_out *o, struct hf_tokenizer *t)
 {
-    KG_TRY(check_bpe(t->model));
+    KG_TRY(put_marks(o, t->model));
     KG_TRY(load_vocab(t));
     KG_TRY(has_bytes(get(t->root, "pre_tokenizer")) ? put_bytes(o, t) : put_characters(o, t));
     return hf_put_specials(o, t, false);

@@ -79,6 +79,8 @@ kg_status encoder_unknown(struct encoder *e, uint8_t byte)
     return KG_OK;
 }
 
+static bool has_marks(const struct kg_tokenizer *tok) { return tok->word_suffix.len > 0 || tok->inner_prefix.len > 0; }
+
 static bool has_byte_tokens(const struct kg_tokenizer *tok, const char *s, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -96,6 +98,7 @@ static kg_status push_symbol(struct encoder *e, const char *word, const struct s
         if (tok->split_unknown) e->after_unknown = false;
         if (!has_byte_tokens(tok, word + s->start, s->len)) return encoder_unknown(e, (uint8_t)word[s->start]);
     }
+    if (has_marks(tok) && tok->kind == TOKENIZER_BPE) return tok->unk >= 0 ? encoder_push(e, tok->unk) : encoder_unknown(e, (uint8_t)word[s->start]);
     for (uint32_t i = 0; i < s->len; i++) {
         uint8_t byte = (uint8_t)word[s->start + i];
         uint32_t b = tok->byte_symbol[byte];
@@ -226,16 +229,53 @@ static kg_status merge_long(struct encoder *e, const char *word, size_t n)
     return KG_OK;
 }
 
+static size_t put_mark(char *out, struct str mark)
+{
+    if (mark.len > 0) memcpy(out, mark.ptr, mark.len);
+    return mark.len;
+}
+
+/* With the marks that first symbols have; merges keep that of the last symbol and drop those between. */
+static kg_status encode_marked(struct encoder *e, const char *word, size_t n)
+{
+    const struct kg_tokenizer *tok = e->tok;
+    const size_t most = 1 + tok->inner_prefix.len;
+    char *marked = n <= (UINT32_MAX - tok->word_suffix.len) / most ? malloc(n * most + tok->word_suffix.len) : NULL;
+    size_t len = 0, count = 0;
+    kg_status st = marked ? KG_OK : status_set(KG_ERR_MEMORY, "out of memory for tokenizing");
+    if (st == KG_OK) st = encoder_grow((void **)&e->symbols, &e->symbols_cap, n, sizeof *e->symbols);
+    for (size_t i = 0, k; i < n && st == KG_OK; i += k) {
+        const size_t start = len;
+        k = tok->kind == TOKENIZER_BPE ? 1 : MAX(utf8_char((const uint8_t *)word + i, n - i), (size_t)1);
+        if (i > 0) len += put_mark(marked + len, tok->inner_prefix);
+        memcpy(marked + len, word + i, k);
+        len += k;
+        if (i + k == n) len += put_mark(marked + len, tok->word_suffix);
+        const uint32_t id = strmap_find(&tok->by_bytes, marked + start, len - start);
+        if (id == SYMBOL_NONE && tok->unk < 0 && !has_byte_tokens(tok, marked + start, len - start)) {
+            len = start; /* as first_symbols has it */
+            continue;
+        }
+        e->symbols[count] = (struct symbol){(uint32_t)start, (uint32_t)(len - start), id, (uint32_t)count - 1, (uint32_t)count + 1};
+        count++;
+    }
+    if (count > 0) e->symbols[count - 1].next = UINT32_MAX;
+    if (st == KG_OK) st = merge_long(e, marked, count);
+    free(marked);
+    return st;
+}
+
 static kg_status encode_word(struct encoder *e, const char *word, size_t n)
 {
     const struct kg_tokenizer *tok = e->tok;
     if (tok->kind == TOKENIZER_WPM) return encode_wordpiece(e, word, n);
     if (tok->kind == TOKENIZER_UGM) return encode_unigram(e, word, n);
     if (tok->kind == TOKENIZER_RWKV) return encode_longest(e, word, n);
-    if (tok->ignore_merges || n == 1) {
+    if (tok->ignore_merges || (n == 1 && !has_marks(tok))) {
         uint32_t id = strmap_find(&tok->by_bytes, word, n);
         if (id != SYMBOL_NONE) return encoder_push(e, (int32_t)id);
     }
+    if (has_marks(tok)) return encode_marked(e, word, n);
     if (n <= SHORT_WORD) {
         struct symbol s[SHORT_WORD];
         return merge_short(e, word, s, first_symbols(tok, word, n, s));

@@ -119,7 +119,9 @@ static kg_status read_merge(struct loader *l, struct str s, uint32_t rank, struc
     struct merge_slot merge = {.rank = rank};
     KG_TRY(symbol_of(l, text, left_len, &merge.left));
     KG_TRY(symbol_of(l, text + left_len, right_len, &merge.right));
-    KG_TRY(symbol_of(l, text, left_len + right_len, &merge.result));
+    const size_t mark = MIN(l->tok->inner_prefix.len, right_len); /* the result is marked only where its left part is */
+    memmove(text + left_len, text + left_len + mark, right_len - mark);
+    KG_TRY(symbol_of(l, text, left_len + right_len - mark, &merge.result));
     add_merge(l->tok, merge);
     return KG_OK;
 }

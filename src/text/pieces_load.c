@@ -7,7 +7,7 @@
 
 #define SPACE_MARK "\xe2\x96\x81"
 
-enum { MAX_PIECE = 1024, MAX_WORD = 100 }; /* bytes of a token, which bound the time for a text; characters of WordPiece's words */
+enum { MAX_PIECE = 1024, MAX_WORD = 100, MAX_MARK = 32 }; /* bytes of a token, which bound the time for a text; characters of WordPiece's words; bytes of a mark */
 
 static bool in_trie(const struct kg_tokenizer *tok, const struct token *t)
 {
@@ -103,6 +103,16 @@ static kg_status load_around(struct kg_tokenizer *tok, const struct file *f)
     return KG_OK;
 }
 
+static kg_status load_mark(struct kg_tokenizer *tok, const struct file *f, const char *key, struct str *out)
+{
+    bool found;
+    KG_TRY(file_get_str(f, key, out, &found));
+    if (!found) return KG_OK;
+    if (out->len > MAX_MARK) return status_set(KG_ERR_UNSUPPORTED, "%s is longer than %d bytes", key, MAX_MARK);
+    out->ptr = arena_strndup(&tok->arena, out->ptr, out->len);
+    return out->ptr ? KG_OK : KG_ERR_MEMORY;
+}
+
 kg_status steps_load(struct kg_tokenizer *tok, const struct file *f)
 {
     struct str json;
@@ -110,6 +120,8 @@ kg_status steps_load(struct kg_tokenizer *tok, const struct file *f)
     KG_TRY(load_charsmap(tok, f));
     KG_TRY(file_get_bool(f, "kagari.symbols_inside", &tok->symbols_inside, &found));
     KG_TRY(file_get_bool(f, "kagari.split_unknown", &tok->split_unknown, &found));
+    KG_TRY(load_mark(tok, f, "kagari.word_suffix", &tok->word_suffix));
+    KG_TRY(load_mark(tok, f, "kagari.inner_prefix", &tok->inner_prefix));
     KG_TRY(load_around(tok, f));
     KG_TRY(file_get_str(f, "kagari.tokenizer_steps", &json, &found));
     if (found) KG_TRY(steps_new(&tok->steps, json.ptr, json.len, &tok->charsmap));

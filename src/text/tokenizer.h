@@ -93,6 +93,7 @@ struct kg_tokenizer {
     struct steps *steps; /* a tokenizer.json's own; then texts are looked up as they are, with U+2581 for a space. NULL: none */
     struct charsmap charsmap;
     bool split_unknown; /* BPE over characters: each of them gives an unknown token */
+    struct str word_suffix, inner_prefix; /* BPE: marks of symbols that end a word, that do not begin one (kagari.word_suffix, kagari.inner_prefix) */
     /* WPM, UGM, RWKV */
     struct trie trie; /* of the tokens that plain text may become */
     uint32_t max_word; /* WPM: characters; a longer word is unknown */

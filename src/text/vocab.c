@@ -156,11 +156,31 @@ static size_t decode_text(const struct kg_tokenizer *tok, const struct token *t,
     return tok->kind == TOKENIZER_RWKV ? rwkv_decode(t->text, t->text_len, out) : spm_decode(t->text, t->text_len, out, spaces);
 }
 
+/* What stands in a text for a token with marks: spaces between words. out has room for one byte more than the token. Returns how much was taken. */
+static size_t unmark(const struct kg_tokenizer *tok, struct token *t, char *out)
+{
+    const struct str suffix = tok->word_suffix, prefix = tok->inner_prefix;
+    const char *s = t->bytes;
+    size_t n = t->bytes_len, len = 0;
+    const bool inner = prefix.len > 0 && n >= prefix.len && memcmp(s, prefix.ptr, prefix.len) == 0;
+    const bool ends = suffix.len > 0 && n >= suffix.len && memcmp(s + n - suffix.len, suffix.ptr, suffix.len) == 0;
+    if (inner) s += prefix.len, n -= prefix.len;
+    else if (prefix.len > 0) out[len++] = ' ';
+    if (ends) n -= MIN(n, suffix.len);
+    memcpy(out + len, s, n);
+    len += n;
+    if (ends && prefix.len == 0) out[len++] = ' ';
+    t->bytes = out;
+    t->bytes_len = (uint32_t)len;
+    return len;
+}
+
 /* Fills bytes of every token and the map from bytes to tokens. */
 static kg_status load_bytes(struct kg_tokenizer *tok)
 {
+    const bool marks = tok->word_suffix.len > 0 || tok->inner_prefix.len > 0;
     size_t total = 0;
-    for (int32_t i = 0; i < tok->n_vocab; i++) total += tok->tokens[i].text_len;
+    for (int32_t i = 0; i < tok->n_vocab; i++) total += tok->tokens[i].text_len * (marks ? 2u : 1u) + marks;
     char *room = arena_alloc(&tok->arena, total + 1);
     if (!room) return KG_ERR_MEMORY;
     KG_TRY(strmap_init(&tok->by_bytes, (size_t)tok->n_vocab, (uint64_t)(uintptr_t)tok * 0x9e3779b97f4a7c15u));
@@ -189,6 +209,7 @@ static kg_status load_bytes(struct kg_tokenizer *tok)
         if (t->type != TOKEN_USER_DEFINED) {
             t->bytes = bytes;
             t->bytes_len = (uint32_t)len;
+            if (marks) room += unmark(tok, t, room);
         }
         if (tok->kind == TOKENIZER_WPM || tok->kind == TOKENIZER_UGM || tok->kind == TOKENIZER_RWKV) continue; /* they have a trie */
         if (tok->steps && tok->kind == TOKENIZER_SPM) bytes = t->text, len = t->text_len, spaces = false;
