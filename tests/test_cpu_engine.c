@@ -194,7 +194,7 @@ static double check_error(const struct model *m, const char *name, const struct 
 
 /* ---- a tiny llama ---- */
 
-enum { DIM = 256, HEADS = 4, KV_HEADS = 2, K_DIM = 24, V_DIM = 128, FFN = 768, VOCAB = 97, LAYERS = 2, ROT = 10 };
+enum { DIM = 256, HEADS = 8, KV_HEADS = 2, K_DIM = 24, V_DIM = 128, FFN = 768, VOCAB = 97, LAYERS = 2, ROT = 10 };
 
 static void put_matrix(struct gw *w, const char *name, const struct blocks *set, int in, int out)
 {
@@ -307,6 +307,37 @@ static void tiny_models_same_bits(void **state)
         }
         model_close(&m);
     }
+}
+
+/* Single tokens far on, of one sequence and of two: threads share the query heads of a KV head. */
+static void long_texts_same_bits(void **state)
+{
+    (void)state;
+    enum { FAR = 256 };
+    static const int threads[] = {1, 2, 5, 8};
+    struct model m;
+    open_tiny(&m, type_by_name("Q4_K"));
+    for (size_t tier = 0; cpu_tier_name(tier); tier++) {
+        if (!choose_tier(tier)) continue;
+        for (int n_seqs = 1; n_seqs <= 2; n_seqs++) {
+            struct timeline l = {0};
+            float *want = NULL;
+            for (int s = 0; s < n_seqs; s++)
+                for (int i = 0; i < FAR; i++) timeline_add(&l, s, i, (i * 31 + s) % VOCAB, false);
+            for (int s = 0; s < n_seqs; s++) timeline_add(&l, s, FAR, 5, true);
+            for (size_t i = 0; i < COUNT_OF(threads); i++) {
+                struct engine e = engine_new(&m, "cpu", threads[i], KG_ACT_INT8, KG_KV_F16);
+                float *got = compute(&e, &l, i == 0 ? FAR - 3 : FAR, NULL); /* the first takes the last tokens with others */
+                if (want && memcmp(got, want, (size_t)(l.n_wanted * VOCAB) * sizeof *got) != 0)
+                    fail_msg("tier %s, %d sequences: %d threads differ from one", getenv("KAGARI_CPU"), n_seqs, threads[i]);
+                engine_free(&e);
+                if (want) free(got);
+                else want = got;
+            }
+            free(want);
+        }
+    }
+    model_close(&m);
 }
 
 /* With exact activations the limit is 1e-5 and not the backend's own bound, which is an estimate that about one random model in a hundred
@@ -582,7 +613,7 @@ static void unknown_tiers(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(unknown_tiers), cmocka_unit_test(bad_batches), cmocka_unit_test(tiny_models_same_bits), cmocka_unit_test(tiny_models_near_reference),
+        cmocka_unit_test(unknown_tiers), cmocka_unit_test(bad_batches), cmocka_unit_test(tiny_models_same_bits), cmocka_unit_test(long_texts_same_bits), cmocka_unit_test(tiny_models_near_reference),
         cmocka_unit_test(shipped_model),  cmocka_unit_test(other_models),          cmocka_unit_test(golden_continuations),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

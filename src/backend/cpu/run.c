@@ -222,22 +222,42 @@ static void matmul(struct worker *w, int step)
     }
 }
 
+/* Into how many parts the query heads of a KV head go, for single tokens of long texts: n_pieces pieces of work for all threads may leave some
+ * idle, as with one KV head. Threads that read the same keys at the same time read them from memory once. Counted in query heads that a
+ * thread serves; a piece takes as long as three, however few it has. */
+static int split_heads(const struct worker *w, int n_pieces, int n_q)
+{
+    enum { LONG = 256, LEAST = 3 };
+    const struct cpu *c = w->c;
+    if (w->n == 1 || n_q == 1 || c->n_tiles < c->batch->n || c->batch->tokens[0].pos < LONG) return 1;
+    int best = 1, best_cost = INT32_MAX;
+    for (int parts = 1; parts <= MIN(n_q, w->n); parts++) {
+        const int cost = (n_pieces * parts + w->n - 1) / w->n * MAX((n_q + parts - 1) / parts, LEAST);
+        if (cost < best_cost) best = parts, best_cost = cost;
+    }
+    return best;
+}
+
 static void attend(const struct worker *w, int step)
 {
     const struct cpu *c = w->c;
     const struct step *s = &c->steps[step];
     const struct attention *a = &s->op->attention;
-    int n_q = a->n_heads / a->n_kv_heads, n_pieces = c->n_tiles * a->n_kv_heads;
+    const int n_q = a->n_heads / a->n_kv_heads, parts = split_heads(w, c->n_tiles * a->n_kv_heads, n_q), n_pieces = c->n_tiles * a->n_kv_heads * parts;
+    if (w->one && parts > 1) { /* several threads read what one stores */
+        for (int h = w->i; h < a->n_kv_heads; h += w->n) kv_store(w, s, 0, h);
+        pool_barrier(c->pool);
+    }
     for (int i; (i = atomic_fetch_add_explicit(taken(w, step, 0), 1, memory_order_relaxed)) < n_pieces;) {
-        const struct token_tile *tile = &c->tiles[c->n_tiles - 1 - i / a->n_kv_heads]; /* late tokens first: they take longest */
+        const struct token_tile *tile = &c->tiles[c->n_tiles - 1 - i / parts / a->n_kv_heads]; /* late tokens first: they take longest */
         const struct batch_token *tok = &c->batch->tokens[tile->first];
-        int h = i % a->n_kv_heads;
-        if (w->one) kv_store(w, s, 0, h);
+        const int kv_head = i / parts % a->n_kv_heads, first = n_q * (i % parts) / parts, h = kv_head * n_q + first;
+        if (w->one && parts == 1) kv_store(w, s, 0, kv_head);
         struct cpu_attend job = {
             .kv = &c->kv[a->kv],
             .blocks = c->seq_blocks + c->seq_first[tok->seq],
-            .kv_head = h,
-            .n_q = n_q,
+            .kv_head = kv_head,
+            .n_q = n_q * (i % parts + 1) / parts - first,
             .n_tokens = tile->n,
             .n_pos = tok->pos + 1,
             .scale = (float)a->scale,
@@ -245,10 +265,10 @@ static void attend(const struct worker *w, int step)
             .n_all = a->both ? (int)c->seq_first[2 * c->batch->n_seqs + tok->seq] : 0,
             .window = a->window,
             .chunked = a->chunked,
-            .slopes = s->w ? s->w + h * n_q : NULL,
-            .sinks = s->b ? s->b + h * n_q : NULL,
-            .q = operand(w, s, 0, s->op->src[0], tile->first) + h * n_q * a->k_dim,
-            .out = cpu_row(c, s->op->dst, tile->first) + h * n_q * a->v_dim,
+            .slopes = s->w ? s->w + h : NULL,
+            .sinks = s->b ? s->b + h : NULL,
+            .q = operand(w, s, 0, s->op->src[0], tile->first) + h * a->k_dim,
+            .out = cpu_row(c, s->op->dst, tile->first) + h * a->v_dim,
             .q_stride = (size_t)c->program->reg_width[s->op->src[0]],
             .out_stride = (size_t)c->program->reg_width[s->op->dst],
             .scratch = w->scratch,
