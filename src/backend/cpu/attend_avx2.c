@@ -9,9 +9,12 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+#define LANES 8
+
 /* Scratch of a thread. Behind it: p [rows][SPAN]. */
 struct scratch {
     struct rows rows;
+    _Alignas(64) float sums[MOST_ROWS][LANES]; /* of weights, lane by lane */
     _Alignas(64) float wide[]; /* [k_dim][STRIP] or [STRIP][wide_v(v_dim)] */
 };
 
@@ -223,37 +226,50 @@ static inline float reduce_add(__m256 v)
     return _mm_cvtss_f32(_mm_add_ss(x, _mm_movehdup_ps(x)));
 }
 
-/* p[0..SPAN) scores -> weights; n of them count, the others become 0. */
-static void softmax_span(float *p, int n, float *top, float *sum, float *out, int v_dim)
+/* The largest of top and the first n scores. */
+static inline float span_top(const float *p, int n, float top)
 {
     const __m256 least = _mm256_set1_ps(-INFINITY);
     __m256 best = least;
     for (int j = 0; j < n; j += 8)
         best = _mm256_max_ps(best, _mm256_blendv_ps(least, _mm256_load_ps(p + j), _mm256_castsi256_ps(lanes(n - j))));
-    const float m1 = fmaxf(*top, reduce_max(best));
-    if (m1 > *top && *sum > 0) {
-        const __m256 fade = exp_256(_mm256_set1_ps(*top - m1));
-        *sum *= _mm256_cvtss_f32(fade);
-        for (int i = 0; i < v_dim; i += 8) {
-            const __m256i m = lanes(v_dim - i);
-            _mm256_maskstore_ps(out + i, m, _mm256_mul_ps(fade, _mm256_maskload_ps(out + i, m)));
-        }
+    return fmaxf(top, reduce_max(best));
+}
+
+/* fade[i] = e^(fade[i] - top[i]) */
+static void fade_rows(float *fade, const float *top, int n)
+{
+    for (int i = 0; i < n; i += 8) {
+        const __m256i in = lanes(n - i);
+        _mm256_maskstore_ps(fade + i, in, exp_256(_mm256_sub_ps(_mm256_maskload_ps(fade + i, in), _mm256_maskload_ps(top + i, in))));
     }
-    *top = m1;
+}
+
+static inline void fade_out(float *out, int v_dim, float fade)
+{
+    for (int i = 0; i < v_dim; i += 8) {
+        const __m256i in = lanes(v_dim - i);
+        _mm256_maskstore_ps(out + i, in, _mm256_mul_ps(_mm256_set1_ps(fade), _mm256_maskload_ps(out + i, in)));
+    }
+}
+
+/* p[0..SPAN) scores -> weights; n of them count, the others become 0. */
+static inline void softmax_span(float *p, int n, float top, float fade, float *sums)
+{
+    const __m256 m1 = _mm256_set1_ps(top);
     __m256 total = _mm256_setzero_ps();
     for (int j = 0; j < SPAN; j += 8) {
         __m256 e = _mm256_setzero_ps();
-        if (j < n) e = _mm256_and_ps(exp_256(_mm256_sub_ps(_mm256_load_ps(p + j), _mm256_set1_ps(m1))), _mm256_castsi256_ps(lanes(n - j)));
+        if (j < n) e = _mm256_and_ps(exp_256(_mm256_sub_ps(_mm256_load_ps(p + j), m1)), _mm256_castsi256_ps(lanes(n - j)));
         total = _mm256_add_ps(total, e);
         _mm256_store_ps(p + j, e);
     }
-    *sum += reduce_add(total);
+    _mm256_store_ps(sums, _mm256_fmadd_ps(_mm256_load_ps(sums), _mm256_set1_ps(fade), total));
 }
 
 /* ---- one token ---- */
 
 #define ONE_ROWS 4
-#define LANES 8
 #define ONE_COLUMNS(R) ((R) <= 2 ? 4 : 2)
 
 /* Each step of the first pass asks for some lines at `ask`. */
@@ -290,7 +306,7 @@ INLINE void scores_of_rows(const struct run *k, const float *q, int k_dim, float
 }
 
 /* C vectors of columns from column i on, over n positions; C is 1 at the end of a row that is no multiple. */
-INLINE void add_columns(const struct cpu_kv_layout *kv, uint8_t *const *blocks, int head, float *out, const float *p, int n, int i, const uint8_t **ask, int lines,
+INLINE void add_columns(const struct cpu_kv_layout *kv, uint8_t *const *blocks, int head, float *out, const float *fade, const float *p, int n, int i, const uint8_t **ask, int lines,
                         kg_kv_type TYPE, const int R, const int C)
 {
     const size_t size = TYPE == KG_KV_F32 ? 4 : TYPE == KG_KV_F16 ? 2 : 1;
@@ -300,7 +316,7 @@ INLINE void add_columns(const struct cpu_kv_layout *kv, uint8_t *const *blocks, 
 #pragma GCC unroll 4
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-        for (int x = 0; x < C; x++) c[r][x] = C == 1 ? _mm256_maskload_ps(out + r * v_dim + i, last) : _mm256_loadu_ps(out + r * v_dim + i + 8 * x);
+        for (int x = 0; x < C; x++) c[r][x] = _mm256_mul_ps(_mm256_set1_ps(fade[r]), C == 1 ? _mm256_maskload_ps(out + r * v_dim + i, last) : _mm256_loadu_ps(out + r * v_dim + i + 8 * x));
     for (int b = 0; b * KV_BLOCK < n; b++, p += KV_BLOCK) {
         const struct run v = values_of(kv, blocks[b], head);
         const uint8_t *next = ask[b];
@@ -340,6 +356,8 @@ INLINE void add_columns(const struct cpu_kv_layout *kv, uint8_t *const *blocks, 
     case 3: CALL(TYPE, 3); break;  \
     default: CALL(TYPE, 4); break; \
     }
+
+static inline float sum_of(const float *sums) { return reduce_add(_mm256_load_ps(sums)); }
 
 #include "backend/cpu/attend_tmpl.h"
 

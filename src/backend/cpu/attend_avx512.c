@@ -7,9 +7,12 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
+#define LANES 16
+
 /* Scratch of a thread. Behind it: p [rows][SPAN]. */
 struct scratch {
     struct rows rows;
+    _Alignas(64) float sums[MOST_ROWS][LANES]; /* of weights, lane by lane */
     _Alignas(64) float wide[]; /* [k_dim][STRIP] or [STRIP][wide_v(v_dim)] */
 };
 
@@ -186,21 +189,40 @@ static inline __m512 exp_below(__m512 x)
     return _mm512_scalef_ps(p, n);
 }
 
-/* p[0..SPAN) scores -> weights; n of them count, the others become 0. Nothing branches on whether there is a new maximum: which
- * rows have one cannot be guessed. */
-static void softmax_span(float *p, int n, float *top, float *sum, float *out, int v_dim)
+/* The largest of top and the first n scores. */
+static inline float span_top(const float *p, int n, float top)
 {
     const int whole = n / 16 * 16;
     const __mmask16 rest = (__mmask16)((1 << (n - whole)) - 1);
-    __m512 best = _mm512_set1_ps(*top);
+    __m512 best = _mm512_set1_ps(top);
     for (int j = 0; j < whole; j += 16) best = _mm512_max_ps(best, _mm512_load_ps(p + j));
     if (rest) best = _mm512_mask_max_ps(best, rest, best, _mm512_load_ps(p + whole));
-    const __m512 shift = _mm512_set1_ps(_mm512_reduce_max_ps(best)), fade = exp_below(_mm512_sub_ps(_mm512_set1_ps(*top), shift));
+    return _mm512_reduce_max_ps(best);
+}
+
+/* fade[i] = e^(fade[i] - top[i]) */
+static void fade_rows(float *fade, const float *top, int n)
+{
+    for (int i = 0; i < n; i += 16) {
+        const __mmask16 in = (__mmask16)(n - i >= 16 ? 0xffff : (1 << (n - i)) - 1);
+        _mm512_mask_storeu_ps(fade + i, in, exp_below(_mm512_sub_ps(_mm512_maskz_loadu_ps(in, fade + i), _mm512_maskz_loadu_ps(in, top + i))));
+    }
+}
+
+static inline void fade_out(float *out, int v_dim, float fade)
+{
     for (int i = 0; i < v_dim; i += 16) {
         const __mmask16 in = (__mmask16)(v_dim - i >= 16 ? 0xffff : (1 << (v_dim - i)) - 1);
-        _mm512_mask_storeu_ps(out + i, in, _mm512_mul_ps(fade, _mm512_maskz_loadu_ps(in, out + i)));
+        _mm512_mask_storeu_ps(out + i, in, _mm512_mul_ps(_mm512_set1_ps(fade), _mm512_maskz_loadu_ps(in, out + i)));
     }
-    *top = _mm512_cvtss_f32(shift);
+}
+
+/* p[0..SPAN) scores -> weights; n of them count, the others become 0. */
+static inline void softmax_span(float *p, int n, float top, float fade, float *sums)
+{
+    const int whole = n / 16 * 16;
+    const __mmask16 rest = (__mmask16)((1 << (n - whole)) - 1);
+    const __m512 shift = _mm512_set1_ps(top);
     __m512 total = _mm512_setzero_ps();
     int j = 0;
     for (; j < whole; j += 16) {
@@ -215,13 +237,12 @@ static void softmax_span(float *p, int n, float *top, float *sum, float *out, in
         j += 16;
     }
     for (; j < SPAN; j += 16) _mm512_store_ps(p + j, _mm512_setzero_ps());
-    *sum = *sum * _mm512_cvtss_f32(fade) + _mm512_reduce_add_ps(total);
+    _mm512_store_ps(sums, _mm512_fmadd_ps(_mm512_load_ps(sums), _mm512_set1_ps(fade), total));
 }
 
 /* ---- one token: rows in a row, widened as they are read ---- */
 
 #define ONE_ROWS 8
-#define LANES 16
 #define ONE_COLUMNS(R) ((R) <= 4 ? 4 : 2) /* 16 sums under way */
 
 /* Each step asks for some lines at `ask`. */
@@ -251,7 +272,7 @@ INLINE void scores_of_rows(const struct run *k, const float *q, int k_dim, float
 }
 
 /* C vectors of columns from column i on, over n positions. */
-INLINE void add_columns(const struct cpu_kv_layout *kv, uint8_t *const *blocks, int head, float *out, const float *p, int n, int i, const uint8_t **ask, int lines,
+INLINE void add_columns(const struct cpu_kv_layout *kv, uint8_t *const *blocks, int head, float *out, const float *fade, const float *p, int n, int i, const uint8_t **ask, int lines,
                         kg_kv_type TYPE, const int R, const int C)
 {
     const int v_dim = kv->v_dim;
@@ -260,7 +281,7 @@ INLINE void add_columns(const struct cpu_kv_layout *kv, uint8_t *const *blocks, 
 #pragma GCC unroll 8
     for (int r = 0; r < R; r++)
 #pragma GCC unroll 4
-        for (int x = 0; x < C; x++) c[r][x] = _mm512_maskz_loadu_ps(x == C - 1 ? last : 0xffff, out + r * v_dim + i + 16 * x);
+        for (int x = 0; x < C; x++) c[r][x] = _mm512_mul_ps(_mm512_set1_ps(fade[r]), _mm512_maskz_loadu_ps(x == C - 1 ? last : 0xffff, out + r * v_dim + i + 16 * x));
     for (int b = 0; b * KV_BLOCK < n; b++, p += KV_BLOCK) {
         const struct run v = values_of(kv, blocks[b], head);
         const uint8_t *next = ask[b];
@@ -299,6 +320,8 @@ INLINE void add_columns(const struct cpu_kv_layout *kv, uint8_t *const *blocks, 
     case 7: CALL(TYPE, 7); break;     \
     default: CALL(TYPE, 8); break;    \
     }
+
+static inline float sum_of(const float *sums) { return _mm512_reduce_add_ps(_mm512_load_ps(sums)); }
 
 #include "backend/cpu/attend_tmpl.h"
 

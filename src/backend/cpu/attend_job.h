@@ -17,6 +17,7 @@ struct rows {
     const float *q[MOST_ROWS]; /* [k_dim] each */
     float *out[MOST_ROWS];     /* [v_dim] each */
     float top[MOST_ROWS], sum[MOST_ROWS];
+    float fade[MOST_ROWS];     /* what a new largest score leaves of the sums so far */
     int n_pos[MOST_ROWS];      /* not falling */
     int from[MOST_ROWS];       /* first position that it sees; not falling */
     int head[MOST_ROWS];       /* of the job's */
