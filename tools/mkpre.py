@@ -15,6 +15,7 @@ C = "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
 CL = r"[^\r\n\p{L}\p{N}]?\p{L}+|%s| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 U, L = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]", r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 O200K = lambda c, d: rf"[^\r\n\p{{L}}\p{{N}}]?{U}*{L}+{c}|[^\r\n\p{{L}}\p{{N}}]?{U}+{L}*{c}|{d}| ?[^\s\p{{L}}\p{{N}}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+KU, KL = U[:-1] + r"&&[^\p{Han}]]", L[:-1] + r"&&[^\p{Han}]]"
 GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
 BLOOM = r" ?[^(\s|[.,!?…。，、।۔،])]+"
 LETTERS = ("A-Za-zµÀ-ÖØ-öø-ƺƼ-ƿǄ-ʓʕ-ʯͰ-ͳͶͷͻ-ͽͿΆΈ-ΊΌΎ-ΡΣ-ϵϷ-ҁҊ-ԯԱ-ՖႠ-ჅᎠ-Ᏽᏸ-ᏽᲐ-ᲺᲽ-Ჿᴀ-ᴫᵫ-ᵷᵹ-ᶚḀ-ἕἘ-Ἕἠ-ὅὈ-Ὅὐ-ὗὙὛὝὟ-ώᾀ-ᾴᾶ-ᾼιῂ-ῄῆ-ῌῐ-ΐῖ-Ίῠ-Ῥῲ-ῴῶ-ῼℂℇℊ-ℓℕℙ-ℝℤ"
@@ -55,6 +56,8 @@ ROWS = [
     ("bailingmoe", "bailingmoe", NONE, [S(r"'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]++[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+"), B], False),
     ("exaone-moe", "exaone-moe", NONE, [S(C + r"|[^\r\n\p{L}\p{N}]?(?:\p{L}\p{M}*(?: \p{L}\p{M}*)*)+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]?|\s*[\r\n]|\s+(?!\S)|\s+"), B], False),
     ("jais-2", "jais-2", NONE, [S(C + r"|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|" + SPACES), B], False),
+    ("kimi-k2", "kimi-k2", NONE, [S(rf"[\p{{Han}}]+|[^\r\n\p{{L}}\p{{N}}]?{KU}*{KL}+{C}?|[^\r\n\p{{L}}\p{{N}}]?{KU}+{KL}*{C}?|\p{{N}}{{1,3}}| ?[^\s\p{{L}}\p{{N}}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"), B], False),
+    ("classes", None, NONE, [S(r"[a-z&&[^aeiou]&&[^x-z]]+|[^\p{L}&&[^\p{Lu}]\s]+|[[0-9][^\p{ASCII}]--]|[]\]&&[\]a]]"), B], False),
     ("nested", None, NONE, [S(r"[a-c[de]]+|[^\s[xyz]]{2}+|(?m:a.b)"), B], False), ("lower", None, {"type": "Lowercase"}, [S(GPT2), B], True),
     ("prefix", None, NONE, [dict(WORDS, add_prefix_space=True)], False),
 ]

@@ -29,7 +29,8 @@
 #define LEFT_OVER "\\A\\p{Nd}{1,2}(?=(?:\\p{Nd}{3})++\\z)"
 #define IN_THREES LEFT_OVER, "\\G\\p{Nd}{3}"
 #define DEEPSEEK3(marks, lines) ASCII_PUNCTUATION_WORD "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+" marks "|" lines "|" SPACE_RUNS
-#define NOT_HAN(class) "(?:(?!\\p{Han})" class ")"
+/* sc: of PCRE2's own, a script also holds the characters that it shares with others */
+#define NOT_HAN(class) "(?:(?!\\p{sc:Han})" class ")"
 
 enum { MAX_PATTERNS = 6, IGNORE_MERGES = 1, ADD_BOS = 2 };
 
@@ -72,7 +73,7 @@ static const struct pre_type types[] = {
     {"laguna", 0, {"(?:\\r?\\n)++[^\\r\\n]*+(?:\\r(?!\\n)[^\\r\\n]*+)*+", CL100K("\\p{N}")}}, /* line ends go with what follows them */
     {"kimi-k2",
      0,
-     {"\\p{Han}+|[^\\r\\n\\p{L}\\p{N}]?" NOT_HAN(UPPER) "*" NOT_HAN(LOWER) "+" CONTRACTION "?|[^\\r\\n\\p{L}\\p{N}]?" NOT_HAN(UPPER) "+" NOT_HAN(
+     {"\\p{sc:Han}+|[^\\r\\n\\p{L}\\p{N}]?" NOT_HAN(UPPER) "*" NOT_HAN(LOWER) "+" CONTRACTION "?|[^\\r\\n\\p{L}\\p{N}]?" NOT_HAN(UPPER) "+" NOT_HAN(
          LOWER) "*" CONTRACTION "?|" DIGITS_1_3 "| ?[^" SPACES "\\p{L}\\p{N}]+[\\r\\n]*|" NEWLINES SPACE_RUNS}},
     {"bloom poro-chat gpt3-finnish", 0, {BLOOM}},
     {"viking", 0, {BLOOM, "\\p{N}"}},

@@ -1,12 +1,36 @@
 /* Patterns of tokenizer.json are Oniguruma's; most mean the same to PCRE2. What does not is spelled out here or refused. */
 #include "text/steps_list.h"
 
+#include <stdio.h>
+
 #define SPACES "\\t-\\r \\x{85}\\x{A0}\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"
 #define WORD "\\p{Alphabetic}\\p{M}\\p{Nd}\\p{Pc}"
 
-enum { MAX_GROUPS = 64 };
+enum { MAX_GROUPS = 64, MAX_DEPTH = 8 };
 
 static kg_status put(struct buf *out, const char *s) { return buf_append(out, s, strlen(s)); }
+
+/* \p{Han}: Oniguruma's scripts are those of characters, PCRE2's (since 10.40) those in which they are used, unless sc: stands before it. */
+static kg_status property(const char **p, struct buf *out)
+{
+    const char *name = *p + 3, *end = strchr(name, '}');
+    const bool negated = *name == '^';
+    char probe[64];
+    int error;
+    PCRE2_SIZE offset;
+    if (!end) return status_set(KG_ERR_FORMAT, "a property in a pattern does not end");
+    name += negated;
+    const int n = (int)(end - name);
+    pcre2_code *script = NULL;
+    if (n > 2 && n < 40) {
+        const int len = snprintf(probe, sizeof probe, "\\p{sc:%.*s}", n, name);
+        script = pcre2_compile((PCRE2_SPTR)probe, (PCRE2_SIZE)len, PCRE2_UTF, &error, &offset, NULL);
+    }
+    const kg_status st = buf_printf(out, "\\%c{%s%s%.*s}", (*p)[1], negated ? "^" : "", script ? "sc:" : "", n, name);
+    pcre2_code_free(script);
+    *p = end + 1;
+    return st;
+}
 
 static kg_status escape(const char **p, bool in_class, struct buf *out)
 {
@@ -17,6 +41,7 @@ static kg_status escape(const char **p, bool in_class, struct buf *out)
         *p += 6;
         return KG_OK;
     }
+    if ((c == 'p' || c == 'P') && (*p)[2] == '{') return property(p, out);
     *p += 2;
     switch (c) {
     case 's': return put(out, in_class ? SPACES : "[" SPACES "]");
@@ -35,7 +60,7 @@ static kg_status escape(const char **p, bool in_class, struct buf *out)
 /* An escape with what belongs to it in braces. */
 static kg_status whole_escape(const char **p, struct buf *out)
 {
-    const bool braces = strchr("pPx", (*p)[1]) && (*p)[1] && (*p)[2] == '{';
+    const bool braces = (*p)[1] == 'x' && (*p)[2] == '{';
     if ((*p)[1] == 'b' || (*p)[1] == 'B') {
         KG_TRY(put(out, (*p)[1] == 'b' ? "(?:(?<=[" WORD "])(?![" WORD "])|(?<![" WORD "])(?=[" WORD "]))" : "(?:(?<=[" WORD "])(?=[" WORD "])|(?<![" WORD "])(?![" WORD "]))"));
         *p += 2;
@@ -49,37 +74,92 @@ static kg_status whole_escape(const char **p, struct buf *out)
     return KG_OK;
 }
 
-/* From [ to its ]. A class within one adds to it. */
-static kg_status character_class(const char **from, struct buf *out)
+/* ---- classes: Oniguruma's may hold others and be cut with others; what PCRE2 has no class for becomes a group that matches one character */
+
+struct class_text {
+    struct buf plain, others; /* of the part that is read: what stands in brackets; |group for each class that does not fit in there */
+    struct buf before;        /* parts before &&, to look ahead for */
+};
+
+static kg_status character_class(const char **from, int depth, struct buf *out, bool *simple);
+
+static kg_status put_part(const struct class_text *c, struct buf *out)
+{
+    if (c->plain.len == 0 && c->others.len == 0) return status_set(KG_ERR_FORMAT, "a class in a pattern is empty");
+    if (c->others.len == 0) return buf_printf(out, "[%.*s]", (int)c->plain.len, c->plain.data);
+    if (c->plain.len == 0) return buf_printf(out, "(?:%.*s)", (int)c->others.len - 1, c->others.data + 1);
+    return buf_printf(out, "(?:[%.*s]%.*s)", (int)c->plain.len, c->plain.data, (int)c->others.len, c->others.data);
+}
+
+/* A class within this one: joins it where no dash comes to stand between, which would mean another thing. */
+static kg_status class_within(struct class_text *c, const char **p, int depth)
+{
+    struct buf b = {0};
+    bool simple = false;
+    const bool dash = (*p)[-1] == '-';
+    kg_status st = depth < MAX_DEPTH ? character_class(p, depth + 1, &b, &simple) : status_set(KG_ERR_UNSUPPORTED, "a pattern has more than %d classes within each other", MAX_DEPTH);
+    if (st == KG_OK && dash) st = status_set(KG_ERR_UNSUPPORTED, "a class of a pattern has a range to a class");
+    simple = st == KG_OK && simple && **p != '-' && b.data[1] != '-' && b.data[b.len - 2] != '-';
+    if (st == KG_OK && simple) st = buf_append(&c->plain, b.data + 1, b.len - 2);
+    else if (st == KG_OK) st = buf_printf(&c->others, "|%.*s", (int)b.len, b.data);
+    buf_free(&b);
+    return st;
+}
+
+static kg_status read_class(const char **from, int depth, struct class_text *c)
 {
     const char *p = *from;
-    size_t k = p[1] == '^' ? 2 : 1;
-    if (p[k] == ']') k++; /* stands for itself there */
-    KG_TRY(buf_append(out, p, k));
-    p += k;
-    for (int depth = 1; depth > 0;) {
+    if (*p == ']') { /* stands for itself there */
+        KG_TRY(put(&c->plain, "\\]"));
+        p++;
+    }
+    while (*p != ']') {
         if (*p == 0) return status_set(KG_ERR_FORMAT, "a class in a pattern does not end");
-        if (p[0] == '&' && p[1] == '&') return status_set(KG_ERR_UNSUPPORTED, "intersections of classes in a pattern are not supported");
         if (*p == '\\') {
-            KG_TRY(escape(&p, true, out));
+            KG_TRY(escape(&p, true, &c->plain));
+        } else if (p[0] == '&' && p[1] == '&') {
+            KG_TRY(put(&c->before, "(?="));
+            KG_TRY(put_part(c, &c->before));
+            KG_TRY(put(&c->before, ")"));
+            c->plain.len = c->others.len = 0;
+            p += 2;
         } else if (p[0] == '[' && p[1] == ':') { /* [:name:] */
             const char *end = strstr(p, ":]");
             if (!end) return status_set(KG_ERR_FORMAT, "a class in a pattern does not end");
-            KG_TRY(buf_append(out, p, (size_t)(end + 2 - p)));
+            KG_TRY(buf_append(&c->plain, p, (size_t)(end + 2 - p)));
             p = end + 2;
         } else if (*p == '[') {
-            if (p[-1] == '-' || strchr("^-]", p[1])) return status_set(KG_ERR_UNSUPPORTED, "such a class within a class of a pattern is not supported");
-            depth++;
-            p++;
-        } else if (*p == ']' && --depth > 0) {
-            if (p[-1] == '-' || p[1] == '-') return status_set(KG_ERR_UNSUPPORTED, "such a class within a class of a pattern is not supported");
-            p++;
+            KG_TRY(class_within(c, &p, depth));
         } else {
-            KG_TRY(buf_append(out, p++, 1));
+            KG_TRY(buf_append(&c->plain, p++, 1));
         }
     }
-    *from = p;
+    *from = p + 1;
     return KG_OK;
+}
+
+/* From [ to behind its ]. *simple: out has got just brackets. */
+static kg_status character_class(const char **from, int depth, struct buf *out, bool *simple)
+{
+    struct class_text c = {0};
+    const bool negated = (*from)[1] == '^';
+    *from += negated ? 2 : 1;
+    kg_status st = read_class(from, depth, &c);
+    const bool group = c.before.len > 0 || c.others.len > 0;
+    *simple = !negated && !group;
+    if (st == KG_OK && negated && !group && c.plain.len > 0) {
+        st = buf_printf(out, "[^%.*s]", (int)c.plain.len, c.plain.data);
+    } else if (st == KG_OK && !group) {
+        st = put_part(&c, out);
+    } else if (st == KG_OK) {
+        st = buf_printf(out, "%s%.*s", negated ? "(?:(?!" : "(?:", (int)c.before.len, c.before.len ? c.before.data : "");
+        if (st == KG_OK) st = put_part(&c, out);
+        if (st == KG_OK) st = put(out, negated ? ")[\\s\\S])" : ")");
+    }
+    buf_free(&c.plain);
+    buf_free(&c.others);
+    buf_free(&c.before);
+    return st;
 }
 
 /* {n}, {n,}, {,m} or {n,m} at p: its length; 0: it is none. */
@@ -114,6 +194,7 @@ static kg_status options(const char **p, struct buf *out)
 
 kg_status regex_translate(const char *pattern, struct buf *out)
 {
+    bool simple;
     size_t groups[MAX_GROUPS], depth = 0, atom = out->len; /* where the last atom begins, and open groups */
     for (const char *p = pattern; *p;) {
         if (interval(p) > 0) {
@@ -127,7 +208,7 @@ kg_status regex_translate(const char *pattern, struct buf *out)
         else if (((uint8_t)*p & 0xc0) != 0x80) atom = out->len;
         if (p[0] == '(' && p[1] == '?') KG_TRY(options(&p, out));
         else if (*p == '\\') KG_TRY(whole_escape(&p, out));
-        else if (*p == '[') KG_TRY(character_class(&p, out));
+        else if (*p == '[') KG_TRY(character_class(&p, 0, out, &simple));
         else KG_TRY(buf_append(out, p++, 1));
     }
     return buf_append(out, "", 1);
