@@ -12,6 +12,8 @@
 
 #include <cmocka.h>
 
+#include "gguf_writer.h"
+
 #define GOLDEN SOURCE_DIR "/tests/golden/tokenizer_json/"
 #define PRE SOURCE_DIR "/tests/golden/pre/"
 
@@ -191,6 +193,40 @@ static void test_ranked(void **state)
     os_unmap(&map);
     assert_true(check_ids(tok, "gemma.json", "ids", 0));
     kg_tokenizer_close(&tok);
+}
+
+static void copy_strings(struct gw *w, const char *key, const struct meta *m)
+{
+    gw_arr_head(w, key, GW_STR, m->n);
+    for (uint64_t i = 0; i < m->n; i++) gw_put_str(&w->metas, m->strings[i].ptr, m->strings[i].len);
+}
+
+/* Such a vocabulary in files of llama.cpp that call it byte-level BPE. */
+static void test_raw(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"gemma4", "granite-embed-multi-311m", "sarvam-moe"};
+    struct file *json = NULL, *f = NULL;
+    assert_int_equal(file_open_vocabulary(&json, GOLDEN "gemma.json"), KG_OK);
+    const struct meta *types = file_meta(json, "tokenizer.ggml.token_type");
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        struct gw w = {0};
+        kg_tokenizer *tok = NULL;
+        size_t n;
+        gw_str(&w, "tokenizer.ggml.model", "gpt2");
+        gw_str(&w, "tokenizer.ggml.pre", names[i]);
+        copy_strings(&w, "tokenizer.ggml.tokens", file_meta(json, "tokenizer.ggml.tokens"));
+        copy_strings(&w, "tokenizer.ggml.merges", file_meta(json, "kagari.bpe_merges"));
+        gw_arr_head(&w, "tokenizer.ggml.token_type", GW_I32, types->n);
+        gw_put(&w.metas, types->data, types->n * 4);
+        uint8_t *bytes = gw_finish(&w, &n);
+        if (file_open_memory(&f, bytes, n, names[i]) != KG_OK || tokenizer_new(&tok, f) != KG_OK) fail_msg("%s", kg_error_message());
+        assert_true(check_ids(tok, "gemma.json", "ids", KG_TOKENIZE_BOS));
+        kg_tokenizer_close(&tok);
+        file_close(&f);
+        free(bytes);
+    }
+    file_close(&json);
 }
 
 static int count_id(const kg_tokenizer *tok, const char *text, unsigned flags, int32_t id)
@@ -388,6 +424,7 @@ int main(void)
         cmocka_unit_test(test_golden),
         cmocka_unit_test(test_names),
         cmocka_unit_test(test_ranked),
+        cmocka_unit_test(test_raw),
         cmocka_unit_test(test_added),
         cmocka_unit_test(test_marks),
         cmocka_unit_test(test_specials),

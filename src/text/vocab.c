@@ -99,11 +99,22 @@ static kg_status load_types(struct kg_tokenizer *tok, const struct file *f)
     return KG_OK;
 }
 
+/* The names of BPE over characters, where the model's is that of byte-level BPE. */
+static bool is_raw(const struct file *f)
+{
+    static const char *const names[] = {"gemma4", "granite-embed-multi-311m", "sarvam-moe"};
+    const struct meta *model = file_meta(f, "tokenizer.ggml.model"), *pre = file_meta(f, "tokenizer.ggml.pre");
+    if (!model || !pre || model->type != META_STR || pre->type != META_STR || model->strings->len != 4 || memcmp(model->strings->ptr, "gpt2", 4) != 0) return false;
+    for (size_t i = 0; i < COUNT_OF(names); i++)
+        if (pre->strings->len == strlen(names[i]) && memcmp(pre->strings->ptr, names[i], pre->strings->len) == 0) return true;
+    return false;
+}
+
 static kg_status load_scores(struct kg_tokenizer *tok, const struct file *f)
 {
     const struct meta *m;
     KG_TRY(token_array(f, "tokenizer.ggml.scores", tok->n_vocab, &m));
-    if (tok->kind != TOKENIZER_SPM) return KG_OK;
+    if (tok->kind != TOKENIZER_SPM || (!m && is_raw(f))) return KG_OK;
     if (!m) return status_set(KG_ERR_FORMAT, "missing key tokenizer.ggml.scores");
     for (int32_t i = 0; i < tok->n_vocab; i++) {
         double score = m->item == META_F32 || m->item == META_F64 ? file_arr_f64(m, (uint64_t)i) : (double)file_arr_i64(m, (uint64_t)i);
@@ -284,8 +295,8 @@ static kg_status load_flags(struct kg_tokenizer *tok, const struct file *f)
     KG_TRY(load_id(tok, f, "tokenizer.ggml.eot_token_id", -1, &tok->eot));
     KG_TRY(load_id(tok, f, "tokenizer.ggml.eom_token_id", -1, &tok->eom));
     KG_TRY(load_id(tok, f, "tokenizer.ggml.unknown_token_id", spm ? (tok->steps ? -1 : 0) : bert ? 100 : tok->kind == TOKENIZER_UGM ? 2 : -1, &tok->unk));
-    tok->add_space_prefix = tok->kind != TOKENIZER_BPE && tok->kind != TOKENIZER_RWKV;
-    tok->add_bos = spm || bert || (tok->pre && pretokenizer_adds_bos(tok->pre));
+    tok->add_space_prefix = tok->kind != TOKENIZER_BPE && tok->kind != TOKENIZER_RWKV && !is_raw(f);
+    tok->add_bos = (spm && !is_raw(f)) || bert || (tok->pre && pretokenizer_adds_bos(tok->pre));
     tok->add_eos = tok->kind == TOKENIZER_UGM || bert;
     KG_TRY(file_get_bool(f, "tokenizer.ggml.add_bos_token", &tok->add_bos, &found));
     KG_TRY(file_get_bool(f, "tokenizer.ggml.add_eos_token", &tok->add_eos, &found));
@@ -391,12 +402,9 @@ static kg_status load_specials(struct kg_tokenizer *tok, struct specials *out, b
     return KG_OK;
 }
 
-/* Gemma 4: pieces of SentencePiece, merged in the order of a list. */
-static bool is_ranked(struct str model) { return model.len == 6 && memcmp(model.ptr, "gemma4", 6) == 0; }
-
-static kg_status load_kind(struct kg_tokenizer *tok, struct str model)
+static kg_status load_kind(struct kg_tokenizer *tok, const struct file *f, struct str model)
 {
-    if ((model.len == 5 && memcmp(model.ptr, "llama", 5) == 0) || is_ranked(model))
+    if ((model.len == 5 && memcmp(model.ptr, "llama", 5) == 0) || (model.len == 6 && memcmp(model.ptr, "gemma4", 6) == 0) || is_raw(f))
         tok->kind = TOKENIZER_SPM;
     else if (model.len == 4 && memcmp(model.ptr, "gpt2", 4) == 0)
         tok->kind = TOKENIZER_BPE;
@@ -430,7 +438,7 @@ static kg_status load_pre(struct kg_tokenizer *tok, const struct file *f)
 
 static kg_status load(struct kg_tokenizer *tok, const struct file *f, struct str model)
 {
-    KG_TRY(load_kind(tok, model));
+    KG_TRY(load_kind(tok, f, model));
     const bool pieces = tok->kind == TOKENIZER_WPM || tok->kind == TOKENIZER_UGM || tok->kind == TOKENIZER_RWKV;
     const struct meta *m;
     KG_TRY(file_get_arr(f, "tokenizer.ggml.tokens", META_STR, &m, NULL));
@@ -443,7 +451,9 @@ static kg_status load(struct kg_tokenizer *tok, const struct file *f, struct str
     KG_TRY(load_scores(tok, f));
     KG_TRY(load_bytes(tok));
     if (pieces) KG_TRY(pieces_load(tok, f));
-    if (tok->kind == TOKENIZER_BPE || is_ranked(model) || file_meta(f, "kagari.bpe_merges")) KG_TRY(merges_load(tok, f));
+    /* Gemma 4: pieces of SentencePiece, merged in the order of a list */
+    const bool ranked = (tok->kind == TOKENIZER_SPM && model.len == 6) || is_raw(f);
+    if (tok->kind == TOKENIZER_BPE || ranked || file_meta(f, "kagari.bpe_merges")) KG_TRY(merges_load(tok, f));
     KG_TRY(load_flags(tok, f));
     KG_TRY(load_strip(tok, f));
     mark_ends(tok);
