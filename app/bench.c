@@ -51,7 +51,7 @@ struct bench {
     kg_model *model;
     kg_meter *meter;        /* NULL: the backend has none */
     kg_session *generation; /* holds the context; the prompts' sessions are new each time */
-    int32_t *prompt, *text; /* [prompt_tokens], [context + generate_tokens]: they share no first token, so nothing is reused */
+    int32_t *prompt, *text; /* [prompt_tokens], [context + 1]: they share no first token, so nothing is reused */
     float *logits;          /* [n_vocab]: after the prompt */
     double load_s, peak_rss_mb, kv_token_bytes;
     bool bit_identical;
@@ -173,7 +173,7 @@ static void random_tokens(int32_t *ids, size_t n, int32_t n_vocab, uint32_t x)
 
 static int make_tokens(struct bench *b)
 {
-    size_t n_prompt = (size_t)b->s->prompt_tokens, n_text = (size_t)(b->s->context + b->s->generate_tokens), runs = (size_t)b->s->runs;
+    size_t n_prompt = (size_t)b->s->prompt_tokens, n_text = (size_t)b->s->context + 1, runs = (size_t)b->s->runs;
     int32_t n_vocab = kg_model_n_vocab(b->model);
     b->prompt = malloc(n_prompt * sizeof *b->prompt);
     b->text = malloc(n_text * sizeof *b->text);
@@ -221,13 +221,15 @@ static kg_status new_generation(struct bench *b)
     return kg_session_new(&b->generation, b->model, &params);
 }
 
-/* The tokens are given, not sampled, but computed one by one. */
+/* As text is generated: one token by one, each the likeliest after those before. */
 static kg_status run_generation(struct bench *b, double *time)
 {
-    size_t context = (size_t)b->s->context, end = context + (size_t)b->s->generate_tokens;
+    size_t context = (size_t)b->s->context;
+    kg_generate_params params = {.max_tokens = (size_t)b->s->generate_tokens, .ignore_end = true, .sampler = kg_sampler_default_params()};
+    params.sampler.temperature = 0;
     kg_status status = context ? kg_session_sync(b->generation, b->text, context) : new_generation(b); /* a session keeps what it has computed */
     double start = seconds();
-    for (size_t n = context + 1; n <= end && !status; n++) status = kg_session_sync(b->generation, b->text, n);
+    if (!status) status = kg_generate(b->generation, b->text, context + 1, &params, NULL, NULL, NULL);
     *time = seconds() - start;
     return status;
 }
