@@ -173,6 +173,11 @@ DEVFN float wave_max8(float x)
     return x;
 }
 
+/* The largest of sixteen lanes, none of which is negative; the sum of sixteen small integers. */
+#define HALF_WAVE (0xffffu << (lane & 16))
+DEVFN float wave_most16(float x) { return __uint_as_float(__reduce_max_sync(HALF_WAVE, __float_as_uint(x))); }
+DEVFN float wave_count16(int x) { return (float)__reduce_add_sync(HALF_WAVE, x); }
+
 DEVFN float wave_xor(float x, uint m) { return __shfl_xor_sync(~0u, x, m); }
 
 /* 16 x 16 matrix operations: A [16][ld] by rows, B [16][ld] transposed, in shared memory; the sum in two halves of 16 x 8. */

@@ -96,6 +96,8 @@ typedef StreamBar *StreamAt;
 #define wave_sum4(x) simt_sum(x, 4, __LINE__)
 #define wave_max(x) simt_max(x, WAVE, __LINE__)
 #define wave_max8(x) simt_max(x, 8, __LINE__)
+#define wave_most16(x) simt_max(x, 16, __LINE__)
+#define wave_count16(x) simt_sum((float)(x), 16, __LINE__)
 #define wave_xor(x, m) simt_xor(x, m, __LINE__) /* what lane ^ m gives */
 
 DEVFN float h2f(ushort h) { return f32_from_f16(h); }

@@ -5,7 +5,7 @@
  *   - KERNEL(name, most threads, parameter block, BUF(i, type, name)...), groups of one dimension, a multiple of WAVE threads;
  *   - SHARED arrays at kernel scope, at most 32 KB; functions are DEVFN and get LOCAL pointers; one that uses tid, lane, wave or a
  *     wave operation takes CTX_PARAM and is called with CTX;
- *   - BARRIER() (BARRIER_GLOBAL() where global memory written before it is read behind it) and wave operations (wave_sum, wave_max, wave_max8, wave_sum4, wave_xor) in flow that is the same for the whole group;
+ *   - BARRIER() (BARRIER_GLOBAL() where global memory written before it is read behind it) and wave operations (wave_sum, wave_max, wave_max8, wave_sum4, wave_xor ...) in flow that is the same for the whole group;
  *   - SKIP_UNLESS(some) where skipping a part with such operations only saves time: a device may go through it all the same;
  *   - vectors only to load, to store and for .x .y .z .w; private arrays only with indices that are constant once unrolled;
  *   - f16 is a ushort in memory, h2f and f2h convert; START() comes before the first touch of what an earlier launch has written. */

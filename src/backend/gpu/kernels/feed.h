@@ -13,10 +13,9 @@ DEVFN Quant quantize_16(float4 v CTX_PARAM)
 /* Sixteen lanes round element e of theirs each and put it into memory; not `there`: they only go along. */
 DEVFN void feed_16(GLOBAL uchar *to, uint n_units, uint e, uint there, float v CTX_PARAM)
 {
-    float most = wave_max8(fabsf(v));
-    most = fmaxf(most, wave_xor(most, 8));
+    float most = wave_most16(fabsf(v)), d = most * (1.0f / 127.0f);
     uint bits = f32_bits(v * (most > 0.0f ? quotient(127.0f, most) : 0.0f) + ROUNDER), u = e / 32, part = e / 16 % 2;
-    float d = most * (1.0f / 127.0f), sum = wave_sum16(bits_f32(bits) - ROUNDER);
+    float sum = wave_count16((int)bits - ROUNDER_BITS);
     if (there) {
         to[(part * n_units + u) * 16 + e % 16] = (uchar)(bits & 255u);
         if (e % 16 == 0) {

@@ -126,8 +126,11 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
 #if !MS_FED
     Ahead nw = fetch_ahead(norm_w, p.norm != NORM_NONE ? 8 * n_units : 0, 0 CTX);
 #endif
-    float next_norm = p.feeds_norm && tid < n_out ? next_w[out0 + tid] : 1.0f; /* of the result that this thread ends */
-    float add = p.has_bias && tid < n_out ? bias[p.glu ? 2 * (out0 + tid) : out0 + tid] : 0.0f;
+    /* Of the result that this thread ends. If there are few, half of the waves end them for memory, the other half the same ones for the next matmul. */
+    uint twice = p.feeds && n_out <= p.waves / 2 * WAVE, enders = twice ? p.waves / 2 : p.waves, feeder = twice && wave >= enders;
+    uint mine = (wave - feeder * enders) * WAVE + lane, ends = wave < (1 + twice) * enders;
+    float next_norm = p.feeds_norm && mine < n_out ? next_w[out0 + mine] : 1.0f;
+    float add = p.has_bias && mine < n_out ? bias[p.glu ? 2 * (out0 + mine) : out0 + mine] : 0.0f;
     if (lane == 0) {
         UNROLL_N(1) for (uint k = 0; k < p.slots; k++) stream_init(bar + k);
         stream_ready();
@@ -159,9 +162,9 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
 #elif MS_FED
     take_token((GLOBAL const uint4 *)x, FED_UNIT / 16 * n_units, t.q CTX);
 #endif
-    float r = p.has_res && tid < n_out ? res[out0 + tid] : 0.0f;
+    float r = p.has_res && mine < n_out ? res[out0 + mine] : 0.0f;
 #if MS_FED
-    float square = p.norm != NORM_NONE && wave * WAVE < n_out ? take_squares((GLOBAL const float *)x + FED_UNIT / 4 * n_units, 2 * n_units CTX) : 0.0f;
+    float square = p.norm != NORM_NONE && mine - lane < n_out ? take_squares((GLOBAL const float *)x + FED_UNIT / 4 * n_units, 2 * n_units CTX) : 0.0f;
 #else
     prepare_token(p, MS_I8, x, norm_w, norm_b, nw, tmp, t CTX);
 #endif
@@ -229,10 +232,10 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
         if ((lane & 12) == 0 && lane / 16 < p.bundle) ((LOCAL float *)sums)[4 * ((b - begin) * p.bundle + lane / 16) + lane % 4] = v;
     }
     BARRIER();
-    UNROLL_N(1) for (uint i0 = 0; i0 < n_out; i0 += group_size) /* a thread ends a result */
+    UNROLL_N(1) for (uint i0 = 0; i0 < n_out && ends; i0 += enders * WAVE) /* a thread ends a result */
     {
-        SKIP_UNLESS(i0 + wave * WAVE < n_out) {
-            uint i = i0 + tid, there = i < n_out, to = out0 + i;
+        SKIP_UNLESS(i0 + mine - lane < n_out) {
+            uint i = i0 + mine, there = i < n_out, to = out0 + i;
             float factor = 1.0f, v = 0.0f;
 #if MS_FED
             if (p.norm != NORM_NONE) factor = inv_sqrt(quotient(wave_sum(square), (float)p.n_in) + p.eps);
@@ -249,6 +252,10 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
                 if (p.glu) v = activate_glu(p.act - 1, v, parts_sum(sums[2 * i + 1]) * factor + (p.has_bias ? bias[2 * to + 1] : 0.0f));
                 else if (p.act) v = activate(p.act - 1, v);
                 v += r;
+            }
+            if (p.feeds && feeder == twice) feed_16(next, p.feeds, to, there, v * next_norm CTX);
+            if (feeder) continue;
+            if (there) {
                 if (to < p.rows0) y0[to] = v;
                 else if (to < p.rows0 + p.rows1) y1[to - p.rows0] = v;
                 else y2[to - p.rows0 - p.rows1] = v;
@@ -257,7 +264,6 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
                 float s = wave_sum16(v * v);
                 if (there && i % 16 == 0) ((GLOBAL float *)(next + FED_UNIT * p.feeds))[to / 16] = s;
             }
-            if (p.feeds) feed_16(next, p.feeds, to, there, v * next_norm CTX);
         }
     }
     if (p.meets == MEET_JOIN) START(); /* the launch behind waits for this one only */
