@@ -166,6 +166,7 @@ static void add_state(struct net *m, int x, int y)
     program_lerp(p, x, x, y, matrix(m, f32, DIM, 1, 1));
     program_take(p, y, both, 1, DIM);
     program_add(p, x, x, y);
+    program_rms_norm(p, x, x, matrix(m, f32, DIM, 1, 1), NULL, 1e-5); /* scores of an attention behind it shall not be large */
 }
 
 /* The parts behind each other, then a matrix of each type. */
@@ -182,10 +183,10 @@ static kg_status build(struct net *m, const struct what *what)
     program_embed(p, x, matrix(m, f32, DIM, VOCAB, 0));
     if (parts >> PART_RMS_NORM & 1) program_rms_norm(p, x, x, matrix(m, f32, DIM, 1, 1), NULL, 1e-5);
     if (parts >> PART_EXPERTS & 1 || what->type_experts) add_route(m, &mixture, x);
+    if (parts >> PART_STATE & 1) add_state(m, x, y); /* before what rounds to halves: it magnifies errors most */
     if (parts >> PART_EXPERTS & 1) add_experts(m, &mixture, x, y);
     if (parts >> PART_SIDES & 1) add_sides(m, x, y, k, v);
     if (parts >> PART_BROAD & 1) add_broad(m, x, y);
-    if (parts >> PART_STATE & 1) add_state(m, x, y);
     if (parts >> PART_ROPE & 1) program_rope(p, x, &rope);
     if (parts >> PART_ATTENTION & 1) {
         program_matmul(p, k, x, matrix(m, f32, DIM, KV_HEADS * HEAD, 0), NULL);
