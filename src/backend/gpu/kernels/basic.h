@@ -206,30 +206,36 @@ DEVFN float finite_or_none(float v) { return (f32_bits(v) & 0x7f800000u) != 0x7f
 
 #define TOP_PARTS 256
 
-/* One group. What reaches the k-th highest of what is highest in each of TOP_PARTS parts: all of the k highest do, and few others. */
+/* The highest of the first `left` of four. */
+DEVFN float most_of_4(float4 v, uint left)
+{
+    float most = finite_or_none(v.x);
+    if (left > 1) most = fmaxf(most, finite_or_none(v.y));
+    if (left > 2) most = fmaxf(most, finite_or_none(v.z));
+    if (left > 3) most = fmaxf(most, finite_or_none(v.w));
+    return most;
+}
+
+/* One group. What reaches the k-th highest of what is highest in each of several parts: all of the k highest do, and few others. The parts are what waves have seen if these are many
+ * times k, else finer ones. */
 KERNEL(top_logits, 1024, TopP, BUF(1, const float, x), BUF(2, uint, y))
 {
     SHARED float best[1024];
     SHARED float parts[TOP_PARTS];
     SHARED float counts[1024 + 1024 / WAVE]; /* of threads, then of waves */
     SHARED float bound[1];
-    float most = TOP_NONE;
-    uint rank = 0, count = 0, at = 0, n_4 = (p.n + 3) / 4, n_parts = group_size < TOP_PARTS ? group_size : TOP_PARTS;
+    float most = TOP_NONE, first = 0.0f, seen, before = 0.0f;
+    uint rank = 0, count = 0, at = 0, n_4 = (p.n + 3) / 4, waves = group_size / WAVE, by_wave = 4 * p.k <= waves;
+    uint n_parts = by_wave ? waves : group_size < TOP_PARTS ? group_size : TOP_PARTS;
     START();
-    UNROLL_N(8) for (uint i = tid; i < n_4; i += group_size)
-    {
-        float4 v = ((GLOBAL const float4 *)x)[i];
-        most = fmaxf(most, finite_or_none(v.x));
-        if (4 * i + 1 < p.n) most = fmaxf(most, finite_or_none(v.y));
-        if (4 * i + 2 < p.n) most = fmaxf(most, finite_or_none(v.z));
-        if (4 * i + 3 < p.n) most = fmaxf(most, finite_or_none(v.w));
-    }
+    UNROLL_N(8) for (uint i = tid; i < n_4; i += group_size) most = fmaxf(most, most_of_4(((GLOBAL const float4 *)x)[i], p.n - 4 * i));
     best[tid] = most;
+    seen = wave_max(most);
     BARRIER();
-    if (tid < n_parts) {
-        float m = most;
-        for (uint i = tid + n_parts; i < group_size; i += n_parts) m = fmaxf(m, best[i]);
-        parts[tid] = m;
+    if (by_wave ? lane == 0 : tid < n_parts) {
+        float m = by_wave ? seen : most;
+        for (uint i = tid + n_parts; i < group_size && !by_wave; i += n_parts) m = fmaxf(m, best[i]);
+        parts[by_wave ? wave : tid] = m;
     }
     BARRIER();
     if (tid < n_parts) {
@@ -238,32 +244,43 @@ KERNEL(top_logits, 1024, TopP, BUF(1, const float, x), BUF(2, uint, y))
         if (rank == p.k - 1) bound[0] = m;
     }
     BARRIER();
-    if (most >= bound[0] && most > TOP_NONE) {
-        for (uint i = tid; i < n_4; i += group_size) {
-            for (uint e = 4 * i; e < 4 * i + 4 && e < p.n; e++) {
-                float v = finite_or_none(x[e]);
-                count += v >= bound[0] && v > TOP_NONE;
+    float least = bound[0];
+    if (most >= least && most > TOP_NONE) {
+        UNROLL_N(8) for (uint i = tid; i < n_4; i += group_size)
+        {
+            float4 v = ((GLOBAL const float4 *)x)[i];
+            UNROLL for (uint e = 0; e < 4; e++)
+            {
+                float f = finite_or_none(e == 0 ? v.x : e == 1 ? v.y : e == 2 ? v.z : v.w);
+                uint reaches = 4 * i + e < p.n && f >= least && f > TOP_NONE;
+                if (reaches && count == 0) {
+                    at = 4 * i + e;
+                    first = f;
+                }
+                count += reaches;
             }
         }
     }
-    float of_wave = wave_sum((float)count), before = 0.0f;
+    seen = wave_sum((float)count);
     counts[tid] = (float)count;
-    if (lane == 0) counts[group_size + wave] = of_wave;
+    if (lane == 0) counts[group_size + wave] = seen;
     BARRIER();
-    for (uint i = 0; i < wave; i++) before += counts[group_size + i];
-    if (tid == group_size - 1) y[0] = (uint)(before + of_wave);
-    for (uint i = tid - lane; i < tid; i++) before += counts[i];
-    at = (uint)before;
+    if (tid == group_size - 1) {
+        for (uint i = 0; i < waves; i++) before += counts[group_size + i];
+        y[0] = (uint)before;
+    }
     if (count) {
-        for (uint i = tid; i < n_4; i += group_size) {
-            for (uint e = 4 * i; e < 4 * i + 4 && e < p.n; e++) {
-                float v = finite_or_none(x[e]);
-                if (v >= bound[0] && v > TOP_NONE && at < TOP_ROOM) {
-                    y[1 + 2 * at] = e;
-                    y[2 + 2 * at] = f32_bits(v);
-                    at++;
-                }
-            }
+        before = 0.0f;
+        UNROLL_N(8) for (uint i = 0; i < wave; i++) before += counts[group_size + i];
+        UNROLL_N(8) for (uint i = tid - lane; i < tid; i++) before += counts[i];
+        uint to = (uint)before;
+        for (uint e = at; count > 0 && to < TOP_ROOM; e = e % 4 == 3 ? e - 3 + 4 * group_size : e + 1) {
+            float v = e == at ? first : finite_or_none(x[e]);
+            if (v < least || v == TOP_NONE) continue;
+            y[1 + 2 * to] = e;
+            y[2 + 2 * to] = f32_bits(v);
+            to++;
+            count--;
         }
     }
 }
