@@ -51,7 +51,7 @@ bool gpu_plan_streams(const struct gpu *g, const struct gpu_step *s, MatP *p)
 {
     if (!g->info.stream_waves) return false;
     if (g->beside && fit_streams(g, s, few_waves(g), p) && p->slots * p->waves >= p->per_group) return true;
-    return fit_streams(g, s, (uint)g->info.stream_waves, p);
+    return fit_streams(g, s, gpu_is_int8(g, s) ? few_waves(g) : (uint)g->info.stream_waves, p); /* measured: bench/NOTES.md */
 }
 
 /* ---- feeding ---- */
