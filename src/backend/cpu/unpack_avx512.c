@@ -6,7 +6,7 @@
 #include "tensor/codebooks.h"
 #include "tensor/decode.h"
 
-#define STREAM_AHEAD 9728 /* bytes; a stripe, whose last plane is read from the start on, is less */
+#define STREAM_AHEAD 16384 /* bytes; a stripe, whose last plane is read from the start on, is less */
 
 static inline int32_t load_i32(const void *p)
 {
