@@ -11,8 +11,6 @@
 #define GPT2_REST " ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
 #define BLOOM " ?[^(\\s|[.,!?\\x{2026}\\x{3002}\\x{FF0C}\\x{3001}\\x{964}\\x{6D4}\\x{60C}])]+"
 #define DEEPSEEK3(marks, lines) ASCII_PUNCTUATION_WORD "|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+| ?[\\p{P}\\p{S}]+" marks "|" lines "|\\s+(?!\\S)|\\s+"
-#define UPPER_ "\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}"
-#define LOWER_ "\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}"
 #define NOT_HAN(class) "[" class "&&[^\\p{Han}]]"
 #define SPLIT(pattern) "split " pattern "|"
 #define DIGIT SPLIT("\\p{N}")
@@ -47,7 +45,7 @@ static const struct {
     {SPLIT(DIGITS_1_3) SPLIT(CL100K("\\p{N}+")) "bytes", NULL, "minicpm5", true},
     {"next (?:\\r?\\n)+(?!\\r?\\n)|" SPLIT(CL100K("\\p{N}")) "bytes", "laguna", NULL, true},
     {SPLIT(CL100K_WITHOUT("\\p{N}")) "bytes", "ufakzeka", NULL, true},
-    {SPLIT("[\\p{Han}]+|[^\\r\\n\\p{L}\\p{N}]?" NOT_HAN(UPPER_) "*" NOT_HAN(LOWER_) "+" CONTRACTION "?|[^\\r\\n\\p{L}\\p{N}]?" NOT_HAN(UPPER_) "+" NOT_HAN(LOWER_) "*" CONTRACTION
+    {SPLIT("[\\p{Han}]+|[^\\r\\n\\p{L}\\p{N}]?" NOT_HAN(UPPER_LETTERS) "*" NOT_HAN(LOWER_LETTERS) "+" CONTRACTION "?|[^\\r\\n\\p{L}\\p{N}]?" NOT_HAN(UPPER_LETTERS) "+" NOT_HAN(LOWER_LETTERS) "*" CONTRACTION
            "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+") "bytes", "kimi-k2", NULL, true},
     {SPLIT("\\p{N}+") SPLIT("(?=(\\d{3})+(?!\\d))") "bytes", "superbpe", NULL, false},
     {SPLIT(CONTRACTION "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}\\r\\n]+|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+") "bytes", "seed-coder", NULL, true},

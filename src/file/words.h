@@ -4,8 +4,10 @@
 #define FILE_WORDS_H
 
 #define CONTRACTION "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#define UPPER_LETTERS "\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}"
+#define LOWER_LETTERS "\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}"
+#define UPPER "[" UPPER_LETTERS "]"
+#define LOWER "[" LOWER_LETTERS "]"
 #define DIGITS_1_3 "\\p{N}{1,3}"
 #define KANA_HAN "[\\x{4E00}-\\x{9FA5}\\x{3040}-\\x{309F}\\x{30A0}-\\x{30FF}]+"
 #define DEEPSEEK_CJK "[\\x{4E00}-\\x{9FA5}\\x{800}-\\x{4E00}\\x{AC00}-\\x{D7FF}]+"

@@ -45,13 +45,13 @@ INLINE __m256 widen_8(const uint8_t *p, kg_kv_type TYPE)
 INLINE __m256 widen_part(const uint8_t *p, int n, kg_kv_type TYPE)
 {
     uint8_t part[32] = {0};
-    memcpy(part, p, (size_t)n * (TYPE == KG_KV_F32 ? 4 : TYPE == KG_KV_F16 ? 2 : 1));
+    memcpy(part, p, (size_t)n * kv_item_bytes(TYPE));
     return widen_8(part, TYPE);
 }
 
 INLINE void widen_k_as(const struct cpu_kv_layout *kv, const uint8_t *block, int head, float *dst, kg_kv_type TYPE)
 {
-    const size_t size = TYPE == KG_KV_F32 ? 4 : TYPE == KG_KV_F16 ? 2 : 1;
+    const size_t size = kv_item_bytes(TYPE);
     const uint8_t *k = block + kv->k_offset + (size_t)head * (size_t)kv->k_dim * KV_BLOCK * size;
     const float *scale = (const float *)(const void *)(block + kv->k_scale_offset) + head * kv->k_groups * KV_BLOCK;
     for (int i = 0; i < kv->k_dim; i++) {
@@ -75,7 +75,7 @@ static void widen_k(const struct cpu_kv_layout *kv, const uint8_t *block, int he
 /* The first n positions; columns up to the next multiple of 8 become zero. */
 INLINE void widen_v_as(const struct cpu_kv_layout *kv, const uint8_t *block, int head, int n, float *dst, kg_kv_type TYPE)
 {
-    const size_t size = TYPE == KG_KV_F32 ? 4 : TYPE == KG_KV_F16 ? 2 : 1;
+    const size_t size = kv_item_bytes(TYPE);
     const uint8_t *v = block + kv->v_offset + (size_t)head * KV_BLOCK * (size_t)kv->v_dim * size;
     const int v_dim = kv->v_dim;
     const float *scale = (const float *)(const void *)(block + kv->v_scale_offset) + head * KV_BLOCK * kv->v_groups;
@@ -275,7 +275,7 @@ static inline void softmax_span(float *p, int n, float top, float fade, float *s
 /* Each step of the first pass asks for some lines at `ask`. */
 INLINE void scores_of_rows(const struct run *k, const float *q, int k_dim, float scale, float *p, const uint8_t *ask, int lines, kg_kv_type TYPE, const int R)
 {
-    const size_t size = TYPE == KG_KV_F32 ? 4 : TYPE == KG_KV_F16 ? 2 : 1;
+    const size_t size = kv_item_bytes(TYPE);
     const int C = ONE_COLUMNS(R);
     for (int j = 0; j < KV_BLOCK; j += 8 * C, lines = 0) {
         __m256 s[ONE_ROWS][4];
@@ -309,7 +309,7 @@ INLINE void scores_of_rows(const struct run *k, const float *q, int k_dim, float
 INLINE void add_columns(const struct cpu_kv_layout *kv, uint8_t *const *blocks, int head, float *out, const float *fade, const float *p, int n, int i, const uint8_t **ask, int lines,
                         kg_kv_type TYPE, const int R, const int C)
 {
-    const size_t size = TYPE == KG_KV_F32 ? 4 : TYPE == KG_KV_F16 ? 2 : 1;
+    const size_t size = kv_item_bytes(TYPE);
     const int v_dim = kv->v_dim, left = v_dim - i;
     const __m256i last = lanes(left);
     __m256 c[ONE_ROWS][4];

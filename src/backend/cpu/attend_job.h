@@ -75,6 +75,8 @@ static void drop_gone(const struct rows *r, int i, float *p, int span0)
 
 #define LINE 64 /* bytes that memory hands out at a time */
 
+static inline size_t kv_item_bytes(kg_kv_type type) { return type == KG_KV_F32 ? 4 : type == KG_KV_F16 ? 2 : 1; }
+
 /* The keys or values of one head in one block. */
 struct run {
     const uint8_t *p;
@@ -84,13 +86,13 @@ struct run {
 
 static inline struct run keys_of(const struct cpu_kv_layout *kv, const uint8_t *block, int head)
 {
-    const size_t bytes = (size_t)kv->k_dim * KV_BLOCK * (kv->type == KG_KV_F32 ? 4 : kv->type == KG_KV_F16 ? 2 : 1);
+    const size_t bytes = (size_t)kv->k_dim * KV_BLOCK * kv_item_bytes(kv->type);
     return (struct run){block + kv->k_offset + (size_t)head * bytes, (const float *)(const void *)(block + kv->k_scale_offset) + head * kv->k_groups * KV_BLOCK, bytes};
 }
 
 static inline struct run values_of(const struct cpu_kv_layout *kv, const uint8_t *block, int head)
 {
-    const size_t bytes = (size_t)kv->v_dim * KV_BLOCK * (kv->type == KG_KV_F32 ? 4 : kv->type == KG_KV_F16 ? 2 : 1);
+    const size_t bytes = (size_t)kv->v_dim * KV_BLOCK * kv_item_bytes(kv->type);
     return (struct run){block + kv->v_offset + (size_t)head * bytes, (const float *)(const void *)(block + kv->v_scale_offset) + head * kv->v_groups * KV_BLOCK, bytes};
 }
 

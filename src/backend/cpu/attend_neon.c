@@ -30,7 +30,7 @@ size_t neon_attend_scratch_bytes(int n_rows, int k_dim, int v_dim)
 /* Elements at .. at + 7; of the last bytes of a row only n may be there. */
 NEON_INLINE float32x4x2_t widen_8(const kg_kv_type TYPE, const uint8_t *base, size_t at, int n)
 {
-    const size_t item = TYPE == KG_KV_F32 ? 4 : TYPE == KG_KV_F16 ? 2 : 1;
+    const size_t item = kv_item_bytes(TYPE);
     uint8_t part[32] = {0};
     const uint8_t *p = base + item * at;
     if (n < 8) p = memcpy(part, p, item * (size_t)n);
