@@ -7,6 +7,11 @@
 
 #include <immintrin.h>
 
+/* How a single token's product reads memory. AMD's cores are fastest one panel after the other, asking for lines far ahead; Intel's
+ * (Sapphire Rapids) with several panels side by side, a few KiB of each ahead, since their prefetchers serve a stream too slowly.
+ * Measured: bench/NOTES.md. */
+static inline bool avx512_one_stream(void) { return __builtin_cpu_is("amd"); }
+
 /* ---- integer weights ---- */
 
 /* Types with a packed layout of integers: X(ENUM, name). */

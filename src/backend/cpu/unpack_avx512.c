@@ -46,109 +46,98 @@ static inline __m512i bit(const uint8_t *plane, int u, int j, const int to)
     return _mm512_and_si512(v, _mm512_set1_epi8((char)(1 << to)));
 }
 
-static inline void scales_q4_0(const uint8_t *const *p, float *ws, float *wm, int stride)
+/* scale_TYPE(p, g, &min): scales of group g of 16 rows, and the minima where the type has them. */
+static inline __m512 scale_q4_0(const uint8_t *const *p, int g, __m512 *min)
 {
-    (void)wm, (void)stride;
-    _mm512_store_ps(ws, load_f16(p[0]));
+    (void)min;
+    return load_f16(p[0] + 32 * g);
 }
-static inline void scales_q4_1(const uint8_t *const *p, float *ws, float *wm, int stride)
+static inline __m512 scale_q4_1(const uint8_t *const *p, int g, __m512 *min)
 {
-    (void)stride;
-    _mm512_store_ps(ws, load_f16(p[0]));
-    _mm512_store_ps(wm, _mm512_sub_ps(_mm512_setzero_ps(), load_f16(p[0] + 32)));
+    *min = _mm512_sub_ps(_mm512_setzero_ps(), load_f16(p[0] + 64 * g + 32));
+    return load_f16(p[0] + 64 * g);
 }
-#define scales_q5_0 scales_q4_0
-#define scales_q5_1 scales_q4_1
-#define scales_q8_0 scales_q4_0
-#define scales_iq4_nl scales_q4_0
+#define scale_q5_0 scale_q4_0
+#define scale_q5_1 scale_q4_1
+#define scale_q8_0 scale_q4_0
+#define scale_iq4_nl scale_q4_0
+
+/* The float 2^(23 - 8 i), whose mantissa's byte i counts ones: with a byte put there it is larger by what the byte says, exactly. */
+static inline __m512 byte_base(int i) { return _mm512_castsi512_ps(_mm512_set1_epi32(0x4b000000 - (8 * i << 23))); }
+/* base + the bits `mask` of byte i of each word; i < 3. */
+static inline __m512 byte_above(__m512i words, int i, int mask)
+{
+    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(words, _mm512_set1_epi32(mask << 8 * i), _mm512_castps_si512(byte_base(i)), 0xea));
+}
+/* d times six bits of byte i. The product is exact, so the fma that takes the base off at once does not change it. */
+static inline __m512 scale_6bit(__m512i words, int i, __m512 d)
+{
+    if (i == 3) words = _mm512_srli_epi32(words, 8), i = 2;
+    return _mm512_fmsub_ps(byte_above(words, i, 0x3f), d, _mm512_mul_ps(d, byte_base(i)));
+}
 
 /* Six-bit scales and minima of Q4_K and Q5_K: 12 bytes per row as three words. */
-static inline void scales_q4_k(const uint8_t *const *p, float *ws, float *wm, int stride)
+static inline __m512 scale_q4_k(const uint8_t *const *p, int g, __m512 *min)
 {
-    const __m512i low6 = _mm512_set1_epi8(0x3f), low4 = _mm512_set1_epi8(0x0f), top2 = _mm512_set1_epi8(0x30);
-    const __m512i a = load(p[1]), b = load(p[1] + 64), c = load(p[1] + 128);
-    const __m512i s[2] = {_mm512_and_si512(a, low6),
-                          _mm512_or_si512(_mm512_and_si512(c, low4), _mm512_and_si512(_mm512_srli_epi16(a, 2), top2))};
-    const __m512i m[2] = {_mm512_and_si512(b, low6), _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(c, 4), low4),
-                                                                      _mm512_and_si512(_mm512_srli_epi16(b, 2), top2))};
+    const __m512i low4 = _mm512_set1_epi8(0x0f), top2 = _mm512_set1_epi8(0x30);
     const __m512 d = load_f16(p[0]), dmin = load_f16(p[0] + 32);
-    /* byte i of a word stays where it is, 256^i times too large; the factor moves into d: exact */
-    const __m512 k[4] = {_mm512_set1_ps(1), _mm512_set1_ps(0x1p-8f), _mm512_set1_ps(0x1p-16f), _mm512_set1_ps(1)};
-#pragma GCC unroll 4
-    for (int i = 0; i < 4; i++) {
-        const __m512i byte = _mm512_set1_epi32((int)(0xffu << 8 * i));
-        const __m512 di = _mm512_mul_ps(d, k[i]), mi = _mm512_mul_ps(dmin, k[i]);
-#pragma GCC unroll 2
-        for (int h = 0; h < 2; h++) {
-            __m512i si = i < 3 ? _mm512_and_si512(s[h], byte) : _mm512_srli_epi32(s[h], 24);
-            __m512i mm = i < 3 ? _mm512_and_si512(m[h], byte) : _mm512_srli_epi32(m[h], 24);
-            _mm512_store_ps(ws + (4 * h + i) * stride, _mm512_mul_ps(_mm512_cvtepi32_ps(si), di));
-            _mm512_store_ps(wm + (4 * h + i) * stride, _mm512_mul_ps(_mm512_cvtepi32_ps(mm), mi));
-        }
+    __m512i s = load(p[1]), m = load(p[1] + 64);
+    if (g >= 4) {
+        const __m512i c = load(p[1] + 128);
+        s = _mm512_or_si512(_mm512_and_si512(c, low4), _mm512_and_si512(_mm512_srli_epi16(s, 2), top2));
+        m = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(c, 4), low4), _mm512_and_si512(_mm512_srli_epi16(m, 2), top2));
     }
+    *min = scale_6bit(m, g % 4, dmin);
+    return scale_6bit(s, g % 4, d);
 }
-#define scales_q5_k scales_q4_k
+#define scale_q5_k scale_q4_k
 
-static inline void scales_q2_k(const uint8_t *const *p, float *ws, float *wm, int stride)
+static inline __m512 scale_q2_k(const uint8_t *const *p, int g, __m512 *min)
 {
-    const __m512 d = load_f16(p[0]), dmin = load_f16(p[0] + 32);
-    const __m512i low4 = _mm512_set1_epi32(15);
-#pragma GCC unroll 16
-    for (int g = 0; g < 16; g++) {
-        __m512i v = _mm512_srli_epi32(load(p[1] + g / 4 * 64), 8 * (g % 4));
-        _mm512_store_ps(ws + g * stride, _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_and_si512(v, low4)), d));
-        _mm512_store_ps(wm + g * stride, _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(v, 4), low4)), dmin));
-    }
+    const __m512i low4 = _mm512_set1_epi32(15), v = _mm512_srli_epi32(load(p[1] + g / 4 * 64), 8 * (g % 4));
+    *min = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(v, 4), low4)), load_f16(p[0] + 32));
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_and_si512(v, low4)), load_f16(p[0]));
 }
 
 /* Q3_K: 16 six-bit scales, less 32: words 0..1 hold low nibbles of bytes 0..7 and 8..15, word 2 the high pairs. */
-static inline void scales_q3_k(const uint8_t *const *p, float *ws, float *wm, int stride)
+static inline __m512 scale_q3_k(const uint8_t *const *p, int g, __m512 *min)
 {
-    (void)wm;
-    const __m512 d = load_f16(p[0]);
-    const __m512i a[2] = {load(p[1]), load(p[1] + 64)}, h = load(p[1] + 128);
-#pragma GCC unroll 16
-    for (int g = 0; g < 16; g++) {
-        __m512i low = _mm512_and_si512(_mm512_srli_epi32(a[g / 4 % 2], 8 * (g % 4) + g / 8 * 4), _mm512_set1_epi32(15));
-        __m512i high = _mm512_and_si512(_mm512_srli_epi32(h, 8 * (g % 4) + g / 4 * 2), _mm512_set1_epi32(3));
-        __m512i v = _mm512_sub_epi32(_mm512_or_si512(low, _mm512_slli_epi32(high, 4)), _mm512_set1_epi32(32));
-        _mm512_store_ps(ws + g * stride, _mm512_mul_ps(_mm512_cvtepi32_ps(v), d));
-    }
+    (void)min;
+    const __m512i low = _mm512_and_si512(_mm512_srli_epi32(load(p[1] + g / 4 % 2 * 64), 8 * (g % 4) + g / 8 * 4), _mm512_set1_epi32(15));
+    const __m512i high = _mm512_and_si512(_mm512_srli_epi32(load(p[1] + 128), 8 * (g % 4) + g / 4 * 2), _mm512_set1_epi32(3));
+    const __m512i v = _mm512_sub_epi32(_mm512_or_si512(low, _mm512_slli_epi32(high, 4)), _mm512_set1_epi32(32));
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(v), load_f16(p[0]));
 }
 
-static inline void scales_q6_k(const uint8_t *const *p, float *ws, float *wm, int stride)
+static inline __m512 scale_q6_k(const uint8_t *const *p, int g, __m512 *min)
 {
-    (void)wm;
-    const __m512 d = load_f16(p[0]);
-#pragma GCC unroll 16
-    for (int g = 0; g < 16; g++) {
-        __m512i v = _mm512_srai_epi32(_mm512_slli_epi32(load(p[1] + g / 4 * 64), 24 - 8 * (g % 4)), 24);
-        _mm512_store_ps(ws + g * stride, _mm512_mul_ps(_mm512_cvtepi32_ps(v), d));
-    }
+    (void)min;
+    const __m512i v = load(p[1] + g / 4 * 64);
+    if (g % 4 == 3) return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32(v, 24)), load_f16(p[0]));
+    const __m512i plus = _mm512_xor_si512(v, _mm512_set1_epi8((char)0x80)); /* + 128 */
+    const int i = MIN(g % 4, 1);
+    const __m512 x = byte_above(g % 4 == 2 ? _mm512_srli_epi32(plus, 8) : plus, i, 0xff);
+    return _mm512_mul_ps(_mm512_sub_ps(x, _mm512_add_ps(byte_base(i), _mm512_set1_ps(128))), load_f16(p[0]));
 }
 
-static inline void scales_iq4_xs(const uint8_t *const *p, float *ws, float *wm, int stride)
+static inline __m512 scale_iq4_xs(const uint8_t *const *p, int g, __m512 *min)
 {
-    (void)wm;
-    const __m512 d = load_f16(p[0]);
+    (void)min;
     const __m512i l = load(p[1]), h = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(p[1] + 64)));
-#pragma GCC unroll 8
-    for (int g = 0; g < 8; g++) {
-        __m512i low = _mm512_and_si512(_mm512_srli_epi32(l, 4 * g), _mm512_set1_epi32(15));
-        __m512i high = _mm512_and_si512(_mm512_srli_epi32(h, 2 * g), _mm512_set1_epi32(3));
-        __m512i v = _mm512_sub_epi32(_mm512_or_si512(low, _mm512_slli_epi32(high, 4)), _mm512_set1_epi32(32));
-        _mm512_store_ps(ws + g * stride, _mm512_mul_ps(_mm512_cvtepi32_ps(v), d));
-    }
+    const __m512i low = _mm512_and_si512(_mm512_srli_epi32(l, 4 * g), _mm512_set1_epi32(15));
+    const __m512i high = _mm512_and_si512(_mm512_srli_epi32(h, 2 * g), _mm512_set1_epi32(3));
+    const __m512i v = _mm512_sub_epi32(_mm512_or_si512(low, _mm512_slli_epi32(high, 4)), _mm512_set1_epi32(32));
+    return _mm512_mul_ps(_mm512_cvtepi32_ps(v), load_f16(p[0]));
 }
 
 /* E8M0 of half the value: 2^(e - 128), subnormal for e < 2. */
-static inline void scales_mxfp4(const uint8_t *const *p, float *ws, float *wm, int stride)
+static inline __m512 scale_mxfp4(const uint8_t *const *p, int g, __m512 *min)
 {
-    (void)wm, (void)stride;
-    const __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)p[0]));
+    (void)min;
+    const __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(p[0] + 16 * g)));
     const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
     const __m512i tiny = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
-    _mm512_store_ps(ws, _mm512_castsi512_ps(_mm512_mask_mov_epi32(normal, _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2)), tiny)));
+    return _mm512_castsi512_ps(_mm512_mask_mov_epi32(normal, _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2)), tiny));
 }
 
 static inline __m512i lookup(const int8_t table[16], __m512i i)
@@ -157,31 +146,41 @@ static inline __m512i lookup(const int8_t table[16], __m512i i)
     return _mm512_shuffle_epi8(_mm512_xor_si512(t, _mm512_set1_epi8((char)0x80)), i);
 }
 
-/* From the file's offset to the common one of 128. */
-static inline __m512i plus(__m512i v, int n) { return _mm512_add_epi8(v, _mm512_set1_epi8((char)n)); }
+/* Values as they are kept: unsigned, the file's plus the type's offset. */
+static inline __m512i v_q4_1(const uint8_t *const *p, int u, int j) { return nibble(p[1], u, j); }
+#define v_q4_0 v_q4_1
+static inline __m512i v_q5_1(const uint8_t *const *p, int u, int j) { return _mm512_or_si512(nibble(p[1], u, j), bit(p[2], u, j, 4)); }
+#define v_q5_0 v_q5_1
+static inline __m512i v_q8_0(const uint8_t *const *p, int u, int j) { return load(p[1] + (u * 8 + j) * 64); }
+static inline __m512i v_q2_k(const uint8_t *const *p, int u, int j) { return crumb(p[2], u, j); }
+static inline __m512i v_q3_k(const uint8_t *const *p, int u, int j) { return _mm512_or_si512(crumb(p[2], u, j), bit(p[3], u, j, 2)); }
+static inline __m512i v_q4_k(const uint8_t *const *p, int u, int j) { return nibble(p[2], u, j); }
+static inline __m512i v_q5_k(const uint8_t *const *p, int u, int j) { return _mm512_or_si512(nibble(p[2], u, j), bit(p[3], u, j, 4)); }
+static inline __m512i v_q6_k(const uint8_t *const *p, int u, int j) { return _mm512_or_si512(nibble(p[2], u, j), crumb_high(p[3], u, j)); }
+static inline __m512i v_iq4_nl(const uint8_t *const *p, int u, int j) { return lookup(kvalues_iq4nl, nibble(p[1], u, j)); }
+static inline __m512i v_iq4_xs(const uint8_t *const *p, int u, int j) { return lookup(kvalues_iq4nl, nibble(p[2], u, j)); }
+static inline __m512i v_mxfp4(const uint8_t *const *p, int u, int j) { return lookup(kvalues_fp4, nibble(p[1], u, j)); }
 
-static inline __m512i w_q4_1(const uint8_t *const *p, int u, int j) { return nibble(p[1], u, j); }
-static inline __m512i w_q4_0(const uint8_t *const *p, int u, int j) { return plus(w_q4_1(p, u, j), 128 - 8); }
-static inline __m512i w_q5_1(const uint8_t *const *p, int u, int j) { return _mm512_or_si512(nibble(p[1], u, j), bit(p[2], u, j, 4)); }
-static inline __m512i w_q5_0(const uint8_t *const *p, int u, int j) { return plus(w_q5_1(p, u, j), 128 - 16); }
-static inline __m512i w_q8_0(const uint8_t *const *p, int u, int j) { return load(p[1] + (u * 8 + j) * 64); }
-static inline __m512i w_q2_k(const uint8_t *const *p, int u, int j) { return crumb(p[2], u, j); }
-static inline __m512i w_q3_k(const uint8_t *const *p, int u, int j) { return plus(_mm512_or_si512(crumb(p[2], u, j), bit(p[3], u, j, 2)), 128 - 4); }
-static inline __m512i w_q4_k(const uint8_t *const *p, int u, int j) { return nibble(p[2], u, j); }
-static inline __m512i w_q5_k(const uint8_t *const *p, int u, int j) { return _mm512_or_si512(nibble(p[2], u, j), bit(p[3], u, j, 4)); }
-static inline __m512i w_q6_k(const uint8_t *const *p, int u, int j) { return plus(_mm512_or_si512(nibble(p[2], u, j), crumb_high(p[3], u, j)), 128 - 32); }
-static inline __m512i w_iq4_nl(const uint8_t *const *p, int u, int j) { return lookup(kvalues_iq4nl, nibble(p[1], u, j)); }
-static inline __m512i w_iq4_xs(const uint8_t *const *p, int u, int j) { return lookup(kvalues_iq4nl, nibble(p[2], u, j)); }
-static inline __m512i w_mxfp4(const uint8_t *const *p, int u, int j) { return lookup(kvalues_fp4, nibble(p[1], u, j)); }
+/* Bytes of 32 elements of a panel, all planes together. */
+enum {
+#define QUANT(ENUM, name, text, id, block, bytes) UNIT_BYTES_##name = 32 * PANEL * (bytes) / (block),
+#include "tensor/quant.def"
+#undef QUANT
+};
+
+/* ---- how a single token's product reads memory ---- */
+
+#define SIDE 4          /* panels side by side */
+#define SIDE_AHEAD 4096 /* bytes that are asked for ahead, at most: those of all sides stay in the L1 cache */
 
 size_t avx512_int_ahead(const struct cpu_matmul *m)
 {
     const struct pack *pk = pack_find(m->tensor->type);
-    return pk && pk->superblock > 1 && m->packed && __builtin_cpu_is("amd") ? STREAM_AHEAD : 0;
+    return pk && pk->superblock > 1 && m->packed && avx512_one_stream() ? STREAM_AHEAD : 0;
 }
 
 /* Lines that a single token's product asks for ahead of itself, in the order of memory, in which panel follows panel, then those that the
- * thread reads next: on AMD's cores loads alone leave a quarter of the bandwidth unused. Intel's were 10 to 25 % slower with it. */
+ * thread reads next. */
 struct stream {
     const uint8_t *at, *end; /* the next one, as if all lay behind each other; of these rows */
     ptrdiff_t jump;          /* from there to what comes then */
@@ -203,63 +202,89 @@ static inline void stream_fetch(struct stream *s, const uint8_t *used)
     for (const uint8_t *to = used + s->distance; s->at < to; s->at += 64) __builtin_prefetch(s->at < s->end ? s->at : s->at + s->jump);
 }
 
-/* X(ENUM, name, group, has_min) */
+/* X(ENUM, name, group, offset: 0 where groups have minima) */
 #define INT_TYPES(X)                                                                                                              \
-    X(Q4_0, q4_0, 32, false) X(Q4_1, q4_1, 32, true) X(Q5_0, q5_0, 32, false) X(Q5_1, q5_1, 32, true) X(Q8_0, q8_0, 32, false)     \
-    X(Q2_K, q2_k, 16, true) X(Q3_K, q3_k, 16, false) X(Q4_K, q4_k, 32, true) X(Q5_K, q5_k, 32, true) X(Q6_K, q6_k, 16, false)      \
-    X(IQ4_NL, iq4_nl, 32, false) X(IQ4_XS, iq4_xs, 32, false) X(MXFP4, mxfp4, 32, false)
+    X(Q4_0, q4_0, 32, 8) X(Q4_1, q4_1, 32, 0) X(Q5_0, q5_0, 32, 16) X(Q5_1, q5_1, 32, 0) X(Q8_0, q8_0, 32, 128) X(Q2_K, q2_k, 16, 0)  \
+    X(Q3_K, q3_k, 16, 4) X(Q4_K, q4_k, 32, 0) X(Q5_K, q5_k, 32, 0) X(Q6_K, q6_k, 16, 32) X(IQ4_NL, iq4_nl, 32, 128)                   \
+    X(IQ4_XS, iq4_xs, 32, 128) X(MXFP4, mxfp4, 32, 128)
 
 #define TYPE q4_0
+#define SUPERBLOCK 32
 #define GROUP 32
-#define HAS_MIN false
+#define OFFSET 8
+#define NIBBLES 1
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q4_1
+#define SUPERBLOCK 32
 #define GROUP 32
-#define HAS_MIN true
+#define OFFSET 0
+#define NIBBLES 1
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q5_0
+#define SUPERBLOCK 32
 #define GROUP 32
-#define HAS_MIN false
+#define OFFSET 16
+#define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q5_1
+#define SUPERBLOCK 32
 #define GROUP 32
-#define HAS_MIN true
+#define OFFSET 0
+#define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q8_0
+#define SUPERBLOCK 32
 #define GROUP 32
-#define HAS_MIN false
+#define OFFSET 128
+#define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q2_k
+#define SUPERBLOCK 256
 #define GROUP 16
-#define HAS_MIN true
+#define OFFSET 0
+#define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q3_k
+#define SUPERBLOCK 256
 #define GROUP 16
-#define HAS_MIN false
+#define OFFSET 4
+#define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q4_k
+#define SUPERBLOCK 256
 #define GROUP 32
-#define HAS_MIN true
+#define OFFSET 0
+#define NIBBLES 2
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q5_k
+#define SUPERBLOCK 256
 #define GROUP 32
-#define HAS_MIN true
+#define OFFSET 0
+#define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q6_k
+#define SUPERBLOCK 256
 #define GROUP 16
-#define HAS_MIN false
+#define OFFSET 32
+#define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE iq4_nl
+#define SUPERBLOCK 32
 #define GROUP 32
-#define HAS_MIN false
+#define OFFSET 128
+#define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE iq4_xs
+#define SUPERBLOCK 256
 #define GROUP 32
-#define HAS_MIN false
+#define OFFSET 128
+#define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE mxfp4
+#define SUPERBLOCK 32
 #define GROUP 32
-#define HAS_MIN false
+#define OFFSET 128
+#define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 
 struct int_kind {
@@ -269,7 +294,7 @@ struct int_kind {
     void (*gemv)(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1);
 };
 static const struct int_kind kinds[] = {
-#define X(ENUM, name, group, has_min) [TYPE_##ENUM] = {group, has_min, unpack_##name, gemv_##name},
+#define X(ENUM, name, group, offset) [TYPE_##ENUM] = {group, (offset) == 0, unpack_##name, gemv_##name},
     INT_TYPES(X)
 #undef X
 };
