@@ -1,6 +1,7 @@
-/* Re-included once per packed integer type by unpack_avx512.c. TYPE is the type's name, GROUP its scale group (16 or 32), OFFSET what
- * was added to its values, 0 where groups have a minimum instead, NIBBLES the number of the plane of nibbles if they are the whole
- * value, else 0. From the includer: scale_TYPE(p, g, &min) gives scales (and minima) of group g, v_TYPE(p, u, j) gives the values of elements 32 u + 4 j .. + 3; UNIT_BYTES_TYPE. Makes unpack_TYPE and gemv_TYPE. */
+/* Re-included once per packed integer type by unpack_avx512.c. TYPE is the type's name, SUPERBLOCK its elements per superblock, GROUP its
+ * scale group (16 or 32), OFFSET what was added to its values, 0 where groups have a minimum instead, NIBBLES the number of the plane of
+ * nibbles if they are the whole value, else 0. From the includer: scale_TYPE(p, g, &min) gives scales (and minima) of group g, v_TYPE(p, u, j)
+ * the values of elements 32 u + 4 j .. + 3; UNIT_BYTES_TYPE. Makes unpack_TYPE and gemv_TYPE. */
 
 #define JOIN2(a, b) a##b
 #define JOIN(a, b) JOIN2(a, b)

@@ -5,14 +5,17 @@
 
 #include "backend/backend.h"
 
-/* Each does its work `rounds` times (read: once over n_bytes, a multiple of 4096) and returns something that depends on all of
- * it, so that no compiler can leave it out. */
+#define LIMIT_STRETCH ((size_t)256 << 10) /* bytes that are read at a time */
+#define LIMIT_READS 4
+
+/* Each does its work `rounds` times (read: once over LIMIT_STRETCH bytes) and returns something that depends on all of it, so that no
+ * compiler can leave it out. Processors differ in which order of reading is fastest: the meter tries them all. */
 struct limit_kernels {
     const char *with; /* the instructions, for people */
     uint32_t (*int8)(int64_t rounds);
     uint32_t (*f32)(int64_t rounds);
     uint32_t (*bf16)(int64_t rounds);
-    uint32_t (*read)(const uint8_t *p, size_t n_bytes);
+    uint32_t (*read[LIMIT_READS])(const uint8_t *p); /* NULL: no more */
     double int8_ops, f32_ops, bf16_ops; /* per round; a multiply-add counts as two */
 };
 
