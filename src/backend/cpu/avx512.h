@@ -11,6 +11,7 @@
  * (Sapphire Rapids) with several panels side by side, a few KiB of each ahead, since their prefetchers serve a stream too slowly.
  * Measured: bench/NOTES.md. */
 static inline bool avx512_one_stream(void) { return __builtin_cpu_is("amd"); }
+#define AVX512_SIDE 4 /* panels side by side */
 
 /* ---- integer weights ---- */
 

@@ -228,6 +228,7 @@ struct cpu_kernels {
     void (*delta)(const struct cpu_state_job *j);
     void (*wkv)(const struct cpu_state_job *j);
     const struct cpu_format *(*format)(enum tensor_type type, kg_activations activations);
+    int one_rows; /* how many rows a single token's product takes side by side: a multiple of 2 * PANEL */
     size_t (*ahead)(const struct cpu_matmul *m); /* how far ahead of a single token's product packed bytes are asked for; may be NULL */
 };
 

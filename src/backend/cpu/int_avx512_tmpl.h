@@ -56,10 +56,10 @@ static inline __attribute__((always_inline)) void NAME(panels_)(const struct cpu
 {
     const int n_super = m->in / SUPERBLOCK;
     const size_t panel_bytes = pack_panel_bytes(pk, m->in);
-    _Alignas(64) float ws[SIDE][SUPERBLOCK / GROUP * 16], wm[SIDE][SUPERBLOCK / GROUP * 16];
+    _Alignas(64) float ws[AVX512_SIDE][SUPERBLOCK / GROUP * 16], wm[AVX512_SIDE][SUPERBLOCK / GROUP * 16];
     const uint8_t *p[PACK_PLANES], *end = base + panel_bytes, *at = N == 1 ? base : base + MIN(pack_plane(pk, pk->stripe, PACK_PLANES), (size_t)SIDE_AHEAD);
     pack_seek(pk, base, n_super, 0, p);
-    __m512 c[SIDE], sum[SIDE];
+    __m512 c[AVX512_SIDE], sum[AVX512_SIDE];
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++) c[i] = sum[i] = _mm512_setzero_ps();
     const int8_t *a = m->acts.q;
@@ -117,13 +117,13 @@ static inline __attribute__((always_inline)) void NAME(panels_)(const struct cpu
 static void NAME(gemv_)(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1)
 {
     struct stream stream = stream_from(m, pk, panel0, panel1);
-    const int step = avx512_one_stream() ? 1 : SIDE;
+    const int step = avx512_one_stream() ? 1 : AVX512_SIDE;
     for (int panel = panel0; panel < panel1; panel += step) {
-        size_t shift[SIDE];
-        __m512 c[SIDE];
-        for (int i = 0; i < SIDE; i++) shift[i] = (size_t)MIN(i, panel1 - 1 - panel) * pack_panel_bytes(pk, m->in); /* too few: the last one again */
+        size_t shift[AVX512_SIDE];
+        __m512 c[AVX512_SIDE];
+        for (int i = 0; i < AVX512_SIDE; i++) shift[i] = (size_t)MIN(i, panel1 - 1 - panel) * pack_panel_bytes(pk, m->in); /* too few: the last one again */
         if (step == 1) NAME(panels_)(m, pk, pack_panel(m, pk, panel), shift, &stream, c, 1);
-        else NAME(panels_)(m, pk, pack_panel(m, pk, panel), shift, &stream, c, SIDE);
+        else NAME(panels_)(m, pk, pack_panel(m, pk, panel), shift, &stream, c, AVX512_SIDE);
         for (int i = 0; i < MIN(step, panel1 - panel); i++) avx512_store_row(m, 0, (panel + i) * PANEL, c[i]);
     }
 }

@@ -236,6 +236,7 @@ void cpu_kernels_avx512(struct cpu_kernels *k)
     k->quantize = quantize_avx512;
     k->rope = rope_avx512;
     k->glu = glu_avx512;
+    k->one_rows = avx512_one_stream() ? 2 * PANEL : AVX512_SIDE * PANEL;
     k->ahead = avx512_int_ahead;
     k->attend = avx512_attend;
     k->attend_scratch_bytes = avx512_attend_scratch_bytes;

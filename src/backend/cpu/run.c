@@ -162,18 +162,21 @@ struct rows {
     int row0, row1;
 };
 
-static struct rows share_of(const struct cpu_matmul *m, int thread, int n_threads)
+/* Rows that work is split at multiples of. */
+static int grain_of(const struct cpu *c, int n) { return n == 1 ? c->kernels.one_rows : 2 * PANEL; }
+
+static struct rows share_of(const struct cpu_matmul *m, int grain, int thread, int n_threads)
 {
-    const int64_t units = (m->out + 2 * PANEL - 1) / (2 * PANEL);
-    return (struct rows){(int)(units * thread / n_threads) * 2 * PANEL, MIN((int)(units * (thread + 1) / n_threads) * 2 * PANEL, m->out)};
+    const int64_t units = (m->out + grain - 1) / grain;
+    return (struct rows){(int)(units * thread / n_threads) * grain, MIN((int)(units * (thread + 1) / n_threads) * grain, m->out)};
 }
 
 /* Piece number i of a share, empty when there is none: a third of what is left each time, so that there are few, to stream, and threads that
  * were slowed down have little left when the others are done. */
-static struct rows piece_of(struct rows share, int i)
+static struct rows piece_of(struct rows share, int grain, int i)
 {
     struct rows p = {share.row0, share.row0};
-    for (; i >= 0 && p.row1 < share.row1; i--) p = (struct rows){p.row1, MIN(p.row1 + MAX((share.row1 - p.row1) / 3 / (2 * PANEL), 1) * 2 * PANEL, share.row1)};
+    for (; i >= 0 && p.row1 < share.row1; i--) p = (struct rows){p.row1, MIN(p.row1 + MAX((share.row1 - p.row1) / 3 / grain, 1) * grain, share.row1)};
     return i >= 0 ? (struct rows){share.row1, share.row1} : p;
 }
 
@@ -186,7 +189,7 @@ static const uint8_t *next_share(const struct worker *w, int step)
     for (int i = 1; i <= c->n_steps; i++) {
         const struct step *s = &c->steps[(step + i) % c->n_steps];
         if (s->code != STEP_OP || s->op->code != OP_MATMUL) continue;
-        return s->matmul.packed ? packed_at(&s->matmul, share_of(&s->matmul, w->i, w->n).row0) : NULL;
+        return s->matmul.packed ? packed_at(&s->matmul, share_of(&s->matmul, grain_of(c, 1), w->i, w->n).row0) : NULL;
     }
     return NULL;
 }
@@ -204,13 +207,14 @@ static void matmul(struct worker *w, int step)
     m.acts = own ? c->own[w->i].acts[s->op->src[0]] : c->acts[s->op->src[0]];
     m.y = c->reg[s->op->dst];
     m.scratch = w->scratch;
+    const int grain = grain_of(c, m.n);
     const size_t ahead = m.n == 1 && m.packed && c->kernels.ahead ? c->kernels.ahead(&m) : 0;
     const uint8_t *after = ahead ? next_share(w, step) : NULL;
     for (int i = 0; i < w->n; i++) {
         const int owner = (w->i + i) % w->n;
-        const struct rows share = share_of(&m, owner, w->n);
+        const struct rows share = share_of(&m, grain, owner, w->n);
         for (;;) {
-            const struct rows p = piece_of(share, atomic_fetch_add_explicit(taken(w, step, owner), 1, memory_order_relaxed));
+            const struct rows p = piece_of(share, grain, atomic_fetch_add_explicit(taken(w, step, owner), 1, memory_order_relaxed));
             if (p.row0 == p.row1) break;
             if (ahead) {
                 m.asked = w->then == packed_at(&m, p.row0) ? w->asked : 0;

@@ -170,7 +170,6 @@ enum {
 
 /* ---- how a single token's product reads memory ---- */
 
-#define SIDE 4          /* panels side by side */
 #define SIDE_AHEAD 4096 /* bytes that are asked for ahead, at most: those of all sides stay in the L1 cache */
 
 size_t avx512_int_ahead(const struct cpu_matmul *m)
