@@ -179,7 +179,7 @@ static inline void blocks_free(struct blocks *set) { free(set->data); }
 /* ---- activations of a batch, as the engine prepares them ---- */
 
 struct batch_acts {
-    struct guarded x, q, group, halves, f32, bf16;
+    struct guarded x, q, group, halves, f32, bf16, wide_q, wide_sum, wide_super;
     struct cpu_acts a;
 };
 
@@ -194,9 +194,15 @@ static inline struct batch_acts acts_new(const struct cpu_kernels *k, enum acts_
         b.group = guarded_new(rows * units * sizeof(struct act_group), 64);
         b.halves = guarded_new(rows * units * sizeof(struct act_halves), 64);
     }
+    if (kind == ACTS_INT8 && k->act_wide && n >= ACT_WIDE_LEAST) {
+        b.wide_q = guarded_new(rows * row * sizeof(uint16_t), 64);
+        b.wide_sum = guarded_new(3 * rows * units * sizeof(float), 64);
+        b.wide_super = guarded_new(rows * (size_t)act_stretches(in) * sizeof(float), 64);
+    }
     if (kind == ACTS_F32_TILES) b.f32 = guarded_new(rows * row * sizeof(float), 64);
     if (kind == ACTS_BF16_TILES) b.bf16 = guarded_new(rows * even * sizeof(uint16_t), 64);
-    b.a = (struct cpu_acts){(void *)b.q.p, (void *)b.group.p, (void *)b.halves.p, (void *)b.f32.p, (void *)b.bf16.p};
+    b.a = (struct cpu_acts){(void *)b.q.p, (void *)b.group.p, (void *)b.halves.p, (void *)b.f32.p, (void *)b.bf16.p,
+                            {(void *)b.wide_q.p, (void *)b.wide_sum.p, (void *)b.wide_super.p}};
     for (int t = 0; t < n; t++) {
         const float *xt = (const float *)(const void *)b.x.p + (size_t)t * row;
         const int t0 = t / ACT_FLOAT_TILE * ACT_FLOAT_TILE, T = MIN(ACT_FLOAT_TILE, n - t0);
@@ -213,6 +219,9 @@ static inline void acts_free(struct batch_acts *b)
     if (b->q.map) guarded_free(&b->q, "int8 activations");
     if (b->group.map) guarded_free(&b->group, "groups of int8 activations");
     if (b->halves.map) guarded_free(&b->halves, "half groups of int8 activations");
+    if (b->wide_q.map) guarded_free(&b->wide_q, "wide activations");
+    if (b->wide_sum.map) guarded_free(&b->wide_sum, "sums of wide activations");
+    if (b->wide_super.map) guarded_free(&b->wide_super, "scales of wide activations");
     if (b->f32.map) guarded_free(&b->f32, "tiles of f32 activations");
     if (b->bf16.map) guarded_free(&b->bf16, "tiles of bf16 activations");
 }

@@ -333,6 +333,29 @@ static void check_forms(const struct cpu_kernels *k, const float *x, int in, int
     acts_free(&h);
 }
 
+/* The wide form of many tokens says what the other one says of each alone. */
+static void check_wide(const struct cpu_kernels *k, const float *x, int in, int n)
+{
+    struct batch_acts many = acts_new(k, ACTS_INT8, x, in, n);
+    for (int t = 0; t < n; t++) {
+        struct batch_acts one = acts_new(k, ACTS_INT8, x + (size_t)t * (size_t)in, in, 1);
+        const struct act_row w = act_row(&many.a, in, n, t), r = act_row(&one.a, in, 1, 0);
+        for (int i = 0; i < in; i++) {
+            const int g = i / ACT_GROUP, s = i / ACT_SUPER;
+            const float part = f32_from_bits((uint32_t)(127 - ((ACT_MAGIC_BITS - r.group[g].start) >> 23)) << 23);
+            const uint16_t *q = act_wide_at(&w.wide, in, w.n, w.t0, s) + (g - s * (ACT_SUPER / ACT_GROUP)) * w.T * ACT_GROUP;
+            const float *sum = w.wide.sum + 3 * g * w.T;
+            assert_true(f32_from_bf16(q[act_wide_index(i % ACT_GROUP)]) == part * (float)r.q[i]);
+            assert_int_equal(f32_bits(sum[0]), f32_bits(r.group[g].sum_scaled));
+            assert_int_equal(f32_bits(sum[w.T]), f32_bits(r.halves[g].sum_scaled[0]));
+            assert_int_equal(f32_bits(sum[2 * w.T]), f32_bits(r.halves[g].sum_scaled[1]));
+            assert_int_equal(f32_bits(w.wide.super[s * w.T]), f32_bits(r.group[g].super));
+        }
+        acts_free(&one);
+    }
+    acts_free(&many);
+}
+
 static void form_kernels(const struct cpu_kernels *k)
 {
     static const int ins[] = {1, 7, 32, 33, 96, 544, 1024};
@@ -342,6 +365,10 @@ static void form_kernels(const struct cpu_kernels *k)
             random_activations(x, n * ins[i]);
             check_forms(k, x, ins[i], n);
         }
+    static float wide[21 * 1088];
+    random_activations(wide, COUNT_OF(wide));
+    for (int n = ACT_WIDE_LEAST; k->act_wide && n <= 21; n += 5)
+        for (int in = 32; in <= 1088; in += 352) check_wide(k, wide, in, n);
     static const float factors[] = {1e-30f, 1e-37f, 1e-44f, 1e30f};
     for (size_t i = 0; i < COUNT_OF(factors); i++) {
         random_activations(x, 7 * 96);

@@ -2,7 +2,13 @@
 #include "backend/cpu/cpu.h"
 
 #include <stdlib.h>
-#if defined(__aarch64__) && defined(__APPLE__)
+#if defined(__x86_64__)
+#include <cpuid.h>
+#if defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+#elif defined(__aarch64__) && defined(__APPLE__)
 #include <sys/sysctl.h>
 #elif defined(__aarch64__)
 #include <asm/hwcap.h>
@@ -21,6 +27,24 @@ static bool has_avx512(void)
 {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
            __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
+}
+
+/* Linux hands out the tiles' 8 KB of state by process, on demand, before a thread touches them; what others do is not known here. */
+static bool may_use_tiles(void)
+{
+#if defined(__linux__) && defined(SYS_arch_prctl)
+    enum { REQ_XCOMP_PERM = 0x1023, XFEATURE_TILE_DATA = 18 };
+    return syscall(SYS_arch_prctl, REQ_XCOMP_PERM, XFEATURE_TILE_DATA) == 0;
+#else
+    return false;
+#endif
+}
+
+static bool has_amx(void)
+{
+    enum { BF16 = 1 << 22, TILE = 1 << 24, INT8 = 1 << 25 }; /* of leaf 7's edx; gcc 12 and old clangs have no names for them */
+    unsigned a, b, c, d;
+    return has_avx512() && __builtin_cpu_supports("avx512vbmi") && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & BF16) && (d & TILE) && (d & INT8) && may_use_tiles();
 }
 #elif defined(__aarch64__) && defined(__APPLE__)
 static bool has(const char *feature)
@@ -49,6 +73,7 @@ static const struct {
 #if defined(__x86_64__)
     {"avx2", has_avx2, cpu_kernels_avx2},
     {"avx512", has_avx512, cpu_kernels_avx512},
+    {"amx", has_amx, cpu_kernels_amx},
 #elif defined(__aarch64__)
     {"neon", has_neon, cpu_kernels_neon},
     {"i8mm", has_i8mm, cpu_kernels_i8mm},
@@ -66,7 +91,7 @@ kg_status cpu_kernels_choose(struct cpu_kernels *k)
         bool last = forced && strcmp(forced, tiers[i].name) == 0;
         known |= last;
         if (!tiers[i].supported()) {
-            if (last) return status_set(KG_ERR_UNSUPPORTED, "KAGARI_CPU=%s: this processor lacks its instructions", forced);
+            if (last) return status_set(KG_ERR_UNSUPPORTED, "KAGARI_CPU=%s: this processor lacks its instructions, or the system does not permit them", forced);
             continue;
         }
         tiers[i].fill(k);

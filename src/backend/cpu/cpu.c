@@ -101,6 +101,9 @@ static void lay_out_experts(struct cpu *c, char *base, size_t *used)
     const size_t first = take(used, (x->count + 1) * sizeof *x->first), busy = take(used, x->count * sizeof *x->busy);
     const size_t in = take(used, n * width * sizeof *x->x), out = take(used, n * x->out * sizeof *x->y);
     const size_t q = take(used, n * width), group = take(used, n * units * sizeof *x->acts.group), halves = take(used, n * units * sizeof *x->acts.halves);
+    const size_t wide_n = c->kernels.act_wide ? n : 0, stretches = (size_t)act_stretches((int)width);
+    const size_t wide_q = take(used, wide_n * width * sizeof *x->acts.wide.q), wide_sum = take(used, 3 * wide_n * units * sizeof(float));
+    const size_t wide_super = take(used, wide_n * stretches * sizeof(float));
     const size_t f32 = take(used, n * width * sizeof *x->acts.f32), bf16 = take(used, n * width * sizeof *x->acts.bf16);
     if (!base) return;
     x->order = (void *)(base + order);
@@ -109,7 +112,8 @@ static void lay_out_experts(struct cpu *c, char *base, size_t *used)
     x->busy = (void *)(base + busy);
     x->x = (void *)(base + in);
     x->y = (void *)(base + out);
-    x->acts = (struct cpu_acts){(void *)(base + q), (void *)(base + group), (void *)(base + halves), (void *)(base + f32), (void *)(base + bf16)};
+    x->acts = (struct cpu_acts){(void *)(base + q), (void *)(base + group), (void *)(base + halves), (void *)(base + f32), (void *)(base + bf16), {0}};
+    if (wide_n) x->acts.wide = (struct act_wide){(void *)(base + wide_q), (void *)(base + wide_sum), (void *)(base + wide_super)};
 }
 
 /* n rows of register r, and their activations. */
@@ -121,6 +125,9 @@ static void lay_out_register(const struct cpu *c, char *base, size_t *used, int 
     const size_t q = take(used, int8 ? n * width : 0);
     const size_t group = take(used, int8 ? n * units * sizeof(struct act_group) : 0);
     const size_t halves = take(used, int8 ? n * units * sizeof(struct act_halves) : 0);
+    const size_t wide_n = int8 && c->kernels.act_wide && n >= ACT_WIDE_LEAST ? n : 0, stretches = (size_t)act_stretches((int)width);
+    const size_t wide_q = take(used, wide_n * width * sizeof(uint16_t)), wide_sum = take(used, 3 * wide_n * units * sizeof(float));
+    const size_t wide_super = take(used, wide_n * stretches * sizeof(float));
     const size_t tiles_f32 = take(used, f32 ? n * width * sizeof(float) : 0);
     const size_t tiles_bf16 = take(used, bf16 ? n * ROUND_UP(width, 2) * sizeof(uint16_t) : 0);
     if (!base) return;
@@ -130,6 +137,7 @@ static void lay_out_register(const struct cpu *c, char *base, size_t *used, int 
         acts->group = (void *)(base + group);
         acts->halves = (void *)(base + halves);
     }
+    if (wide_n) acts->wide = (struct act_wide){(void *)(base + wide_q), (void *)(base + wide_sum), (void *)(base + wide_super)};
     if (f32) acts->f32 = (void *)(base + tiles_f32);
     if (bf16) acts->bf16 = (void *)(base + tiles_bf16);
 }

@@ -1,6 +1,6 @@
 /* The CPU engine's own types: kernel table, weight formats, prepared activations, KV layout.
  *
- * A tier (plain C, AVX2, AVX-512, NEON) is a struct cpu_kernels. cpu_kernels_generic fills every entry; better tiers start
+ * A tier (plain C, AVX2, AVX-512, AMX, NEON) is a struct cpu_kernels. cpu_kernels_generic fills every entry; better tiers start
  * from it and overwrite. Every kernel computes one token's result the same way whatever the batch, so results do not
  * depend on batch size, prompt chunking or number of threads. */
 #ifndef BACKEND_CPU_CPU_H
@@ -24,15 +24,28 @@ enum acts_kind {
  * T tokens is, from the array's start + t0 * row,
  *   q [in / 4][T][4], group and halves [in / ACT_GROUP][T]: x ~ scale * q, and what else a kernel wants to know of a group, computed
  *                                                           once here and not per weight
- *   f32 [in][T]; bf16 [in / 2][T][2], pairs of elements */
+ *   f32 [in][T]; bf16 [in / 2][T][2], pairs of elements
+ * A tier with matrix units (cpu_kernels.act_wide) has int8 activations of ACT_WIDE_LEAST tokens and more in a form of their own, in tiles of
+ * ACT_WIDE_TILE:
+ *   wide.q [stretches of ACT_SUPER][tiles][groups of a stretch][T][ACT_GROUP] in the order of act_wide_index: x ~ super * q, where q is the
+ *     rounded value times its group's part (see below), as bf16: exact, for it has 7 bits. A stretch of all tokens is in one piece, for tiles at
+ *     powers of two would fall into few sets of the L2 cache
+ *   and from t0 * row on wide.sum [in / ACT_GROUP][3][T] of q, of the group and its halves; wide.super [stretches][T] */
 #define ACT_TILE 6
 #define ACT_FLOAT_TILE 12
+#define ACT_WIDE_TILE 16
+#define ACT_WIDE_LEAST 16
+struct act_wide {
+    uint16_t *q;
+    float *sum, *super;
+};
 struct cpu_acts {
     int8_t *q;
     struct act_group *group;
     struct act_halves *halves;
     float *f32;
     uint16_t *bf16;
+    struct act_wide wide; /* NULL: the tier has none */
 };
 #define ACT_MAGIC 12582912.0f /* 1.5 * 2^23: the float whose bits, plus a small integer i, are those of 1.5 * 2^23 + i */
 #define ACT_MAGIC_BITS 0x4b400000
@@ -80,17 +93,39 @@ static inline void act_put_shifted(struct act_group *g, struct act_halves *h, fl
     *h = (struct act_halves){{part * (float)sum0, part * (float)sum1}, {start - 128 * sum0, start - 128 * sum1}};
 }
 
-/* Where token t of n lies: element 4 i + b at q[i * T * 4 + b], group g at group[g * T]. */
+/* Where element i of a group of 32 lies in its wide form: 0 2 1 3 4 6 5 7 ..., so that four bytes of a weight widen without a permutation. */
+static inline int act_wide_index(int i) { return (i & ~3) + (i & 1) * 2 + (i >> 1 & 1); }
+static inline int act_stretches(int in) { return (in + ACT_SUPER - 1) / ACT_SUPER; }
+static inline bool acts_are_wide(const struct cpu_acts *a, int n) { return a->wide.q && n >= ACT_WIDE_LEAST; }
+
+/* Where stretch s of the tile that begins with token t0 of n lies. */
+static inline uint16_t *act_wide_at(const struct act_wide *a, int in, int n, int t0, int s)
+{
+    return a->q + (size_t)s * ACT_SUPER * (size_t)n + (size_t)t0 * (size_t)MIN(ACT_SUPER, in - s * ACT_SUPER);
+}
+
+/* Where token t of n lies: element 4 i + b at q[i * T * 4 + b], group g at group[g * T]; or, if wide.q, group g of stretch s at
+ * act_wide_at(&wide, in, n, t0, s)[g * T * ACT_GROUP], group g's sums at wide.sum[(3 g + i) * T], stretch s at wide.super[s * T]. */
 struct act_row {
     int8_t *q;
     struct act_group *group;
     struct act_halves *halves;
     int T;
+    struct act_wide wide;
+    int n, t0; /* wide */
 };
+static inline struct act_row act_row_wide(const struct cpu_acts *a, int in, int n, int t)
+{
+    const size_t t0 = (size_t)(t / ACT_WIDE_TILE * ACT_WIDE_TILE), i = (size_t)t - t0;
+    const struct act_wide w = {a->wide.q + i * ACT_GROUP, a->wide.sum + t0 * (size_t)(in / ACT_GROUP) * 3 + i,
+                               a->wide.super + t0 * (size_t)act_stretches(in) + i};
+    return (struct act_row){.T = MIN(ACT_WIDE_TILE, n - (int)t0), .wide = w, .n = n, .t0 = (int)t0};
+}
 static inline struct act_row act_row(const struct cpu_acts *a, int in, int n, int t)
 {
+    if (acts_are_wide(a, n)) return act_row_wide(a, in, n, t);
     const size_t t0 = (size_t)(t / ACT_TILE * ACT_TILE), units = (size_t)(in / ACT_GROUP), i = (size_t)(t % ACT_TILE);
-    return (struct act_row){a->q + t0 * (size_t)in + 4 * i, a->group + t0 * units + i, a->halves + t0 * units + i, MIN(ACT_TILE, n - (int)t0)};
+    return (struct act_row){a->q + t0 * (size_t)in + 4 * i, a->group + t0 * units + i, a->halves + t0 * units + i, MIN(ACT_TILE, n - (int)t0), {0}, 0, 0};
 }
 
 /* e^x without branches, so that loops over it vectorise: x = n ln 2 + r, |r| <= ln 2 / 2, a polynomial for e^r, n into the exponent.
@@ -203,6 +238,7 @@ struct cpu_state_job {
 
 struct cpu_kernels {
     const char *tier;
+    bool act_wide;  /* int8 activations of many tokens are wanted in their wide form */
     int act_excess; /* how many times larger than its largest magnitude asks for the scale of an int8 group may be: 1 or 2 */
     void (*rms_norm)(float *dst, const float *x, const float *w, const float *b, int n, float eps); /* w, b may be NULL */
     void (*layer_norm)(float *dst, const float *x, const float *w, const float *b, int n, float eps);
@@ -235,13 +271,14 @@ struct cpu_kernels {
 void cpu_kernels_generic(struct cpu_kernels *k);
 void cpu_kernels_avx2(struct cpu_kernels *k);
 void cpu_kernels_avx512(struct cpu_kernels *k);
+void cpu_kernels_amx(struct cpu_kernels *k);
 void cpu_kernels_neon(struct cpu_kernels *k);
 void cpu_kernels_i8mm(struct cpu_kernels *k);
 
 /* Tiers of this build, worst first; NULL past the end. */
 const char *cpu_tier_name(size_t i);
 bool cpu_tier_supported(size_t i); /* by this processor */
-/* The best tier of this processor; KAGARI_CPU=generic|avx2|avx512|neon|... in the environment forces a lower one. */
+/* The best tier of this processor; KAGARI_CPU=generic|avx2|avx512|amx|neon|... in the environment forces a lower one. */
 kg_status cpu_kernels_choose(struct cpu_kernels *k);
 
 #endif

@@ -83,7 +83,9 @@ void cpu_experts_sort(struct cpu *c, const struct step *s)
 static struct cpu_acts acts_from(const struct cpu_acts *a, size_t row, int in)
 {
     const size_t width = (size_t)in, units = width / ACT_GROUP;
-    return (struct cpu_acts){a->q + row * width, a->group + row * units, a->halves + row * units, a->f32 + row * width, a->bf16 + row * ROUND_UP(width, 2)};
+    struct cpu_acts from = {a->q + row * width, a->group + row * units, a->halves + row * units, a->f32 + row * width, a->bf16 + row * ROUND_UP(width, 2), {0}};
+    if (a->wide.q) from.wide = (struct act_wide){a->wide.q + row * width, a->wide.sum + 3 * row * units, a->wide.super + row * (size_t)act_stretches(in)};
+    return from;
 }
 
 static void prepare_row(const struct cpu *c, enum acts_kind kind, const float *from, int in, int at)

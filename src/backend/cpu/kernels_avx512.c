@@ -52,8 +52,25 @@ static inline void quantize_group(const float *x, float inv_scale, float super, 
     }
 }
 
+static const uint16_t wide_order[ACT_GROUP] = {0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15, 16, 18, 17, 19, 20, 22, 21, 23, 24, 26, 25, 27, 28, 30, 29, 31};
+
+/* One group in its wide form: x / scale rounded, times part = 2^-k, and sums of that. */
+static inline void round_wide(const float *x, float inv_scale, int k, uint16_t *to, float *sum, int T)
+{
+    const __m512 inv = _mm512_set1_ps(inv_scale), part = _mm512_set1_ps(f32_from_bits((uint32_t)(127 - k) << 23));
+    const __m512i low = _mm512_set1_epi32(-128); /* where the packing of the other form ends NaN */
+    const __m512i a = _mm512_max_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x), inv)), low);
+    const __m512i b = _mm512_max_epi32(_mm512_cvtps_epi32(_mm512_mul_ps(_mm512_loadu_ps(x + 16), inv)), low);
+    const __m512 qa = _mm512_mul_ps(_mm512_cvtepi32_ps(a), part), qb = _mm512_mul_ps(_mm512_cvtepi32_ps(b), part);
+    const __m512i q = _mm512_permutex2var_epi16(_mm512_castps_si512(qa), _mm512_add_epi16(_mm512_slli_epi16(_mm512_loadu_si512(wide_order), 1), _mm512_set1_epi16(1)), _mm512_castps_si512(qb));
+    _mm512_storeu_si512(to, q);
+    sum[T] = _mm512_reduce_add_ps(qa); /* exact in any order */
+    sum[2 * T] = _mm512_reduce_add_ps(qb);
+    sum[0] = sum[T] + sum[2 * T];
+}
+
 /* As above for the last groups of a row, fewer than eight. */
-static void quantize_rest(const float *x, int groups, struct act_row row)
+static void quantize_rest(const float *x, int groups, struct act_row row, uint16_t *wide)
 {
     uint32_t top[ACT_SUPER / ACT_GROUP], most = 0;
     for (int g = 0; g < groups; g++) {
@@ -63,8 +80,11 @@ static void quantize_rest(const float *x, int groups, struct act_row row)
     const float super = act_scale(f32_from_bits(most)), inv = super > 0 ? 1.0f / super : 0.0f;
     for (int g = 0; g < groups; g++) {
         const int k = act_shift(super, f32_from_bits(top[g]));
-        quantize_group(x + 32 * g, inv * f32_from_bits((uint32_t)(127 + k) << 23), super, k, row, g);
+        const float inv_scale = inv * f32_from_bits((uint32_t)(127 + k) << 23);
+        if (wide) round_wide(x + 32 * g, inv_scale, k, wide + g * row.T * ACT_GROUP, row.wide.sum + 3 * g * row.T, row.T);
+        else quantize_group(x + 32 * g, inv_scale, super, k, row, g);
     }
+    if (wide) *row.wide.super = super;
 }
 
 /* 64 elements of two groups, x / scale rounded. */
@@ -139,9 +159,21 @@ static inline void round_super(const float *x, const float *inv, float super, __
     for (int i = 0; i < ACT_SUPER / 4; i++) memcpy(row.q + i * row.T * 4, &word[i], 4);
 }
 
+/* A stretch in its wide form. */
+static inline void round_wide_super(const float *x, const float *inv, float super, __m256i k, uint16_t *to, struct act_wide row, int T)
+{
+    enum { GROUPS = ACT_SUPER / ACT_GROUP };
+    _Alignas(32) int shift[GROUPS];
+    _mm256_store_si256((void *)shift, k);
+    for (int g = 0; g < GROUPS; g++) round_wide(x + 32 * g, inv[g], shift[g], to + g * T * ACT_GROUP, row.sum + 3 * g * T, T);
+    *row.super = super;
+}
+
 static void quantize_avx512(const float *x, int n, struct act_row row)
 {
     enum { GROUPS = ACT_SUPER / ACT_GROUP, AHEAD = 4 }; /* scales of AHEAD stretches first: each is a long chain of divisions */
+    const int in = n;
+    int s = 0;
     while (n >= ACT_SUPER) {
         const int m = MIN(n / ACT_SUPER, AHEAD);
         _Alignas(32) float super[AHEAD], inv[AHEAD][GROUPS];
@@ -153,10 +185,15 @@ static void quantize_avx512(const float *x, int n, struct act_row row)
             const __m256 one_by = _mm256_set1_ps(super[i] > 0 ? 1.0f / super[i] : 0.0f);
             _mm256_store_ps(inv[i], _mm256_mul_ps(one_by, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_set1_epi32(127), k[i]), 23))));
         }
+        if (row.wide.q) {
+            for (int i = 0; i < m; i++, s++, n -= ACT_SUPER, x += ACT_SUPER, row.wide.sum += 3 * GROUPS * row.T, row.wide.super += row.T)
+                round_wide_super(x, inv[i], super[i], k[i], act_wide_at(&row.wide, in, row.n, row.t0, s), row.wide, row.T);
+            continue;
+        }
         for (int i = 0; i < m; i++, n -= ACT_SUPER, x += ACT_SUPER, row.group += GROUPS * row.T, row.halves += GROUPS * row.T, row.q += ACT_SUPER * row.T)
             round_super(x, inv[i], super[i], k[i], row);
     }
-    if (n >= ACT_GROUP) quantize_rest(x, n / ACT_GROUP, row);
+    if (n >= ACT_GROUP) quantize_rest(x, n / ACT_GROUP, row, row.wide.q ? act_wide_at(&row.wide, in, row.n, row.t0, s) : NULL);
 }
 
 /* Pairs (a, b) that lie side by side, as their factors do: (a c - b s, b c + a s). */

@@ -189,6 +189,7 @@ static kg_status choose(struct limit_kernels *k)
 #ifdef __x86_64__
     if (strcmp(tier.tier, "avx2") == 0) limits_avx2(k);
     if (strcmp(tier.tier, "avx512") == 0) limits_avx512(k);
+    if (strcmp(tier.tier, "amx") == 0) limits_amx(k);
 #endif
     return KG_OK;
 }

@@ -23,6 +23,7 @@ struct limit_kernels {
 void limits_generic(struct limit_kernels *k);
 void limits_avx2(struct limit_kernels *k);
 void limits_avx512(struct limit_kernels *k);
+void limits_amx(struct limit_kernels *k);
 
 extern const struct backend_meter cpu_meter;
 

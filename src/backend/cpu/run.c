@@ -359,7 +359,7 @@ static void part_step(const struct worker *w, const struct step *s)
     if (s->code == STEP_ACTS) {
         const float *x = cpu_row(c, reg, 0) + from;
         const struct act_row row = act_row(&c->acts[reg], width, 1, 0);
-        if (s->acts == ACTS_INT8) k->quantize(x, n, (struct act_row){row.q + from, row.group + from / ACT_GROUP, row.halves + from / ACT_GROUP, 1});
+        if (s->acts == ACTS_INT8) k->quantize(x, n, (struct act_row){row.q + from, row.group + from / ACT_GROUP, row.halves + from / ACT_GROUP, 1, {0}, 0, 0});
         else if (s->acts == ACTS_F32_TILES) k->tile_f32(x, n, c->acts[reg].f32 + from, 1);
         else if (s->acts == ACTS_BF16_TILES) k->tile_bf16(x, n, c->acts[reg].bf16 + from, 1);
         return;
