@@ -60,6 +60,7 @@ struct batch {
     /* If n_top > 0 (at most the backend's most_top): instead of logits, [tokens that want some][n_top] of the finite ones, the highest first, lower ids first among equals. */
     struct batch_top *top;
     int n_top;
+    bool goes_on; /* with n_top 1: the next batch is likely to be the highest of these, by itself, at the next position; a backend may begin with it */
     /* If not NULL: called after each op with tap set (but not one that the backend joins with a later one), rows [n][width] of its dst; exactly one of f32 and f64 is not NULL. */
     void (*tap)(void *ctx, const struct op *op, int n, int width, const float *f32, const double *f64);
     void *tap_ctx;

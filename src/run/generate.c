@@ -88,13 +88,13 @@ static kg_status ids_push(struct ids *ids, int32_t id)
 static kg_status generate(kg_session *session, struct ids *ids, struct stream *s, kg_finish *finish)
 {
     const kg_generate_params *p = s->params;
-    KG_TRY(session_sync_top(session, ids->data, ids->n, sample_needs(&p->sampler, ids->n)));
+    KG_TRY(session_sync_top(session, ids->data, ids->n, sample_needs(&p->sampler, ids->n), p->max_tokens > 1));
     for (size_t i = 0;; i++) {
         *finish = KG_FINISH_LENGTH;
         if (i == p->max_tokens) return KG_OK;
         *finish = KG_FINISH_CONTEXT;
         if (ids->n > (size_t)session->n_ctx) return KG_OK;
-        if (i) KG_TRY(session_sync_top(session, ids->data, ids->n, sample_needs(&p->sampler, ids->n)));
+        if (i) KG_TRY(session_sync_top(session, ids->data, ids->n, sample_needs(&p->sampler, ids->n), i + 1 < p->max_tokens));
         int32_t token;
         if (session->n_top) KG_TRY(sample_top(session->top, session->n_top, &p->sampler, ids->n, &token));
         else KG_TRY(kg_sample(kg_session_logits(session), kg_model_n_vocab(session->model), &p->sampler, ids->data, ids->n, &token));

@@ -63,7 +63,7 @@ kg_status session_check_tokens(const kg_model *model, const int32_t *tokens, siz
 kg_status embedding_of_states(const kg_model *model, const double *states, size_t n, double *out, size_t *n_pooled);
 
 /* kg_session_sync that brings the n_top highest logits only (s->top, s->n_top), unless n_top is 0, the backend does not find so many, or all are there. */
-kg_status session_sync_top(kg_session *s, const int32_t *tokens, size_t n, int n_top);
+kg_status session_sync_top(kg_session *s, const int32_t *tokens, size_t n, int n_top, bool goes_on);
 /* How many of the highest logits kg_sample needs; 0: all. */
 int sample_needs(const kg_sampler_params *p, size_t n_history);
 /* What kg_sample picks, from at least that many. */

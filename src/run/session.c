@@ -177,7 +177,7 @@ static kg_status reuse(kg_session *s, const int32_t *tokens, size_t n)
 }
 
 /* Under the lock: computes tokens[s->n_tokens..end). */
-static kg_status step(kg_session *s, const int32_t *tokens, size_t end, bool want_logits, int n_top)
+static kg_status step(kg_session *s, const int32_t *tokens, size_t end, bool want_logits, int n_top, bool goes_on)
 {
     kg_model *m = s->model;
     size_t begin = s->n_tokens;
@@ -195,14 +195,15 @@ static kg_status step(kg_session *s, const int32_t *tokens, size_t end, bool wan
         .logits_f64 = s->logits_f64,
         .top = s->top,
         .n_top = want_logits ? n_top : 0,
+        .goes_on = want_logits && goes_on,
     };
     KG_TRY(backend_run(m->backend, m->ctx, &batch));
     return set_tokens(s, tokens, end);
 }
 
-kg_status kg_session_sync(kg_session *s, const int32_t *tokens, size_t n) { return session_sync_top(s, tokens, n, 0); }
+kg_status kg_session_sync(kg_session *s, const int32_t *tokens, size_t n) { return session_sync_top(s, tokens, n, 0, false); }
 
-kg_status session_sync_top(kg_session *s, const int32_t *tokens, size_t n, int n_top)
+kg_status session_sync_top(kg_session *s, const int32_t *tokens, size_t n, int n_top, bool goes_on)
 {
     if (!tokens || n < 1) return status_set(KG_ERR_ARGUMENT, "a session cannot hold 0 tokens");
     if (n > (size_t)s->n_ctx) return status_set(KG_ERR_CONTEXT, "%zu tokens do not fit the context of %lld", n, (long long)s->n_ctx);
@@ -226,7 +227,7 @@ kg_status session_sync_top(kg_session *s, const int32_t *tokens, size_t n, int n
         if (s->model->model.program.n_state && end == n && end - s->n_tokens > 1) end--;
         pthread_mutex_lock(lock);
         if (end == n && n - begin > 1) status = kv_table_keep(&s->model->kv, &s->table);
-        if (status == KG_OK) status = step(s, tokens, end, end == n, n_top);
+        if (status == KG_OK) status = step(s, tokens, end, end == n, n_top, goes_on);
         pthread_mutex_unlock(lock);
         s->n_computed = s->n_tokens - begin;
         if (status == KG_OK && end < n && s->progress && !s->progress(s->progress_ctx, end - begin, n - begin))

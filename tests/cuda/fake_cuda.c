@@ -288,6 +288,7 @@ PUBLIC int cuStreamSynchronize(cu_stream s)
     if (capture) misuse("waiting in a recording");
     return ready() ? LAUNCH_FAILED : flush();
 }
+PUBLIC int cuStreamQuery(cu_stream s) { return cuStreamSynchronize(s); } /* nothing runs meanwhile, so that whoever asks must ask again */
 PUBLIC int cuLaunchKernelEx(const struct cu_config *c, cu_function f, void **args, void **extra)
 {
     struct work w = {.what = LAUNCH, .grid = {c->grid[0], c->grid[1]}, .threads = c->block[0]};
@@ -301,7 +302,7 @@ PUBLIC int cuLaunchKernelEx(const struct cu_config *c, cu_function f, void **arg
     for (int i = 0; i < n; i++) {
         cu_pointer p;
         memcpy(&p, args[i + 1], sizeof p);
-        w.buffers[i] = device_memory(p, 1);
+        w.buffers[i] = inside(host, COUNT_OF(host), (void *)(uintptr_t)p, 1) ? (void *)(uintptr_t)p : device_memory(p, 1);
     }
     for (unsigned i = 0; i < c->n_attributes; i++) fake_cuda.n_overlaps += c->attributes[i].id == 6 && c->attributes[i].value.i == 1;
     return put(&w);

@@ -55,6 +55,9 @@ struct gpu_device {
     kg_status (*launch)(void *dev, const struct gpu_launch *l);
     kg_status (*gemm)(void *dev, const struct gpu_gemm *m); /* if info.gemm */
     kg_status (*sync)(void *dev);
+    /* Memory of the host that kernels write while it looks (TELL_HOST); once, freed by close. Whether work is still under way, or how it failed. NULL: the device has neither. */
+    kg_status (*share)(void *dev, void **buffer, void **host, size_t n_bytes);
+    kg_status (*busy)(void *dev, bool *busy);
     /* Launches between begin and end are recorded, not run; record_run runs a recording. NULL: the device has none. */
     kg_status (*record_begin)(void *dev);
     kg_status (*record_end)(void *dev, void **recording); /* also after a failure between them; then *recording is NULL */

@@ -28,6 +28,7 @@ kg_status gpu_buffer(struct gpu *g, void **buffer, size_t n_bytes) { return new_
 
 void gpu_forget_recordings(struct gpu *g)
 {
+    gpu_forget_ahead(g);
     for (int i = 0; i < g->n_recordings; i++)
         if (g->recordings[i].recording) g->device->record_free(g->dev, g->recordings[i].recording);
     g->n_recordings = 0;
@@ -57,6 +58,7 @@ void gpu_close(void *ctx)
         g->device->close(g->dev);
     }
     free(g->batch_host);
+    free(g->ahead.words);
     free(g->buffers);
     arena_free(&g->arena);
     free(g);
@@ -413,6 +415,7 @@ kg_status gpu_kv_copy(void *ctx, int dst, int src)
     if (dst < 0 || src < 0 || dst >= g->n_blocks || src >= g->n_blocks)
         return status_set(KG_ERR_ARGUMENT, "%s backend: copy of KV block %d to %d, of %d", g->device->name, src, dst, g->n_blocks);
     if (dst == src) return KG_OK;
+    gpu_forget_ahead(g);
     for (int i = 0; i < g->program->n_kv; i++) {
         const struct gpu_kv *kv = &g->kv[i];
         void *buffers[] = {kv->k, kv->v, kv->k_scale, kv->v_scale};
@@ -443,7 +446,11 @@ static kg_status move_block(struct gpu *g, int block, uint8_t *out, const uint8_
 }
 
 kg_status gpu_kv_read(void *ctx, int block, void *out) { return move_block(ctx, block, out, NULL); }
-kg_status gpu_kv_write(void *ctx, int block, const void *in) { return move_block(ctx, block, NULL, in); }
+kg_status gpu_kv_write(void *ctx, int block, const void *in)
+{
+    gpu_forget_ahead(ctx);
+    return move_block(ctx, block, NULL, in);
+}
 
 /* ---- open ---- */
 
@@ -462,6 +469,7 @@ static kg_status open_all(struct gpu *g)
     gpu_plan_feeds(g);
     g->beside = gpu_streams_beside(g);
     KG_TRY(gpu_stream_memory(g));
+    KG_TRY(gpu_ahead_open(g));
     return g->device->sync(g->dev);
 }
 

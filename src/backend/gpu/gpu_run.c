@@ -318,13 +318,19 @@ static kg_status run_steps(struct gpu_run *r)
     return r->batch->n_top > 0 ? gpu_launch_top(r) : KG_OK;
 }
 
+static struct gpu_recording *find_recording(const struct gpu_run *r)
+{
+    struct gpu *g = r->g;
+    for (int i = 0; i < g->n_recordings; i++)
+        if (g->recordings[i].longest == r->longest && g->recordings[i].n_select == r->n_select && g->recordings[i].n_top == r->batch->n_top && g->recordings[i].active == r->active) return &g->recordings[i];
+    return NULL;
+}
+
 /* A single token: the first time plainly, so that everything is loaded; the second time recorded; then replayed. */
 static kg_status run_recorded(struct gpu_run *r)
 {
     struct gpu *g = r->g;
-    struct gpu_recording *rec = NULL;
-    for (int i = 0; i < g->n_recordings; i++)
-        if (g->recordings[i].longest == r->longest && g->recordings[i].n_select == r->n_select && g->recordings[i].n_top == r->batch->n_top && g->recordings[i].active == r->active) rec = &g->recordings[i];
+    struct gpu_recording *rec = r->recording;
     if (!rec) {
         if (g->n_recordings < GPU_RECORDINGS) g->recordings[g->n_recordings++] = (struct gpu_recording){.longest = r->longest, .n_select = r->n_select, .n_top = r->batch->n_top, .active = r->active};
         return run_steps(r);
@@ -362,8 +368,10 @@ static kg_status hold_words(struct gpu *g, size_t words)
     if (words <= g->batch_words) return KG_OK;
     size_t n = MAX(2 * words, (size_t)1024);
     uint32_t *host = realloc(g->batch_host, n * sizeof *host);
-    if (!host) return status_set(KG_ERR_MEMORY, "out of memory");
-    g->batch_host = host;
+    if (host) g->batch_host = host;
+    uint32_t *ahead = realloc(g->ahead.words, n * sizeof *ahead);
+    if (ahead) g->ahead.words = ahead;
+    if (!host || !ahead) return status_set(KG_ERR_MEMORY, "out of memory");
     KG_TRY(g->device->sync(g->dev));
     gpu_forget_recordings(g);
     if (g->batch) g->device->free(g->dev, g->batch);
@@ -376,7 +384,7 @@ static kg_status hold_words(struct gpu *g, size_t words)
 
 /* The block {id, pos, table, state} per token, selected tokens, how strong each adapter is in each token's sequence, tables, before each the number of its positions. Tokens of one sequence share a table; they come in
  * order. */
-static kg_status put_batch(struct gpu_run *r)
+static kg_status make_block(struct gpu_run *r)
 {
     struct gpu *g = r->g;
     const struct batch *b = r->batch;
@@ -414,7 +422,8 @@ static kg_status put_batch(struct gpu_run *r)
     }
     for (int i = 0; i < b->n; i++)
         if (b->tokens[i].want_logits) w[4 * n + (size_t)r->n_select++] = (uint32_t)i;
-    return g->device->upload(g->dev, g->batch, 0, w, at * sizeof *w);
+    r->n_words = at;
+    return KG_OK;
 }
 
 /* In how many parts the positions are read: enough groups to fill the device, at least two blocks for each wave of a group. */
@@ -440,9 +449,14 @@ kg_status gpu_run(void *ctx, const struct batch *batch)
     struct gpu_run r = {.g = g, .batch = batch, .n = batch->n, .sorted = -1, .active = batch_adapters(batch, g->program)};
     choose_splits(&r);
     g->overlap = batch->n <= GPU_MV_TOKENS;
-    KG_TRY(put_batch(&r));
+    KG_TRY(make_block(&r));
     bool record = g->device->record_run && batch->n == 1 && !batch->tap && !batch->input;
-    KG_TRY(record ? run_recorded(&r) : run_steps(&r));
+    if (record) r.recording = find_recording(&r);
+    if (!gpu_ahead_take(&r)) {
+        KG_TRY(g->device->upload(g->dev, g->batch, 0, g->batch_host, r.n_words * sizeof *g->batch_host));
+        KG_TRY(record ? run_recorded(&r) : run_steps(&r));
+    }
+    KG_TRY(gpu_ahead_begin(&r));
     if (r.n_select == 0) return g->device->sync(g->dev);
     return batch->n_top > 0 ? gpu_fetch_top(&r) : fetch(g, g->program->ops[g->program->n_ops - 1].src[0], r.n_select, batch->logits);
 }

@@ -20,6 +20,9 @@ struct gpu_run {
     bool acts_ready; /* the next matmul's halves are there */
     const struct gpu_step *fed; /* the matmul whose int8 units are there, in g->fed[fed_at] */
     int fed_at;
+    size_t n_words; /* of the batch block */
+    struct gpu_recording *recording; /* of the batch's launches; NULL: none yet */
+    bool follows; /* the token is the one that comes behind the last batch's */
     void *met; /* what the next launch meets the one before with */
 };
 
@@ -54,7 +57,14 @@ uint gpu_feed(struct gpu_run *r, const struct gpu_step *s, void **to);
 
 /* gpu_top.c: the highest logits, found on the device. */
 kg_status gpu_launch_top(const struct gpu_run *r); /* behind the last step */
-kg_status gpu_fetch_top(const struct gpu_run *r);  /* syncs */
+kg_status gpu_fetch_top(struct gpu_run *r);  /* syncs */
+
+/* gpu_ahead.c: a token that begins before the host asks for it. */
+kg_status gpu_ahead_open(struct gpu *g);
+bool gpu_tells(const struct gpu_run *r);          /* the highest logit comes that way */
+bool gpu_ahead_take(struct gpu_run *r);           /* whether the batch is under way; fills follows */
+kg_status gpu_ahead_begin(struct gpu_run *r);     /* the one behind, if it is likely to come */
+kg_status gpu_ahead_wait(struct gpu_run *r, uint32_t found[3]); /* number of candidates, id of the highest, its bits */
 
 /* gpu_experts.c: mixtures of experts, heads with matrices of their own. */
 kg_status gpu_expert_kernels(struct gpu *g, struct gpu_weight *w);

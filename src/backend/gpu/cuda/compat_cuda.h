@@ -55,6 +55,8 @@ typedef unsigned char uchar;
         }                                                                                                 \
         BARRIER();                                                                                        \
     } while (0)
+/* Everything that this thread has written is there for the host before *to is. */
+#define TELL_HOST(to, v) asm volatile("fence.acq_rel.sys; st.relaxed.sys.global.u32 [%0], %1;" ::"l"(to), "r"(v) : "memory")
 #define PREFETCH(a) asm volatile("prefetch.global.L2 [%0];" ::"l"(a))
 #define SKIP_UNLESS(some) if (some)
 

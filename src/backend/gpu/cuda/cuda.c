@@ -26,6 +26,7 @@ struct cuda {
     int n_modules;
     /* Pinned memory: what uploads and downloads of up to PIN bytes go through, so that the caller's memory is free at once. */
     uint8_t *pin_up, *pin_down;
+    void *shared; /* with kernels */
     size_t up_used, down_used;
     struct cuda_pending {
         void *dst;
@@ -72,6 +73,7 @@ static void cuda_close(void *dev)
     for (int i = 0; i < c->n_modules; i++) c->cuModuleUnload(c->modules[i].module);
     if (c->pin_up) c->cuMemFreeHost(c->pin_up);
     if (c->pin_down) c->cuMemFreeHost(c->pin_down);
+    if (c->shared) c->cuMemFreeHost(c->shared);
     if (c->stream) c->cuStreamDestroy_v2(c->stream);
     if (c->context) c->cuDevicePrimaryCtxRelease_v2(c->device);
     free(c);
@@ -164,6 +166,26 @@ static kg_status cuda_sync(void *dev)
     c->n_pending = 0;
     c->up_used = c->down_used = 0;
     return KG_OK;
+}
+
+/* Pinned memory has the same address on the device. */
+static kg_status cuda_share(void *dev, void **buffer, void **host, size_t n_bytes)
+{
+    struct cuda *c = dev;
+    KG_TRY(enter(c));
+    CU_TRY(c, "pinned memory", c->cuMemAllocHost_v2(&c->shared, n_bytes));
+    *buffer = *host = c->shared;
+    return KG_OK;
+}
+
+static kg_status cuda_busy(void *dev, bool *busy)
+{
+    enum { NOT_READY = 600 };
+    struct cuda *c = dev;
+    KG_TRY(enter(c));
+    int code = c->cuStreamQuery(c->stream);
+    *busy = code == NOT_READY;
+    return *busy || code == 0 ? KG_OK : failed(c, "the device failed", code);
 }
 
 static kg_status cuda_upload(void *dev, void *buffer, size_t offset, const void *src, size_t n_bytes)
@@ -319,6 +341,8 @@ static const struct gpu_device device = {
     .launch = cuda_launch,
     .gemm = cuda_gemm,
     .sync = cuda_sync,
+    .share = cuda_share,
+    .busy = cuda_busy,
     .record_begin = cuda_record_begin,
     .record_end = cuda_record_end,
     .record_run = cuda_record_run,

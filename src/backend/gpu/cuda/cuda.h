@@ -55,6 +55,7 @@ enum { CU_OUT_OF_MEMORY = 2 };
     X(cuStreamCreate, (cu_stream *, unsigned))                                       \
     X(cuStreamDestroy_v2, (cu_stream))                                               \
     X(cuStreamSynchronize, (cu_stream))                                              \
+    X(cuStreamQuery, (cu_stream))                                                    \
     X(cuLaunchKernelEx, (const struct cu_config *, cu_function, void **, void **))   \
     X(cuStreamBeginCapture_v2, (cu_stream, int))                                     \
     X(cuStreamEndCapture, (cu_stream, cu_graph *))                                   \

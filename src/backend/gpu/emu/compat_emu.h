@@ -78,6 +78,7 @@ typedef struct {
 #define PLAIN_AT(w, j, u) ((w).off_s * (j) + (w).off_b * (u))
 #define START_WITH(meet) ((void)(meet))
 #define TELL(meet) ((void)(meet))
+#define TELL_HOST(to, v) __atomic_store_n(to, v, __ATOMIC_RELEASE)
 #define PREFETCH(a) ((void)(a))
 #define SKIP_UNLESS(some) if (some)
 /* Copies that run beside everything else are done at once; all lanes wait for them. */

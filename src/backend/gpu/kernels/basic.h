@@ -216,9 +216,31 @@ DEVFN float most_of_4(float4 v, uint left)
     return most;
 }
 
+/* The highest of the candidates, the lowest id among equals, becomes the next token of the batch block's one sequence. */
+DEVFN void tell_highest(GLOBAL const uint *found, GLOBAL uint *batch, GLOBAL uint *told CTX_PARAM)
+{
+    uint n = found[0], some = n < TOP_ROOM ? n : TOP_ROOM, pos = batch[1], table = batch[2];
+    float most = TOP_NONE, first = -16777216.0f, top;
+    for (uint i = lane; i < some; i += WAVE) most = fmaxf(most, bits_f32(found[2 + 2 * i]));
+    top = wave_max(most);
+    for (uint i = lane; i < some; i += WAVE)
+        if (bits_f32(found[2 + 2 * i]) == top) first = fmaxf(first, -(float)found[1 + 2 * i]); /* ids are exact as floats */
+    first = wave_max(first);
+    if (tid == 0) {
+        GLOBAL uint *to = told + pos % 2 * TOLD_WORDS;
+        uint id = some ? (uint)-first : 0;
+        batch[0] = id;
+        batch[1] = pos + 1;
+        batch[table - 1] = pos + 2;
+        to[1] = id;
+        to[2] = f32_bits(top);
+        TELL_HOST(to, n);
+    }
+}
+
 /* One group. What reaches the k-th highest of what is highest in each of several parts: all of the k highest do, and few others. The parts are what waves have seen if these are many
  * times k, else finer ones. */
-KERNEL(top_logits, 1024, TopP, BUF(1, const float, x), BUF(2, uint, y))
+KERNEL(top_logits, 1024, TopP, BUF(1, const float, x), BUF(2, uint, y), BUF(3, uint, batch), BUF(4, uint, told))
 {
     SHARED float best[1024];
     SHARED float parts[TOP_PARTS];
@@ -282,5 +304,9 @@ KERNEL(top_logits, 1024, TopP, BUF(1, const float, x), BUF(2, uint, y))
             to++;
             count--;
         }
+    }
+    if (p.tells) {
+        BARRIER_GLOBAL();
+        tell_highest(y, batch, told CTX);
     }
 }

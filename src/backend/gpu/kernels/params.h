@@ -134,8 +134,12 @@ typedef struct {
 /* The k highest of n logits, and those that are as high as a lower bound of them: a number, then {id, bits} of each, up to TOP_ROOM. */
 typedef struct {
     uint n, k;
+    uint tells; /* with k 1: the group puts the token into the batch block as the one at the next position, and tells the host */
 } TopP;
 #define TOP_ROOM 256
+/* What the host is told: {number of candidates, id, bits of its logit, 0}, the number last; a place for even positions and one for odd ones. */
+#define TOLD_WORDS 4
+#define TOLD_NOTHING 0xffffffffu /* as number: not yet */
 
 typedef struct {
     uint stride, sel_at; /* where in the batch block the selection begins, in words */

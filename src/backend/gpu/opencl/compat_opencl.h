@@ -25,6 +25,7 @@
 #define START() ((void)0)
 #define START_NEXT() ((void)0)
 #define PLAIN_AT(w, j, u) ((j) * (w).n_units + (u))
+#define TELL_HOST(to, v) (*(to) = (v)) /* not asked for */
 #define PREFETCH(a) ((void)(a))
 #define SKIP_UNLESS(some) /* wave operations are barriers, which had better stand in no condition */
 
