@@ -292,6 +292,8 @@ static kg_status find_kernels(struct gpu *g)
     if (g->info.flash && g->params.kv_type == KG_KV_F16 && g->params.activations == KG_ACT_INT8) { /* queries and weights of values become halves */
         KG_TRY(g->device->kernel(g->dev, "flash_64", "flash_64", &g->flash_64));
         KG_TRY(g->device->kernel(g->dev, "flash_128", "flash_128", &g->flash_128));
+        KG_TRY(g->device->kernel(g->dev, "flash_64", "flash_one_64", &g->flash_one_64));
+        KG_TRY(g->device->kernel(g->dev, "flash_128", "flash_one_128", &g->flash_one_128));
     }
     bool has_states = false;
     for (int i = 0; i < g->n_steps; i++) has_states |= g->steps[i].code == STEP_STATE;

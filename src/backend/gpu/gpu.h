@@ -107,7 +107,7 @@ struct gpu {
     void *halves, *sums, *next_scale; /* products by the device's library: a slice of weights, what comes out, the next matmul's act_scale */
     void *part;           /* attention in splits */
     void *top;            /* candidates of a token: their number, {id, bits} of each */
-    void *norm, *act_i8, *act_f16, *mm_end, *act, *glu, *add, *value, *xielu, *gate, *norm_heads, *select, *rope, *attend, *attend_one, *merge_one, *top_logits, *merge, *flash_64, *flash_128; /* kernels */
+    void *norm, *act_i8, *act_f16, *mm_end, *act, *glu, *add, *value, *xielu, *gate, *norm_heads, *select, *rope, *attend, *attend_one, *merge_one, *top_logits, *merge, *flash_64, *flash_128, *flash_one_64, *flash_one_128; /* kernels */
     void *state_conv, *state_scan, *state_delta, *state_wkv, *mul, *lerp, *pos_scale, *adapt, *route, *pad_rows, *sort_experts, *tile_experts, *combine, *part_heads, *wide_rope, *wide_store, *wide_attend, *wide_merge;
     void **buffers;       /* [n_buffers] all that close frees, but for the cache's and the batch's */
     int n_buffers, cap_buffers;

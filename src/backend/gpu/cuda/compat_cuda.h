@@ -119,6 +119,12 @@ DEVFN float bits_f32(uint u) { return __uint_as_float(u); }
 DEVFN uint f32_bits(float f) { return __float_as_uint(f); }
 DEVFN float quotient(float a, float b) { return __fdividef(a, b); } /* to two ulp */
 DEVFN float inv_sqrt(float x) { return rsqrtf(x); }
+DEVFN float power_of_2(float x) /* to two ulp; below 2^-126 it is 0 */
+{
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+}
 DEVFN float cos_pi(float x) { return cospif(x); }
 DEVFN float sin_pi(float x) { return sinpif(x); }
 DEVFN uint mul_high(uint a, uint b) { return __umulhi(a, b); }
@@ -221,6 +227,14 @@ DEVFN void mat_half(float *c, const MatA a, uint b0, uint b1)
     asm volatile("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
                  : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
                  : "r"(a.r[0]), "r"(a.r[1]), "r"(a.r[2]), "r"(a.r[3]), "r"(b0), "r"(b1));
+}
+/* 8 x 16 times 16 x 8: rows 8 to 15 of the operation are zeros. A lane has row (column) lane / 4, elements {2c, 2c + 1} and {2c + 8, 2c + 9}, c = lane % 4, and columns 2c, 2c + 1 of the result. */
+DEVFN void mat_rows8(float *c, uint a0, uint a1, uint b0, uint b1)
+{
+    float rest0, rest1;
+    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %5}, {%7, %8}, {%0, %1, %9, %9};"
+                 : "+f"(c[0]), "+f"(c[1]), "=f"(rest0), "=f"(rest1)
+                 : "r"(a0), "r"(0u), "r"(a1), "r"(b0), "r"(b1), "f"(0.0f));
 }
 DEVFN void mat_put(float *to, const MatC c, uint ld)
 {

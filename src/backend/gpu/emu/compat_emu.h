@@ -110,6 +110,7 @@ DEVFN uint4 ld16_stream(const uint4 *a) { return *a; }
 DEVFN uint2 ld8_stream(const uint2 *a) { return *a; }
 DEVFN float quotient(float a, float b) { return a / b; }
 DEVFN float inv_sqrt(float x) { return 1.0f / sqrtf(x); }
+DEVFN float power_of_2(float x) { return exp2f(x); }
 DEVFN float cos_pi(float x) { return cosf(x * 3.14159265358979f); }
 DEVFN float sin_pi(float x) { return sinf(x * 3.14159265358979f); }
 DEVFN uint mul_high(uint a, uint b) { return (uint)((uint64_t)a * b >> 32); }
@@ -148,6 +149,8 @@ static __attribute__((unused)) _Thread_local ushort mat_kept[SIMT_GROUP_MOST / W
 #define mat_a_of(a, c, slot) ((a) = mat_a_from(c, slot))
 #define mat_mma(c, a, b) ((c) = mat_multiply(c, a, b))
 #define mat_store(at, c, ld) mat_put(at, c, ld)
+/* 8 x 16 times 16 x 8 halves: of its row lane / 4 a lane gives columns {2c, 2c + 1} and {2c + 8, 2c + 9}, c = lane % 4, of its column lane / 4 the same rows, and has columns 2c and 2c + 1 of the result. */
+#define mat_rows8(c, a0, a1, b0, b1) simt_rows8(c, a0, a1, b0, b1, __LINE__)
 DEVFN MatC mat_multiply(MatC c, MatA a, MatB b)
 {
     for (uint i = 0; i < 8; i++) {

@@ -2,6 +2,7 @@
  * announced; the latter then reports two accesses of one place without a barrier between them as a data race, since a switch by itself
  * counts as no synchronisation. */
 #include "backend/gpu/emu/simt.h"
+#include "base/half.h"
 
 #include <pthread.h>
 #include <setjmp.h>
@@ -209,6 +210,19 @@ float simt_max(float x, unsigned width, int line)
 }
 
 float simt_xor(float x, unsigned m, int line) { return f32_from_bits(give(x, line)[simt->id % SIMT_WAVE ^ m]); }
+
+void simt_rows8(float c[2], unsigned a0, unsigned a1, unsigned b0, unsigned b1, int line)
+{
+    const unsigned words[4] = {a0, a1, b0, b1}, at = simt->id % SIMT_WAVE;
+    uint32_t given[4][SIMT_WAVE];
+    for (int i = 0; i < 4; i++) memcpy(given[i], give(f32_from_bits(words[i]), line), sizeof *given);
+    for (unsigned n = 0; n < 2; n++)
+        for (unsigned i = 0; i < 2; i++)
+            for (unsigned k = 0; k < 4; k++) {
+                const uint32_t a = given[i][at / 4 * 4 + k], b = given[2 + i][(at % 4 * 2 + n) * 4 + k];
+                c[n] += f32_from_f16((uint16_t)a) * f32_from_f16((uint16_t)b) + f32_from_f16((uint16_t)(a >> 16)) * f32_from_f16((uint16_t)(b >> 16));
+            }
+}
 
 static kg_status make_fiber(struct fiber *f)
 {

@@ -37,5 +37,6 @@ void simt_wave_barrier(int line);
 float simt_sum(float x, unsigned width, int line);
 float simt_max(float x, unsigned width, int line);
 float simt_xor(float x, unsigned m, int line); /* of lane ^ m */
+void simt_rows8(float c[2], unsigned a0, unsigned a1, unsigned b0, unsigned b1, int line); /* mat_rows8 of compat_emu.h */
 
 #endif

@@ -23,19 +23,6 @@ DEVFN float KN(piece_dot)(uint4 w, LOCAL const float4 *q)
     return s;
 }
 
-typedef struct {
-    float c, s;
-} Turn;
-
-DEVFN Turn turn_of(uint pos, uint2 turn, uint turns, float mscale)
-{
-    Turn t;
-    float angle = half_turns(pos, turn);
-    t.c = turns ? cos_pi(angle) * mscale : 1.0f;
-    t.s = turns ? sin_pi(angle) * mscale : 0.0f;
-    return t;
-}
-
 KERNEL(KN(attend_one), 256, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, turns_q), BUF(3, const uint2, turns_k), BUF(4, const float, q), BUF(5, const float, k),
        BUF(6, const float, v), BUF(7, uchar, k_cache), BUF(8, uchar, v_cache), BUF(9, float, k_scale), BUF(10, float, v_scale), BUF(11, float, out), BUF(12, float, part), BUF(13, uchar, next))
 {

@@ -13,9 +13,6 @@
 #define HEAD_MOST 256 /* k_dim and v_dim, with their padding */
 #define KV_BLOCK 32
 
-/* The angle of `pos` turns of turn = {high, low} * 2^-64, as a fraction of half a turn in [-1, 1): exact for any position. */
-DEVFN float half_turns(uint pos, uint2 turn) { return (float)(int)(pos * turn.x + mul_high(pos, turn.y)) * (1.0f / 2147483648.0f); }
-
 /* The positions that a token sees: from the first, up to the end; a score with what else the attention does to it. */
 DEVFN uint first_seen(HeadP p, uint pos)
 {

@@ -95,13 +95,13 @@ KERNEL(FH_PUT(flash, HD), 128, HeadP, BUF(1, const uint, batch), BUF(2, const fl
         {
             now[r] = fmaxf(now[r], wave_xor(now[r], 1));
             now[r] = fmaxf(now[r], wave_xor(now[r], 2));
-            old[r] = exp2f(most[r] - now[r]);
+            old[r] = power_of_2(most[r] - now[r]);
             most[r] = now[r];
             sum[r] *= old[r];
         }
         UNROLL for (uint i = 0; i < 16; i++)
         {
-            float e = exp2f(s[i / 8].v[i % 8] - now[i / 2 % 2]);
+            float e = power_of_2(s[i / 8].v[i % 8] - now[i / 2 % 2]);
             s[i / 8].v[i % 8] = e;
             sum[i / 2 % 2] += e;
         }

@@ -3,5 +3,6 @@
 #include "backend/gpu/kernels/tune.h"
 #include "backend/gpu/kernels/common.h"
 #include "backend/gpu/kernels/feed.h"
+#include "backend/gpu/kernels/turn.h"
 #include "backend/gpu/kernels/cache.h"
 #include "backend/gpu/kernels/attend_one.h"

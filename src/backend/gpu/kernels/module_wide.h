@@ -2,5 +2,6 @@
 #include "backend/gpu/kernels/params.h"
 #include "backend/gpu/kernels/tune.h"
 #include "backend/gpu/kernels/common.h"
+#include "backend/gpu/kernels/turn.h"
 #include "backend/gpu/kernels/cache.h"
 #include "backend/gpu/kernels/wide.h"

@@ -145,6 +145,7 @@ typedef struct {
     uint stride, sel_at; /* where in the batch block the selection begins, in words */
 } SelectP;
 
+#define FLASH_ONE_MOST 512
 /* Heads of one layer. */
 typedef struct {
     uint n_heads, n_kv_heads, k_dim, v_dim;
@@ -156,7 +157,7 @@ typedef struct {
     float scale;
     uint n;
     uint splits;
-    uint rows, slices;       /* (token, head) of a group; waves that share one */
+    uint rows, slices;       /* (token, head) of a group; waves that share one; flash_one: up to 8 heads, FLASH_ONE_MOST elements */
     uint owner;              /* attend: one token, which the kernel itself rotates and stores */
     uint lanes;              /* lanes that read one value; a power of two */
     uint feeds;              /* attend_one, merge_one: units of the next matmul's token, which they prepare; 0: they do not */
