@@ -42,7 +42,7 @@ static inline void *gpu_ctx(size_t i, const struct program *p, kg_activations ac
 
 /* ---- tokens ---- */
 
-enum { TL_TOKENS = 1024, TL_SEQS = 8, TL_BLOCKS = 16 };
+enum { TL_TOKENS = 1024, TL_SEQS = 8, TL_BLOCKS = 18 };
 struct timeline {
     struct batch_token tokens[TL_TOKENS];
     int n, n_seqs, n_wanted;

@@ -601,6 +601,51 @@ static void tops(void **state)
     }
 }
 
+/* One token's attention on matrix operations (an f16 cache, the usual activations): positions beyond the first, several heads of a group, parts of the positions. */
+static void long_texts(void **state)
+{
+    (void)state;
+    static const struct shape long_shapes[] = {
+        {64, 8, 1, 64, 64, 64, 40, ROPE_HALVES, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SILU, .window = 0},
+        {64, 6, 2, 128, 128, 96, 40, ROPE_INTERLEAVED, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SILU, .window = 0},
+        {64, 5, 5, 64, 64, 0, 40, ROPE_HALVES, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SILU, .window = 0},
+    };
+    static const int ends[] = {30, 140, 270, 540};
+    static struct net m;
+    static struct timeline text, more, all;
+    for (size_t i = 0; i < COUNT_OF(long_shapes); i++)
+        for (size_t e = 0; e < COUNT_OF(ends); e++) {
+            build(&m, &long_shapes[i]);
+            text = more = all = (struct timeline){0};
+            for (int t = 0; t < ends[e] + 5; t++) {
+                const int id = (t * 31 + 7) % VOCAB;
+                timeline_add(&all, 0, t, id, t >= ends[e]);
+                timeline_add(t < ends[e] ? &text : &more, 0, t, id, t >= ends[e]);
+            }
+            void *ref;
+            struct backend_params params = {.n_threads = 1, .max_batch = 64};
+            double *want;
+            OK(backend_ref.open(&ref, &m.p, &params));
+            free(compute(&backend_ref, ref, VOCAB, &all, 64, &want));
+            backend_ref.close(ref);
+            for (size_t d = 0; d < COUNT_OF(gpu_names); d++) {
+                if (gpu_quick(d) && i != e % COUNT_OF(long_shapes)) continue;
+                void *ctx = gpu_ctx(d, &m.p, KG_ACT_INT8, KG_KV_F16, 64);
+                if (!ctx) continue;
+                const struct backend *be = backend_find(gpu_names[d]);
+                free(compute(be, ctx, VOCAB, &text, 64, NULL));
+                float *got = compute(be, ctx, VOCAB, &more, 1, NULL);
+                double error = relative_error(got, want, (size_t)all.n_wanted * VOCAB), bound = be->error_bound(ctx);
+                if (!(error <= bound)) fail_msg("%s: program %zu, %d positions: relative error %.3g, bound %.3g", gpu_names[d], i, ends[e], error, bound);
+                free(got);
+                be->close(ctx);
+            }
+            free(want);
+            program_free(&m.p);
+            for (int k = 0; k < m.n; k++) tensor_free(&m.kept[k]);
+        }
+}
+
 static int start(void **state)
 {
     (void)state;
@@ -610,6 +655,6 @@ static int start(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(prompts), cmocka_unit_test(programs), cmocka_unit_test(sides), cmocka_unit_test(states), cmocka_unit_test(deterministic), cmocka_unit_test(embeddings), cmocka_unit_test(matmuls), cmocka_unit_test(tops)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(prompts), cmocka_unit_test(programs), cmocka_unit_test(sides), cmocka_unit_test(states), cmocka_unit_test(deterministic), cmocka_unit_test(embeddings), cmocka_unit_test(matmuls), cmocka_unit_test(tops), cmocka_unit_test(long_texts)};
     return cmocka_run_group_tests(tests, start, NULL);
 }

@@ -193,11 +193,12 @@ static kg_status run_rope(const struct gpu_run *r, const struct gpu_step *s)
     return LAUNCH(g, g->rope, ceil_div(p.n_heads, 4), r->n, 128, p, g->batch, s->turns_q, s->turns_k, g->regs[s->rope_q->dst].buffer, NULL, NULL, NULL, NULL, NULL, NULL);
 }
 
-/* Heads of a group of flash_one: as many as share a kv head, or an equal part of them. */
-static uint flash_rows(const HeadP *p)
+/* Heads of a group of flash_one: behind a short text one, whose group ends sooner; else as many as share a kv head, or an equal part of them, which read it once. */
+static uint flash_rows(const struct gpu_run *r, const HeadP *p)
 {
+    enum { SHORT = 512 / KV_BLOCK };
     const uint gqa = p->n_heads / p->n_kv_heads;
-    uint rows = MIN(MIN(gqa, 8u), FLASH_ONE_MOST / p->k_dim);
+    uint rows = r->longest <= SHORT ? 1 : MIN(MIN(gqa, 8u), FLASH_ONE_MOST / p->k_dim);
     while (rows > 1 && gqa % rows) rows--;
     return MAX(rows, 1u);
 }
@@ -214,7 +215,7 @@ static kg_status run_attend(struct gpu_run *r, const struct gpu_step *s)
     if (one) {
         void *next = NULL, *flash = p.k_dim != p.v_dim ? NULL : p.k_dim == 64 ? g->flash_one_64 : p.k_dim == 128 ? g->flash_one_128 : NULL;
         p.feeds = gpu_feed(r, s, &next);
-        p.rows = flash_rows(&p);
+        p.rows = flash_rows(r, &p);
         if (flash)
             KG_TRY(LAUNCH(g, flash, p.n_heads / p.rows, r->splits, 256, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v, out, g->part, next));
         else
@@ -270,15 +271,29 @@ static kg_status run_map(const struct gpu_run *r, const struct gpu_step *s)
     return LAUNCH(g, s->code == STEP_ADD ? g->add : s->code == STEP_GATE ? g->gate : s->code == STEP_MUL ? g->mul : g->glu, groups, 1, threads, p, a, b, y->buffer);
 }
 
+/* The registers of a SELECT change their memory: one token selects itself, and nothing reads the source behind it. */
+static void move_rows(struct gpu *g, const struct gpu_step *s)
+{
+    void **a = &g->regs[s->op->src[0]].buffer, **b = &g->regs[s->op->dst].buffer, *was = *a;
+    *a = *b;
+    *b = was;
+}
+
 static kg_status run_select(struct gpu_run *r, const struct gpu_step *s)
 {
     struct gpu *g = r->g;
+    const struct program *program = g->program;
     const struct gpu_reg *y = &g->regs[s->op->dst];
     SelectP p = {.stride = (uint)y->stride, .sel_at = r->sel_at};
+    const bool itself = r->batch->n == 1 && r->n_select == 1 && s->op->dst != program->ops[program->n_ops - 1].src[0]; /* a result is fetched from its own place */
     r->n = r->n_select;
     r->selected = true;
     r->sorted = -1;
-    if (r->n == 0 || (r->fed == s + 1 && !r->batch->tap && !r->batch->input)) return KG_OK; /* the matmul behind has its units */
+    if (itself) {
+        move_rows(g, s);
+        r->n_moved++;
+    }
+    if (r->n == 0 || itself) return KG_OK;
     unsigned threads = row_threads((unsigned)y->stride, 256);
     return LAUNCH(g, g->select, ceil_div((unsigned)y->stride, threads), r->n, threads, p, g->batch, g->regs[s->op->src[0]].buffer, y->buffer);
 }
@@ -314,7 +329,7 @@ static kg_status run_step(struct gpu_run *r, const struct gpu_step *s)
 
 static kg_status fetch(struct gpu *g, int reg, int n, float *dst) { return gpu_fetch(g, g->regs[reg].buffer, n, g->regs[reg].width, g->regs[reg].stride, dst); }
 
-static kg_status run_steps(struct gpu_run *r)
+static kg_status run_each(struct gpu_run *r)
 {
     struct gpu *g = r->g;
     for (int i = 0; i < g->n_steps && r->n > 0; i++) {
@@ -328,7 +343,19 @@ static kg_status run_steps(struct gpu_run *r)
         KG_TRY(fetch(g, s->op->dst, r->n, g->rows));
         r->batch->tap(r->batch->tap_ctx, s->op, r->n, g->regs[s->op->dst].width, g->rows, NULL);
     }
-    return r->batch->n_top > 0 ? gpu_launch_top(r) : KG_OK;
+    return KG_OK;
+}
+
+static kg_status run_steps(struct gpu_run *r)
+{
+    struct gpu *g = r->g;
+    kg_status status = run_each(r);
+    for (int i = 0; i < g->n_steps && r->n_moved > 0; i++) {
+        if (g->steps[i].code != STEP_SELECT) continue;
+        move_rows(g, &g->steps[i]);
+        r->n_moved--;
+    }
+    return status == KG_OK && r->batch->n_top > 0 ? gpu_launch_top(r) : status;
 }
 
 static struct gpu_recording *find_recording(const struct gpu_run *r)

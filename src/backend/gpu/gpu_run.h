@@ -11,6 +11,7 @@ struct gpu_run {
     int n_select;
     uint sel_at, adapt_at; /* words of the batch block */
     bool selected;   /* behind SELECT */
+    int n_moved;     /* SELECTs so far whose registers have changed their memory */
     uint64_t active; /* adapters of the batch */
     int splits;   /* of the attention over the positions */
     int longest;  /* blocks of the longest sequence, rounded up to a power of two */

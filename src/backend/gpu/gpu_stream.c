@@ -10,10 +10,20 @@ static uint few_waves(const struct gpu *g) { return (2 * (uint)g->info.stream_wa
 /* Bytes of the token, and of what the group has computed for the next. */
 static size_t token_bytes(const struct gpu *g, const struct gpu_step *s) { return ROUND_UP((size_t)s->weight->row.n_units * (gpu_is_int8(g, s) ? 48 : 128), (size_t)128); }
 
+enum { STREAM_SLOTS = 4 };
+
+/* A small group, so that it fits beside those of two other launches. */
+static void take_one_wave(const struct gpu *g, const struct gpu_step *s, MatP *p)
+{
+    p->waves = p->early = 1;
+    p->slots = p->per_group;
+    p->ring = ROUND_UP(p->slots * p->bundle_bytes, 128u);
+    p->sums_at = p->ring + (uint)token_bytes(g, s);
+}
+
 /* Up to `waves` waves, their rings and their bundles in shared memory, token included. False: there is no place for a row. */
 static bool fit_streams(const struct gpu *g, const struct gpu_step *s, uint waves, MatP *p)
 {
-    enum { STREAM_SLOTS = 4 };
     const size_t row = p->w.row_bytes, token = token_bytes(g, s);
     const uint cores = (uint)g->info.n_cores;
     const size_t beside = token + 16 * (ceil_div(p->rows, cores) + 32), room = STREAM_ROOM; /* 16: the sums of a row */
@@ -22,12 +32,16 @@ static bool fit_streams(const struct gpu *g, const struct gpu_step *s, uint wave
         p->bundle = s->weight->glu || (p->rows % 2 == 0 && p->rows >= 4 * p->waves * cores && 2 * row <= each) ? 2 : 1;
         p->bundle_bytes = p->bundle * p->w.row_bytes;
         p->n_bundles = p->rows / p->bundle;
-        p->per_group = ceil_div(p->n_bundles, cores);
-        if (s->feeds) p->per_group = ROUND_UP(p->per_group, s->weight->glu ? 16u : 16u / p->bundle); /* whole sixteens of results */
-        p->n_groups = ceil_div(p->n_bundles, p->per_group);
+        p->piece = s->feeds ? s->weight->glu ? 16 : 16 / p->bundle : 1; /* whole sixteens of results */
+        const uint pieces = ceil_div(p->n_bundles, p->piece);
+        p->per_group = ceil_div(pieces, cores) * p->piece;
+        p->n_groups = MIN(pieces, cores);
+        p->n_large = pieces - (ceil_div(pieces, p->n_groups) - 1) * p->n_groups;
+        if (!gpu_is_int8(g, s)) p->n_groups = p->n_large = ceil_div(p->n_bundles, p->per_group); /* measured: bench/NOTES.md */
         p->slots = (uint)MIN(MIN(each / p->bundle_bytes, (size_t)STREAM_SLOTS), (size_t)ceil_div(p->per_group, p->waves));
         p->ring = (uint)ROUND_UP(p->slots * p->bundle_bytes, (size_t)128);
         p->sums_at = (uint)(p->waves * p->ring + token);
+        p->early = (p->waves + 1) / 2; /* the token does not queue behind all of them: measured, bench/NOTES.md */
         if (p->slots > 0) return true;
     }
     return false;
@@ -50,7 +64,10 @@ bool gpu_streams_beside(const struct gpu *g)
 bool gpu_plan_streams(const struct gpu *g, const struct gpu_step *s, MatP *p)
 {
     if (!g->info.stream_waves) return false;
-    if (g->beside && fit_streams(g, s, few_waves(g), p) && p->slots * p->waves >= p->per_group) return true;
+    if (g->beside && fit_streams(g, s, few_waves(g), p) && p->slots * p->waves >= p->per_group) {
+        p->early = p->waves;
+        return true;
+    }
     return fit_streams(g, s, gpu_is_int8(g, s) ? few_waves(g) : (uint)g->info.stream_waves, p); /* measured: bench/NOTES.md */
 }
 
@@ -61,7 +78,8 @@ static const struct gpu_step *next_of(const struct gpu *g, const struct gpu_step
 {
     const struct gpu_step *next = s + 1, *end = g->steps + g->n_steps;
     int reg = s->dst[0];
-    if (next < end && next->code == STEP_SELECT && next->op->src[0] == reg && next + 2 == end) reg = (next++)->op->dst; /* one token selects itself */
+    for (; next < end && next->code == STEP_SELECT; next++)
+        if (next->op->src[0] == reg) reg = next->op->dst; /* one token selects itself */
     if (next >= end || next->code != STEP_MATMUL || next->adapter != s->adapter || next->same_acts || next->src != reg || s->dst[1] >= 0) return NULL;
     const int width = g->regs[reg].width;
     const bool plain = !next->norm || (next->norm->code == OP_RMS_NORM && !next->norm->b && next->norm->w);
@@ -126,6 +144,7 @@ kg_status gpu_run_streams(struct gpu_run *r, const struct gpu_step *s, const Mat
     if (!meet) meet = s->meet;
     p.feeds_norm = p.feeds && s->feeds->norm;
     void *kernel = !int8 ? s->weight->ms_f32 : !fed ? s->weight->ms_i8 : p.w.n_units <= 64 ? s->weight->ms_few : s->weight->ms_fed; /* two units of a lane */
+    if (p.meets == MEET_JOIN && kernel == s->weight->ms_few && p.per_group <= STREAM_SLOTS) take_one_wave(g, s, &p);
     const size_t shared = p.sums_at + 16 * (size_t)p.per_group * p.bundle;
     return LAUNCH_ROOM(g, kernel, p.n_groups, 1, p.waves * 32, shared, p, s->weight->buffer, x, s->norm_w, s->norm_b, s->bias,
                        reg_buffer(g, s->res), reg_buffer(g, s->dst[0]), reg_buffer(g, s->dst[1]), reg_buffer(g, s->dst[2]), next, p.feeds_norm ? s->feeds->norm_w : NULL, meet);

@@ -37,13 +37,13 @@ DEVFN Ahead fetch_ahead(GLOBAL const float *x, uint n, uint base CTX_PARAM)
     return r;
 }
 
-/* Puts it there: normed, but for the factor of an RMS norm, for which tmp[wave] gets the sum of squares of what the wave has. nw: the norm's weights,
- * the first of them, which may be fetched before x is there. */
-DEVFN void prepare_token(MatP p, uint as_i8, GLOBAL const float *x, GLOBAL const float *norm_w, GLOBAL const float *norm_b, Ahead nw, LOCAL float *tmp, Token to CTX_PARAM)
+/* Puts it there: normed, but for the factor of an RMS norm, for which tmp[wave] gets the sum of squares of what the wave has. a, nw: the first pieces of x and of the norm's
+ * weights, which may be fetched before x is there. */
+DEVFN void prepare_token(MatP p, uint as_i8, GLOBAL const float *x, GLOBAL const float *norm_w, GLOBAL const float *norm_b, Ahead a, Ahead nw, LOCAL float *tmp, Token to CTX_PARAM)
 {
     uint n_pieces = 8 * p.w.n_units, step = STREAM_PRE * group_size;
     float s = 0.0f;
-    Ahead a = fetch_ahead(x, n_pieces, 0 CTX), next = a;
+    Ahead next = a;
     Norm norm;
     norm.mean = 0.0f;
     norm.inv = 1.0f;
@@ -95,13 +95,13 @@ DEVFN float take_squares(GLOBAL const float *squares, uint n CTX_PARAM)
     return s0;
 }
 
-/* The token itself to shared memory: loads are under way before the first is waited for. */
-DEVFN void take_token(GLOBAL const uint4 *from, uint n, LOCAL uint4 *to CTX_PARAM)
+/* Copies of a wave's first bundles. */
+DEVFN void copy_bundles(MatP p, LOCAL uchar *ring, GLOBAL const uchar *w, uint first, uint end, LOCAL StreamBar *bar CTX_PARAM)
 {
-    uint4 a = from[tid < n ? tid : 0], b = from[tid + group_size < n ? tid + group_size : 0];
-    if (tid < n) to[tid] = a;
-    if (tid + group_size < n) to[tid + group_size] = b;
-    for (uint i = tid + 2 * group_size; i < n; i += group_size) to[i] = from[i];
+    if (lane == 0) {
+        UNROLL_N(1) for (uint k = 0, b = first; k < p.slots && b < end; k++, b += p.waves)
+            stream_copy(ring + k * p.bundle_bytes, w + (size_t)b * p.bundle_bytes, p.bundle_bytes, bar + k);
+    }
 }
 
 DEVFN float parts_sum(float4 a) { return (a.x + a.y) + (a.z + a.w); }
@@ -115,8 +115,8 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
 #if !MS_FED
     SHARED float tmp[STREAM_WAVES];
 #endif
-    uint n_units = p.w.n_units, step = p.waves, begin = group_x * p.per_group, first = begin + wave, slot = 0, parity = 0;
-    uint end = begin + p.per_group < p.n_bundles ? begin + p.per_group : p.n_bundles, rows_out = p.glu ? 1 : p.bundle, out0 = begin * rows_out, n_out = (end - begin) * rows_out;
+    uint n_units = p.w.n_units, step = p.waves, less = group_x < p.n_large ? 0 : p.piece, begin = group_x * p.per_group - (less ? (group_x - p.n_large) * less : 0), first = begin + wave, slot = 0, parity = 0;
+    uint all = begin + p.per_group - less, end = all < p.n_bundles ? all : p.n_bundles, rows_out = p.glu ? 1 : p.bundle, out0 = begin * rows_out, n_out = (end - begin) * rows_out;
     LOCAL uchar *ring = kept_local(room + wave * p.ring), *token = kept_local(room + p.waves * p.ring);
     LOCAL float4 *sums = (LOCAL float4 *)(room + p.sums_at); /* of each row, in four parts */
     LOCAL StreamBar *bar = bars + wave * STREAM_SLOTS;
@@ -134,9 +134,8 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
     if (lane == 0) {
         UNROLL_N(1) for (uint k = 0; k < p.slots; k++) stream_init(bar + k);
         stream_ready();
-        UNROLL_N(1) for (uint k = 0, b = first; k < p.slots && b < end; k++, b += step)
-            stream_copy(ring + k * p.bundle_bytes, w + (size_t)b * p.bundle_bytes, p.bundle_bytes, bar + k);
     }
+    if (wave < p.early) copy_bundles(p, ring, w, first, end, bar CTX);
     Token t;
     t.q = (LOCAL uint4 *)token;
     t.d = (LOCAL float4 *)(t.q + 2 * n_units);
@@ -160,13 +159,23 @@ KERNEL(FN(MS_NAME), 1024, MatP, BUF(1, const uchar, w), BUF(2, const float, x), 
     if (lane >= n_units) ad.x = ad.y = ad.z = ad.w = 0.0f;
     if (lane + WAVE >= n_units) bd.x = bd.y = bd.z = bd.w = 0.0f;
 #elif MS_FED
-    take_token((GLOBAL const uint4 *)x, FED_UNIT / 16 * n_units, t.q CTX);
+    GLOBAL const uint4 *from = (GLOBAL const uint4 *)x;
+    uint n_from = FED_UNIT / 16 * n_units;
+    uint4 t0 = from[tid < n_from ? tid : 0], t1 = from[tid + group_size < n_from ? tid + group_size : 0];
+#else
+    Ahead t0 = fetch_ahead(x, 8 * n_units, 0 CTX);
+#endif
+    if (wave >= p.early) copy_bundles(p, ring, w, first, end, bar CTX); /* the token, which everybody waits for, does not queue behind them */
+#if MS_FED == 1
+    if (tid < n_from) t.q[tid] = t0;
+    if (tid + group_size < n_from) t.q[tid + group_size] = t1;
+    for (uint i = tid + 2 * group_size; i < n_from; i += group_size) t.q[i] = from[i];
 #endif
     float r = p.has_res && mine < n_out ? res[out0 + mine] : 0.0f;
 #if MS_FED
     float square = p.norm != NORM_NONE && mine - lane < n_out ? take_squares((GLOBAL const float *)x + FED_UNIT / 4 * n_units, 2 * n_units CTX) : 0.0f;
 #else
-    prepare_token(p, MS_I8, x, norm_w, norm_b, nw, tmp, t CTX);
+    prepare_token(p, MS_I8, x, norm_w, norm_b, t0, nw, tmp, t CTX);
 #endif
 #if MS_FED != 2
     BARRIER();
