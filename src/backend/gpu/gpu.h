@@ -120,7 +120,7 @@ struct gpu {
     struct gpu_ahead {
         void *buffer;           /* words that kernels write and the host sees, as params.h has them; NULL: the device has none */
         volatile uint32_t *told; /* the same */
-        uint32_t *words;        /* [batch_words]: the batch block of the last single token, made that of the token behind it; */
+        uint32_t *words;        /* [batch_words]: the batch block of the last single token, made that of the token behind it */
         size_t n;               /* its words; 0: unknown */
         const struct gpu_recording *begun; /* what computes that one already; NULL: nothing does */
     } ahead;
@@ -158,7 +158,7 @@ kg_status gpu_upload_weights(struct gpu *g);
 kg_status gpu_upload_steps(struct gpu *g);    /* biases, norms, rope tables */
 kg_status gpu_buffer(struct gpu *g, void **buffer, size_t n_bytes); /* freed by close */
 void gpu_forget_recordings(struct gpu *g);
-void gpu_forget_ahead(struct gpu *g); /* the cache or a state changes */
+void gpu_forget_ahead(struct gpu *g); /* the cache changes */
 /* turn[2 * n_rot / 2]: angle per position of each pair as 64-bit fractions {high, low} of a turn; returns the factor of cos and sin. */
 float gpu_rope_turns(const struct rope *rope, uint32_t *turn);
 

@@ -193,12 +193,21 @@ static kg_status run_rope(const struct gpu_run *r, const struct gpu_step *s)
     return LAUNCH(g, g->rope, ceil_div(p.n_heads, 4), r->n, 128, p, g->batch, s->turns_q, s->turns_k, g->regs[s->rope_q->dst].buffer, NULL, NULL, NULL, NULL, NULL, NULL);
 }
 
-/* Heads of a group of flash_one: behind a short text one, whose group ends sooner; else as many as share a kv head, or an equal part of them, which read it once. */
+enum { SHORT_TEXT = 512 / KV_BLOCK }; /* blocks */
+
+/* One token's attention on matrix operations; NULL: not for these heads. Behind a short text, that for 128 is slower than attend_one: its registers do not suffice. */
+static void *flash_one(const struct gpu_run *r, const HeadP *p)
+{
+    if (p->k_dim != p->v_dim) return NULL;
+    if (p->k_dim == 64) return r->g->flash_one_64;
+    return p->k_dim == 128 && r->longest > SHORT_TEXT ? r->g->flash_one_128 : NULL;
+}
+
+/* Heads of its groups: behind a short text one, whose group ends sooner; else as many as share a kv head, or an equal part of them, which read it once. */
 static uint flash_rows(const struct gpu_run *r, const HeadP *p)
 {
-    enum { SHORT = 512 / KV_BLOCK };
     const uint gqa = p->n_heads / p->n_kv_heads;
-    uint rows = r->longest <= SHORT ? 1 : MIN(MIN(gqa, 8u), FLASH_ONE_MOST / p->k_dim);
+    uint rows = r->longest <= SHORT_TEXT ? 1 : MIN(MIN(gqa, 8u), FLASH_ONE_MOST / p->k_dim);
     while (rows > 1 && gqa % rows) rows--;
     return MAX(rows, 1u);
 }
@@ -213,14 +222,14 @@ static kg_status run_attend(struct gpu_run *r, const struct gpu_step *s)
     const bool plain = !p.window && p.softcap == 0 && !p.has_slopes && !p.has_sinks;
     const bool one = r->n == 1 && g->attend_one && plain;
     if (one) {
-        void *next = NULL, *flash = p.k_dim != p.v_dim ? NULL : p.k_dim == 64 ? g->flash_one_64 : p.k_dim == 128 ? g->flash_one_128 : NULL;
+        void *next = NULL, *flash = flash_one(r, &p);
         p.feeds = gpu_feed(r, s, &next);
-        p.rows = flash_rows(r, &p);
+        if (flash) p.rows = flash_rows(r, &p);
         if (flash)
             KG_TRY(LAUNCH(g, flash, p.n_heads / p.rows, r->splits, 256, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v, out, g->part, next));
         else
             KG_TRY(LAUNCH(g, g->attend_one, p.n_heads, r->splits, MIN(8u, (unsigned)g->info.attend_waves) * 32, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v,
-                      kv->k_scale, kv->v_scale, out, g->part, next));
+                          kv->k_scale, kv->v_scale, out, g->part, next));
         return r->splits == 1 ? KG_OK : LAUNCH(g, g->merge_one, p.n_heads, 1, row_threads(p.v_dim, 256), p, g->part, out, next);
     }
     if (!p.owner) KG_TRY(LAUNCH(g, g->rope, ceil_div(p.n_heads + 2 * p.n_kv_heads, 4), r->n, 128, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v, kv->k_scale, kv->v_scale));

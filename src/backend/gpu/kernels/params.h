@@ -37,7 +37,7 @@ typedef struct {
     uint glu;               /* rows 2i and 2i + 1 are gate and up of output i */
     uint splits;            /* waves that share a row */
     uint n_tiles, n_groups; /* matvec: tiles of rows, groups that share them */
-    uint waves, slots, early, ring; /* streams: waves of a group, copies under way, those that begin before the token is there, bytes of them */
+    uint waves, slots, early, ring; /* streams: waves of a group, copies under way of each, waves whose copies begin before the token is there, bytes of a wave's */
     uint bundle, bundle_bytes, n_bundles, per_group; /* rows of a copy; copies of a group, */
     uint n_large, piece;                             /* of the first n_large; the others have a piece less */
     uint feeds, feeds_norm; /* streams: units of the next matmul's token, which this one prepares (0: it does not), times the weight of its norm */
