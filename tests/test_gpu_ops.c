@@ -606,9 +606,9 @@ static void long_texts(void **state)
 {
     (void)state;
     static const struct shape long_shapes[] = {
-        {64, 8, 1, 64, 64, 64, 40, ROPE_HALVES, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SILU, .window = 0},
-        {64, 6, 2, 128, 128, 96, 40, ROPE_INTERLEAVED, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SILU, .window = 0},
-        {64, 5, 5, 64, 64, 0, 40, ROPE_HALVES, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SILU, .window = 0},
+        {32, 4, 1, 64, 64, 64, 32, ROPE_HALVES, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SILU, .window = 0},
+        {32, 2, 1, 128, 128, 96, 32, ROPE_INTERLEAVED, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SILU, .window = 0},
+        {32, 3, 3, 64, 64, 0, 32, ROPE_HALVES, ROPE_SCALING_NONE, false, true, false, false, ACTIVATION_SILU, .window = 0},
     };
     static const int ends[] = {30, 140, 270, 540, 540};
     static struct net m;
