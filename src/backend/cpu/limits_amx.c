@@ -35,35 +35,23 @@ static uint32_t end(uint8_t *data)
     return word;
 }
 
-static uint32_t int8_amx(int64_t rounds)
-{
-    _Alignas(64) uint8_t data[TILE_BYTES];
-    begin(data);
-    for (int64_t r = 0; r < rounds; r++) {
-        _tile_dpbusd(0, 6, 7);
-        _tile_dpbusd(1, 6, 7);
-        _tile_dpbusd(2, 6, 7);
-        _tile_dpbusd(3, 6, 7);
-        _tile_dpbusd(4, 6, 7);
-        _tile_dpbusd(5, 6, 7);
+#define KERNEL(name, multiply)                     \
+    static uint32_t name(int64_t rounds)           \
+    {                                              \
+        _Alignas(64) uint8_t data[TILE_BYTES];     \
+        begin(data);                               \
+        for (int64_t r = 0; r < rounds; r++) {     \
+            multiply(0, 6, 7);                     \
+            multiply(1, 6, 7);                     \
+            multiply(2, 6, 7);                     \
+            multiply(3, 6, 7);                     \
+            multiply(4, 6, 7);                     \
+            multiply(5, 6, 7);                     \
+        }                                          \
+        return end(data);                          \
     }
-    return end(data);
-}
-
-static uint32_t bf16_amx(int64_t rounds)
-{
-    _Alignas(64) uint8_t data[TILE_BYTES];
-    begin(data);
-    for (int64_t r = 0; r < rounds; r++) {
-        _tile_dpbf16ps(0, 6, 7);
-        _tile_dpbf16ps(1, 6, 7);
-        _tile_dpbf16ps(2, 6, 7);
-        _tile_dpbf16ps(3, 6, 7);
-        _tile_dpbf16ps(4, 6, 7);
-        _tile_dpbf16ps(5, 6, 7);
-    }
-    return end(data);
-}
+KERNEL(int8_amx, _tile_dpbusd)
+KERNEL(bf16_amx, _tile_dpbf16ps)
 
 void limits_amx(struct limit_kernels *k)
 {

@@ -79,7 +79,7 @@ struct gpu_kv {
     uint k_row, v_row, k_groups, v_groups, v_n; /* 16-byte pieces and scales of a row; elements of a piece */
 };
 
-enum { GPU_MV_TOKENS = 8, GPU_SPLITS = 32, GPU_FIXED_SPLITS = 4, GPU_RECORDINGS = 16, GPU_MOST_TOP = 128, HEAD_PART = 256 + 2 };
+enum { GPU_MV_TOKENS = 8, GPU_SPLITS = 32, GPU_FIXED_SPLITS = 4, GPU_RECORDINGS = 16, GPU_MOST_TOP = 128 };
 
 struct gpu {
     const struct gpu_device *device;

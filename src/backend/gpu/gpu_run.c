@@ -224,10 +224,10 @@ static kg_status run_attend(struct gpu_run *r, const struct gpu_step *s)
     if (one) {
         void *next = NULL, *flash = flash_one(r, &p);
         p.feeds = gpu_feed(r, s, &next);
-        if (flash) p.rows = flash_rows(r, &p);
-        if (flash)
+        if (flash) {
+            p.rows = flash_rows(r, &p);
             KG_TRY(LAUNCH(g, flash, p.n_heads / p.rows, r->splits, 256, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v, out, g->part, next));
-        else
+        } else
             KG_TRY(LAUNCH(g, g->attend_one, p.n_heads, r->splits, MIN(8u, (unsigned)g->info.attend_waves) * 32, p, g->batch, s->turns_q, s->turns_k, q, k, v, kv->k, kv->v,
                           kv->k_scale, kv->v_scale, out, g->part, next));
         return r->splits == 1 ? KG_OK : LAUNCH(g, g->merge_one, p.n_heads, 1, row_threads(p.v_dim, 256), p, g->part, out, next);

@@ -173,7 +173,7 @@ KERNEL(KN(attend), 1024, HeadP, BUF(1, const uint, batch), BUF(2, const uint2, t
         }
         if (at < n_rows && p.splits == 1) out[(size_t)(at / gqa) * p.out_stride + h * p.v_dim + e] = value / all;
         if (at < n_rows && p.splits > 1) {
-            GLOBAL float *to = part + (size_t)((at / gqa * p.n_heads + h) * p.splits + split) * (HEAD_MOST + 2);
+            GLOBAL float *to = part + (size_t)((at / gqa * p.n_heads + h) * p.splits + split) * HEAD_PART;
             to[2 + e] = value;
             if (e == 0) {
                 to[0] = all;
@@ -190,18 +190,18 @@ KERNEL(KN(merge), 256, HeadP, BUF(1, const float, part), BUF(2, float, out), BUF
 {
     START();
     uint h = group_x, t = group_y;
-    GLOBAL const float *from = part + (size_t)((t * p.n_heads + h) * p.splits) * (HEAD_MOST + 2);
+    GLOBAL const float *from = part + (size_t)((t * p.n_heads + h) * p.splits) * HEAD_PART;
     float most = -1e30f, sum = 0.0f;
-    for (uint s = 0; s < p.splits; s++) most = fmaxf(most, from[s * (HEAD_MOST + 2) + 1]);
+    for (uint s = 0; s < p.splits; s++) most = fmaxf(most, from[s * HEAD_PART + 1]);
     if (p.has_sinks) {
         float sink = bits_f32(turns_q[p.rot_q / 2 + h].y);
         most = fmaxf(most, sink);
         sum = expf(sink - most);
     }
-    for (uint s = 0; s < p.splits; s++) sum += from[s * (HEAD_MOST + 2)] * expf(from[s * (HEAD_MOST + 2) + 1] - most);
+    for (uint s = 0; s < p.splits; s++) sum += from[s * HEAD_PART] * expf(from[s * HEAD_PART + 1] - most);
     for (uint i = tid; i < p.v_dim; i += group_size) {
         float v = 0.0f;
-        for (uint s = 0; s < p.splits; s++) v += from[s * (HEAD_MOST + 2) + 2 + i] * expf(from[s * (HEAD_MOST + 2) + 1] - most);
+        for (uint s = 0; s < p.splits; s++) v += from[s * HEAD_PART + 2 + i] * expf(from[s * HEAD_PART + 1] - most);
         out[(size_t)t * p.out_stride + h * p.v_dim + i] = v / sum;
     }
 }

@@ -173,7 +173,7 @@ KERNEL(KN(attend_one), 256, HeadP, BUF(1, const uint, batch), BUF(2, const uint2
                 if (there) out[(size_t)h * p.v_dim + e] = value;
                 if (p.feeds) feed_16(next, p.feeds, h * p.v_dim + e, there, value CTX);
             } else if (there) {
-                GLOBAL float *to = part + (size_t)(h * p.splits + split) * (HEAD_MOST + 2);
+                GLOBAL float *to = part + (size_t)(h * p.splits + split) * HEAD_PART;
                 to[2 + e] = value;
                 if (e == 0) {
                     to[0] = all;
@@ -203,15 +203,15 @@ KERNEL(KN(merge_one), 256, HeadP, BUF(1, const float, part), BUF(2, float, out),
 {
     START();
     uint h = group_x;
-    GLOBAL const float *from = part + (size_t)(h * p.splits) * (HEAD_MOST + 2);
+    GLOBAL const float *from = part + (size_t)(h * p.splits) * HEAD_PART;
     float most = -1e30f, sum = 0.0f;
-    for (uint s = 0; s < p.splits; s++) most = fmaxf(most, from[s * (HEAD_MOST + 2) + 1]);
-    for (uint s = 0; s < p.splits; s++) sum += from[s * (HEAD_MOST + 2)] * expf(from[s * (HEAD_MOST + 2) + 1] - most);
+    for (uint s = 0; s < p.splits; s++) most = fmaxf(most, from[s * HEAD_PART + 1]);
+    for (uint s = 0; s < p.splits; s++) sum += from[s * HEAD_PART] * expf(from[s * HEAD_PART + 1] - most);
     for (uint i0 = 0; i0 < p.v_dim; i0 += group_size) {
         uint i = i0 + tid, there = i < p.v_dim;
         float v = 0.0f;
         SKIP_UNLESS(i0 + wave * WAVE < p.v_dim) {
-            for (uint s = 0; s < p.splits && there; s++) v += from[s * (HEAD_MOST + 2) + 2 + i] * expf(from[s * (HEAD_MOST + 2) + 1] - most);
+            for (uint s = 0; s < p.splits && there; s++) v += from[s * HEAD_PART + 2 + i] * expf(from[s * HEAD_PART + 1] - most);
             v = quotient(v, sum);
             if (there) out[(size_t)h * p.v_dim + i] = v;
             if (p.feeds) feed_16(next, p.feeds, h * p.v_dim + i, there, v CTX);

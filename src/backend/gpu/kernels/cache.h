@@ -10,7 +10,6 @@
 #define KN_PUT(a, b) KN_JOIN(a, b)
 #define KN(name) KN_PUT(name, KV)
 
-#define HEAD_MOST 256 /* k_dim and v_dim, with their padding */
 #define KV_BLOCK 32
 
 /* The positions that a token sees: from the first, up to the end; a score with what else the attention does to it. */

@@ -204,7 +204,7 @@ KERNEL(FH_PUT(flash_one, HD), 256, HeadP, BUF(1, const uint, batch), BUF(2, cons
             out[h0 * HD + e0 + lane] = value;
             if (p.feeds) feed_16(next, p.feeds, h0 * HD + e0 + lane, 1, value CTX);
         } else {
-            GLOBAL float *to = part + (size_t)((h0 + r) * p.splits + split) * (256 + 2);
+            GLOBAL float *to = part + (size_t)((h0 + r) * p.splits + split) * HEAD_PART;
             to[2 + d] = value;
             if (d == 0) {
                 to[0] = all;

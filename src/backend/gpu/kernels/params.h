@@ -146,6 +146,8 @@ typedef struct {
     uint stride, sel_at; /* where in the batch block the selection begins, in words */
 } SelectP;
 
+#define HEAD_MOST 256            /* k_dim and v_dim, with their padding */
+#define HEAD_PART (HEAD_MOST + 2) /* floats of a split of a head: sum, largest score, sums of values */
 #define FLASH_ONE_MOST 512
 /* Heads of one layer. */
 typedef struct {
