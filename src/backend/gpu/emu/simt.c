@@ -5,10 +5,11 @@
 #include "base/half.h"
 
 #include <pthread.h>
-#include <setjmp.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#ifndef __x86_64__
 #include <ucontext.h>
+#endif
 
 #if defined(__has_feature)
 #if __has_feature(address_sanitizer)
@@ -36,11 +37,46 @@
 
 #define STACK ((size_t)256 << 10)
 
+/* Where a fiber goes on. Nearly all that the emulator does is to switch: on x86-64 by a call and a return, which processors foresee as the next fiber mostly
+ * stands at the same place of the kernel (longjmp and swapcontext take three times as long). */
+#ifdef __x86_64__
+typedef void *Place; /* its stack pointer; on the stack what a callee saves (System V ABI, 3.2.1), and where to return */
+void simt_swap(Place *from, const Place *to);
+__asm__(".text\n"
+        ".p2align 5\n"
+        ".type simt_swap, @function\n"
+        "simt_swap:\n"
+        "    push %rbp\n    push %rbx\n    push %r12\n    push %r13\n    push %r14\n    push %r15\n"
+        "    mov %rsp, (%rdi)\n"
+        "    mov (%rsi), %rsp\n"
+        "    pop %r15\n    pop %r14\n    pop %r13\n    pop %r12\n    pop %rbx\n    pop %rbp\n"
+        "    ret\n"
+        ".size simt_swap, . - simt_swap\n");
+
+static void place_entry(Place *p, void *stack, size_t n_bytes, void (*entry)(void))
+{
+    void **top = (void **)((char *)stack + n_bytes) - 8; /* six registers, the entry, and at the entry 8 bytes beyond a multiple of 16 */
+    memset(top, 0, 8 * sizeof *top);
+    memcpy(&top[6], &entry, sizeof entry);
+    *p = top;
+}
+#else
+typedef ucontext_t Place;
+static void simt_swap(Place *from, const Place *to) { swapcontext(from, to); }
+static void place_entry(Place *p, void *stack, size_t n_bytes, void (*entry)(void))
+{
+    getcontext(p);
+    p->uc_stack.ss_sp = stack;
+    p->uc_stack.ss_size = n_bytes;
+    makecontext(p, entry, 0);
+}
+#endif
+
 struct fiber {
     struct simt_thread thread; /* first: simt points here */
-    jmp_buf at;
-    bool started, done;
-    ucontext_t entry;
+    Place at;
+    struct fiber *before, *after; /* the ring of those that are not done */
+    bool started;
     void *stack;
     size_t stack_bytes;
 #ifdef SIMT_ASAN
@@ -55,7 +91,9 @@ struct fiber {
 struct meeting {
     unsigned arrived, of, turn;
     int line;
-    uint32_t slot[2][SIMT_WAVE]; /* what the lanes of a wave give, by turns */
+    /* What the lanes of a wave give, by turns; what the first to read made of it, for the others, at the first lane of its part; which parts those are. */
+    uint32_t slot[2][SIMT_WAVE], known[2];
+    float made[2][SIMT_WAVE];
 };
 
 static _Thread_local struct group {
@@ -87,7 +125,6 @@ const struct simt_kernel *simt_find(const char *name)
     return NULL;
 }
 
-/* A fiber that was never started begins in its entry context; the others go on where they left. */
 NO_SANITIZE static void hop(struct fiber *from, struct fiber *to)
 {
     if (from == to) return;
@@ -98,23 +135,10 @@ NO_SANITIZE static void hop(struct fiber *from, struct fiber *to)
 #ifdef SIMT_TSAN
     __tsan_switch_to_fiber(to->tsan, __tsan_switch_to_fiber_no_sync);
 #endif
-    if (!_setjmp(from->at)) {
-        if (to->started) _longjmp(to->at, 1);
-        to->started = true;
-        setcontext(&to->entry);
-    }
+    simt_swap(&from->at, &to->at);
 #ifdef SIMT_ASAN
     __sanitizer_finish_switch_fiber(from->fake_stack, NULL, NULL);
 #endif
-}
-
-NO_SANITIZE static struct fiber *next_fiber(const struct fiber *f)
-{
-    for (unsigned i = 1; i <= f->thread.size; i++) {
-        struct fiber *n = &group->fibers[(f->thread.id + i) % f->thread.size];
-        if (!n->done) return n;
-    }
-    return &group->main;
 }
 
 /* Gives the group up: its fibers are left where they are and made anew by the next. */
@@ -142,12 +166,13 @@ NO_SANITIZE static void fiber_main(void)
         __tsan_acquire(group);
 #endif
         group->kernel->call(group->params, group->buffers);
-        me->done = true;
+        me->before->after = me->after;
+        me->after->before = me->before;
         group->idle = 0;
 #ifdef SIMT_TSAN
         __tsan_release(group);
 #endif
-        hop(me, next_fiber(me));
+        hop(me, me->after == me ? &group->main : me->after);
     }
 }
 
@@ -166,9 +191,8 @@ NO_SANITIZE static void meet(struct meeting *m, int line)
         group->idle = 0;
     } else {
         while (m->turn == turn) {
-            struct fiber *to = next_fiber(me);
-            if (group->idle++ > 2 * me->thread.size || to == me) give_up(line, 0);
-            hop(me, to);
+            if (group->idle++ > 2 * me->thread.size || me->after == me) give_up(line, 0);
+            hop(me, me->after);
         }
     }
 #ifdef SIMT_TSAN
@@ -184,15 +208,27 @@ NO_SANITIZE static const uint32_t *give(float x, int line)
 {
     struct meeting *m = &group->waves[simt->id / SIMT_WAVE];
     uint32_t *slot = m->slot[m->turn & 1];
+    if (!m->arrived) m->known[m->turn & 1] = 0;
     slot[simt->id % SIMT_WAVE] = f32_bits(x);
     meet(m, line);
     return slot;
 }
 
-float simt_sum(float x, unsigned width, int line) /* in the order of a butterfly of shuffles */
+/* What `make` makes of the numbers of `width` neighbouring lanes. */
+NO_SANITIZE static float reduced(float x, unsigned width, int line, float (*make)(const uint32_t *, unsigned))
 {
-    unsigned first = simt->id % SIMT_WAVE / width * width;
-    const uint32_t *s = give(x, line) + first;
+    struct meeting *m = &group->waves[simt->id / SIMT_WAVE];
+    const unsigned turn = m->turn & 1, first = simt->id % SIMT_WAVE / width * width;
+    const uint32_t *s = give(x, line);
+    if (!(m->known[turn] >> first & 1)) {
+        m->made[turn][first] = make(s + first, width);
+        m->known[turn] |= 1u << first;
+    }
+    return m->made[turn][first];
+}
+
+static float sum_of(const uint32_t *s, unsigned width) /* in the order of a butterfly of shuffles */
+{
     float v[SIMT_WAVE];
     for (unsigned i = 0; i < width; i++) v[i] = f32_from_bits(s[i]);
     for (unsigned m = width / 2; m; m /= 2)
@@ -200,15 +236,15 @@ float simt_sum(float x, unsigned width, int line) /* in the order of a butterfly
     return v[0];
 }
 
-float simt_max(float x, unsigned width, int line)
+static float max_of(const uint32_t *s, unsigned width)
 {
-    unsigned first = simt->id % SIMT_WAVE / width * width;
-    const uint32_t *s = give(x, line) + first;
     float r = f32_from_bits(s[0]);
     for (unsigned i = 1; i < width; i++) r = f32_from_bits(s[i]) > r ? f32_from_bits(s[i]) : r;
     return r;
 }
 
+float simt_sum(float x, unsigned width, int line) { return reduced(x, width, line, sum_of); }
+float simt_max(float x, unsigned width, int line) { return reduced(x, width, line, max_of); }
 float simt_xor(float x, unsigned m, int line) { return f32_from_bits(give(x, line)[simt->id % SIMT_WAVE ^ m]); }
 
 void simt_rows8(float c[2], unsigned a0, unsigned a1, unsigned b0, unsigned b1, int line)
@@ -226,17 +262,14 @@ void simt_rows8(float c[2], unsigned a0, unsigned a1, unsigned b0, unsigned b1, 
 
 static kg_status make_fiber(struct fiber *f)
 {
-    f->started = false;
+    f->started = true;
     if (!f->stack) {
         void *stack = mmap(NULL, STACK, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
         if (stack == MAP_FAILED) return status_set(KG_ERR_MEMORY, "emulator: no memory for stacks");
         f->stack = stack;
         f->stack_bytes = STACK;
     }
-    getcontext(&f->entry);
-    f->entry.uc_stack.ss_sp = f->stack;
-    f->entry.uc_stack.ss_size = STACK;
-    makecontext(&f->entry, fiber_main, 0);
+    place_entry(&f->at, f->stack, STACK, fiber_main);
 #ifdef SIMT_TSAN
     if (!f->tsan) f->tsan = __tsan_create_fiber(0);
 #endif
@@ -269,7 +302,8 @@ NO_SANITIZE static kg_status run_group(unsigned x, unsigned y, unsigned size)
         struct fiber *f = &g->fibers[i];
         if (!f->started) KG_TRY(make_fiber(f));
         f->thread = (struct simt_thread){i, size, {x, y}};
-        f->done = false;
+        f->before = &g->fibers[(i ? i : size) - 1];
+        f->after = &g->fibers[i + 1 < size ? i + 1 : 0];
         if (i % SIMT_WAVE == 0) {
             struct meeting *m = &g->waves[i / SIMT_WAVE];
             m->arrived = 0;
@@ -280,7 +314,6 @@ NO_SANITIZE static kg_status run_group(unsigned x, unsigned y, unsigned size)
     g->all.of = size;
     g->idle = 0;
     g->bad_line = 0;
-    g->main.started = true;
 #ifdef SIMT_TSAN
     g->main.tsan = __tsan_get_current_fiber();
     __tsan_release(g);
