@@ -285,6 +285,7 @@ static void open_tiny(struct model *m, const struct type_info *type)
 static bool choose_tier(size_t i)
 {
     struct cpu_kernels k;
+    if (FINDS_RACES && !is_long() && cpu_tier_name(i + 1) && cpu_tier_supported(i + 1)) return false;
     return tier_kernels(i, &k);
 }
 

@@ -115,7 +115,7 @@ static kg_status read_line(struct world *w, struct line l)
 
 static kg_status read_lines(struct world *w, const uint8_t *p, size_t n_bytes)
 {
-    const uint8_t *end = p + n_bytes;
+    const uint8_t *end = n_bytes ? p + n_bytes : p; /* p may be NULL */
     for (int line = 1; p < end; line++) {
         const uint8_t *stop = memchr(p, '\n', (size_t)(end - p));
         if (!stop) stop = end;

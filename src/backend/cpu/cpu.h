@@ -134,7 +134,7 @@ static inline float exp_fast(float x)
 {
     x = x < -87.0f ? -87.0f : x > 88.0f ? 88.0f : x;
     const float shift = 12582912.0f; /* 1.5 * 2^23: adding it rounds to an integer */
-    float n = (x * 1.44269504f + shift) - shift;
+    const float shifted = x * 1.44269504f + shift, n = shifted - shift;
     float r = (x - n * 0.693359375f) + n * 2.12194440e-4f;
     float p = 1.9875691500e-4f;
     p = p * r + 1.3981999507e-3f;
@@ -143,7 +143,7 @@ static inline float exp_fast(float x)
     p = p * r + 1.6666665459e-1f;
     p = p * r + 5.0000001201e-1f;
     p = p * (r * r) + r + 1.0f;
-    return f32_from_bits(f32_bits(p) + ((uint32_t)(int32_t)n << 23));
+    return p * f32_from_bits((f32_bits(shifted) << 23) + 0x3f800000u); /* n stands in the lowest bits of `shifted`; a NaN stays one */
 }
 
 /* p[n]: scores of a head for the positions from pos on -> what the job makes of them; at: the token's own position. */
