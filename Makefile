@@ -31,7 +31,7 @@ install: build
 	@$(cmake) --install $(BUILD)
 
 clean:
-	rm -rf $(BUILD) $(BUILD)-asan $(BUILD)-tsan $(BUILD)-fuzz
+	rm -rf $(BUILD) $(addprefix $(BUILD)-,asan tsan ubsan fuzz aarch64)
 
 format:
 	clang-format -i $$(find include src app tests -name '*.[ch]' ! -name codebooks.c)

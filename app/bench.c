@@ -23,7 +23,11 @@
 #include <unistd.h>
 #endif
 
+/* For each measurement of the limits. A device's clock falls under its largest product and takes a while to rise again, and nobody generates right behind
+ * one: there the product is short, and a rest follows. */
 #define LIMIT_SECONDS 0.1
+#define DEVICE_LIMIT_SECONDS 0.04
+static const struct timespec device_rest = {1, 0};
 #define MOST_MOVE 0.05 /* of a limit, from one side of a run to the other */
 enum { MOST_ATTEMPTS = 4, ODD_CHUNK = 37 };
 
@@ -311,14 +315,7 @@ static double work_of(const struct bench *b, enum kind kind)
 
 static kg_status measure_limits(struct bench *b)
 {
-    return b->meter ? kg_meter_run(b->meter, LIMIT_SECONDS, &b->limits[b->n_limits++]) : KG_OK;
-}
-
-/* A device's clock falls under its largest product, where the limit is measured, and takes a while to rise again; nobody generates right behind one. */
-static void rest(const struct bench *b)
-{
-    const struct timespec quarter = {0, 250000000};
-    if (on_device(b)) nanosleep(&quarter, NULL);
+    return b->meter ? kg_meter_run(b->meter, on_device(b) ? DEVICE_LIMIT_SECONDS : LIMIT_SECONDS, &b->limits[b->n_limits++]) : KG_OK;
 }
 
 /* Run i of a kind, repeated while the limit moves. */
@@ -328,7 +325,7 @@ static kg_status measure(struct bench *b, enum kind kind, int i)
     double n = (double)(kind == PROMPT ? b->s->prompt_tokens : b->s->generate_tokens);
     for (int attempt = 1;; attempt++) {
         double time;
-        rest(b);
+        if (on_device(b)) nanosleep(&device_rest, NULL);
         kg_status status = kind == PROMPT ? run_prompt(b, 0, false, NULL, &time) : run_generation(b, &time);
         if (!status) status = measure_limits(b);
         if (status) return status;
