@@ -345,7 +345,7 @@ static void check_wide(const struct cpu_kernels *k, const float *x, int in, int 
             const float part = f32_from_bits((uint32_t)(127 - ((ACT_MAGIC_BITS - r.group[g].start) >> 23)) << 23);
             const uint16_t *q = act_wide_at(&w.wide, in, w.n, w.t0, s) + (g - s * (ACT_SUPER / ACT_GROUP)) * w.T * ACT_GROUP;
             const float *sum = w.wide.sum + 3 * g * w.T;
-            assert_true(f32_from_bf16(q[act_wide_index(i % ACT_GROUP)]) == part * (float)r.q[i]);
+            assert_true(f32_from_bf16(q[ACT_WIDE_INDEX(i % ACT_GROUP)]) == part * (float)r.q[i]);
             assert_int_equal(f32_bits(sum[0]), f32_bits(r.group[g].sum_scaled));
             assert_int_equal(f32_bits(sum[w.T]), f32_bits(r.halves[g].sum_scaled[0]));
             assert_int_equal(f32_bits(sum[2 * w.T]), f32_bits(r.halves[g].sum_scaled[1]));

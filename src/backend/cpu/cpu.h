@@ -27,7 +27,7 @@ enum acts_kind {
  *   f32 [in][T]; bf16 [in / 2][T][2], pairs of elements
  * A tier with matrix units (cpu_kernels.act_wide) has int8 activations of ACT_WIDE_LEAST tokens and more in a form of their own, in tiles of
  * ACT_WIDE_TILE:
- *   wide.q [stretches of ACT_SUPER][tiles][groups of a stretch][T][ACT_GROUP] in the order of act_wide_index: x ~ super * q, where q is the
+ *   wide.q [stretches of ACT_SUPER][tiles][groups of a stretch][T][ACT_GROUP] in the order of ACT_WIDE_INDEX: x ~ super * q, where q is the
  *     rounded value times its group's part (see below), as bf16: exact, for it has 7 bits. A stretch of all tokens is in one piece, for tiles at
  *     powers of two would fall into few sets of the L2 cache
  *   and from t0 * row on wide.sum [in / ACT_GROUP][3][T] of q, of the group and its halves; wide.super [stretches][T] */
@@ -94,7 +94,7 @@ static inline void act_put_shifted(struct act_group *g, struct act_halves *h, fl
 }
 
 /* Where element i of a group of 32 lies in its wide form: 0 2 1 3 4 6 5 7 ..., so that four bytes of a weight widen without a permutation. */
-static inline int act_wide_index(int i) { return (i & ~3) + (i & 1) * 2 + (i >> 1 & 1); }
+#define ACT_WIDE_INDEX(i) (((i) & ~3) + ((i) & 1) * 2 + ((i) >> 1 & 1))
 static inline int act_stretches(int in) { return (in + ACT_SUPER - 1) / ACT_SUPER; }
 static inline bool acts_are_wide(const struct cpu_acts *a, int n) { return a->wide.q && n >= ACT_WIDE_LEAST; }
 

@@ -52,7 +52,9 @@ static inline void quantize_group(const float *x, float inv_scale, float super, 
     }
 }
 
-static const uint16_t wide_order[ACT_GROUP] = {0, 2, 1, 3, 4, 6, 5, 7, 8, 10, 9, 11, 12, 14, 13, 15, 16, 18, 17, 19, 20, 22, 21, 23, 24, 26, 25, 27, 28, 30, 29, 31};
+#define FOUR(i) ACT_WIDE_INDEX(i), ACT_WIDE_INDEX(i + 1), ACT_WIDE_INDEX(i + 2), ACT_WIDE_INDEX(i + 3)
+static const uint16_t wide_order[ACT_GROUP] = {FOUR(0), FOUR(4), FOUR(8), FOUR(12), FOUR(16), FOUR(20), FOUR(24), FOUR(28)}; /* its own inverse */
+#undef FOUR
 
 /* One group in its wide form: x / scale rounded, times part = 2^-k, and sums of that. */
 static inline void round_wide(const float *x, float inv_scale, int k, uint16_t *to, float *sum, int T)

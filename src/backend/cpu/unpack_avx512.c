@@ -19,24 +19,28 @@ static inline int32_t load_i32(const void *p)
 
 static inline __m512i load(const uint8_t *p) { return _mm512_loadu_si512(p); }
 static inline __m512 load_f16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
-static inline __m512i nibble(const uint8_t *plane, int u, int j)
+/* Bits of `low` where the mask has ones, of `high` elsewhere. */
+static inline __m512i merged(int mask, __m512i low, __m512i high) { return _mm512_ternarylogic_epi32(_mm512_set1_epi8((char)mask), low, high, 0xca); }
+/* 4-bit value in bits 0..3, others above */
+static inline __m512i nibble_below(const uint8_t *plane, int u, int j)
 {
-    __m512i v = load(plane + (u * 4 + j / 2) * 64);
-    return _mm512_and_si512(j & 1 ? _mm512_srli_epi16(v, 4) : v, _mm512_set1_epi8(0x0f));
+    const __m512i v = load(plane + (u * 4 + j / 2) * 64);
+    return j & 1 ? _mm512_srli_epi16(v, 4) : v;
 }
-/* 2-bit value in bits 0..1 */
-static inline __m512i crumb(const uint8_t *plane, int u, int j)
+static inline __m512i nibble(const uint8_t *plane, int u, int j) { return _mm512_and_si512(nibble_below(plane, u, j), _mm512_set1_epi8(0x0f)); }
+/* 2-bit value in bits 0..1, others above */
+static inline __m512i crumb_below(const uint8_t *plane, int u, int j)
 {
-    __m512i v = load(plane + (u * 2 + j / 4) * 64);
-    return _mm512_and_si512(j & 3 ? _mm512_srli_epi16(v, 2 * (j & 3)) : v, _mm512_set1_epi8(0x03));
+    const __m512i v = load(plane + (u * 2 + j / 4) * 64);
+    return j & 3 ? _mm512_srli_epi16(v, 2 * (j & 3)) : v;
 }
-/* 2-bit value in bits 4..5 */
-static inline __m512i crumb_high(const uint8_t *plane, int u, int j)
+static inline __m512i crumb(const uint8_t *plane, int u, int j) { return _mm512_and_si512(crumb_below(plane, u, j), _mm512_set1_epi8(0x03)); }
+/* 2-bit value in bits 4..5, zeros above; what is below is no matter. Masked before it is shifted, one mask does for two of them. */
+static inline __m512i crumb_above(const uint8_t *plane, int u, int j)
 {
-    __m512i v = load(plane + (u * 2 + j / 4) * 64);
+    const __m512i v = _mm512_and_si512(load(plane + (u * 2 + j / 4) * 64), _mm512_set1_epi8((char)(j & 1 ? 0xcc : 0x33)));
     const int left = 4 - 2 * (j & 3);
-    v = left > 0 ? _mm512_slli_epi16(v, left > 0 ? left : 0) : _mm512_srli_epi16(v, left < 0 ? -left : 0);
-    return _mm512_and_si512(v, _mm512_set1_epi8(0x30));
+    return left > 0 ? _mm512_slli_epi16(v, left > 0 ? left : 0) : _mm512_srli_epi16(v, left < 0 ? -left : 0);
 }
 /* bit j of the 1-bit plane moved to bit `to` */
 static inline __m512i bit(const uint8_t *plane, int u, int j, const int to)
@@ -62,18 +66,25 @@ static inline __m512 scale_q4_1(const uint8_t *const *p, int g, __m512 *min)
 #define scale_q8_0 scale_q4_0
 #define scale_iq4_nl scale_q4_0
 
-/* The float 2^(23 - 8 i), whose mantissa's byte i counts ones: with a byte put there it is larger by what the byte says, exactly. */
-static inline __m512 byte_base(int i) { return _mm512_castsi512_ps(_mm512_set1_epi32(0x4b000000 - (8 * i << 23))); }
-/* base + the bits `mask` of byte i of each word; i < 3. */
-static inline __m512 byte_above(__m512i words, int i, int mask)
+/* The bits `mask` of byte i of each word as floats, without a conversion: above a power of two whose mantissa counts ones where the byte stands, they make it
+ * larger by what they say, exactly. Bytes that the mantissa does not reach are shifted to where it does. */
+static inline int byte_place(int i, int mask) { return MIN(i, mask & 0x80 ? 1 : 2); }
+static inline __m512 byte_base(int i, int mask) { return _mm512_castsi512_ps(_mm512_set1_epi32(0x4b000000 - (8 * byte_place(i, mask) << 23))); }
+static inline __m512 byte_above(__m512i words, int i, int mask) /* the base and they */
 {
-    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(words, _mm512_set1_epi32(mask << 8 * i), _mm512_castps_si512(byte_base(i)), 0xea));
+    const int to = byte_place(i, mask);
+    if (i > to) words = _mm512_srli_epi32(words, 8 * (unsigned)(i - to));
+    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(words, _mm512_set1_epi32(mask << 8 * to), _mm512_castps_si512(byte_base(i, mask)), 0xea));
 }
-/* d times six bits of byte i. The product is exact, so the fma that takes the base off at once does not change it. */
-static inline __m512 scale_6bit(__m512i words, int i, __m512 d)
+/* d times them. The product is exact, so the fma that takes the base off at once does not change it. */
+static inline __m512 scale_bits(__m512i words, int i, int mask, __m512 d)
 {
-    if (i == 3) words = _mm512_srli_epi32(words, 8), i = 2;
-    return _mm512_fmsub_ps(byte_above(words, i, 0x3f), d, _mm512_mul_ps(d, byte_base(i)));
+    return _mm512_fmsub_ps(byte_above(words, i, mask), d, _mm512_mul_ps(d, byte_base(i, mask)));
+}
+/* d times them less `offset`. */
+static inline __m512 scale_signed(__m512i words, int i, int mask, float offset, __m512 d)
+{
+    return _mm512_mul_ps(_mm512_sub_ps(byte_above(words, i, mask), _mm512_add_ps(byte_base(i, mask), _mm512_set1_ps(offset))), d);
 }
 
 /* Six-bit scales and minima of Q4_K and Q5_K: 12 bytes per row as three words. */
@@ -87,37 +98,31 @@ static inline __m512 scale_q4_k(const uint8_t *const *p, int g, __m512 *min)
         s = _mm512_or_si512(_mm512_and_si512(c, low4), _mm512_and_si512(_mm512_srli_epi16(s, 2), top2));
         m = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(c, 4), low4), _mm512_and_si512(_mm512_srli_epi16(m, 2), top2));
     }
-    *min = scale_6bit(m, g % 4, dmin);
-    return scale_6bit(s, g % 4, d);
+    *min = scale_bits(m, g % 4, 0x3f, dmin);
+    return scale_bits(s, g % 4, 0x3f, d);
 }
 #define scale_q5_k scale_q4_k
 
 static inline __m512 scale_q2_k(const uint8_t *const *p, int g, __m512 *min)
 {
-    const __m512i low4 = _mm512_set1_epi32(15), v = _mm512_srli_epi32(load(p[1] + g / 4 * 64), 8 * (g % 4));
-    *min = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_and_si512(_mm512_srli_epi32(v, 4), low4)), load_f16(p[0] + 32));
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_and_si512(v, low4)), load_f16(p[0]));
+    const __m512i v = load(p[1] + g / 4 * 64);
+    *min = scale_bits(v, g % 4, 0xf0, _mm512_mul_ps(load_f16(p[0] + 32), _mm512_set1_ps(0x1p-4f)));
+    return scale_bits(v, g % 4, 0x0f, load_f16(p[0]));
 }
 
 /* Q3_K: 16 six-bit scales, less 32: words 0..1 hold low nibbles of bytes 0..7 and 8..15, word 2 the high pairs. */
 static inline __m512 scale_q3_k(const uint8_t *const *p, int g, __m512 *min)
 {
     (void)min;
-    const __m512i low = _mm512_and_si512(_mm512_srli_epi32(load(p[1] + g / 4 % 2 * 64), 8 * (g % 4) + g / 8 * 4), _mm512_set1_epi32(15));
-    const __m512i high = _mm512_and_si512(_mm512_srli_epi32(load(p[1] + 128), 8 * (g % 4) + g / 4 * 2), _mm512_set1_epi32(3));
-    const __m512i v = _mm512_sub_epi32(_mm512_or_si512(low, _mm512_slli_epi32(high, 4)), _mm512_set1_epi32(32));
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(v), load_f16(p[0]));
+    const __m512i low = _mm512_srli_epi16(load(p[1] + g / 4 % 2 * 64), g / 8 * 4);
+    const __m512i high = _mm512_srli_epi16(load(p[1] + 128), g / 4 * 2);
+    return scale_signed(merged(0x0f, low, _mm512_slli_epi16(high, 4)), g % 4, 0x3f, 32, load_f16(p[0]));
 }
 
 static inline __m512 scale_q6_k(const uint8_t *const *p, int g, __m512 *min)
 {
     (void)min;
-    const __m512i v = load(p[1] + g / 4 * 64);
-    if (g % 4 == 3) return _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_srai_epi32(v, 24)), load_f16(p[0]));
-    const __m512i plus = _mm512_xor_si512(v, _mm512_set1_epi8((char)0x80)); /* + 128 */
-    const int i = MIN(g % 4, 1);
-    const __m512 x = byte_above(g % 4 == 2 ? _mm512_srli_epi32(plus, 8) : plus, i, 0xff);
-    return _mm512_mul_ps(_mm512_sub_ps(x, _mm512_add_ps(byte_base(i), _mm512_set1_ps(128))), load_f16(p[0]));
+    return scale_signed(_mm512_xor_si512(load(p[1] + g / 4 * 64), _mm512_set1_epi8((char)0x80)), g % 4, 0xff, 128, load_f16(p[0]));
 }
 
 static inline __m512 scale_iq4_xs(const uint8_t *const *p, int g, __m512 *min)
@@ -149,14 +154,14 @@ static inline __m512i lookup(const int8_t table[16], __m512i i)
 /* Values as they are kept: unsigned, the file's plus the type's offset. */
 static inline __m512i v_q4_1(const uint8_t *const *p, int u, int j) { return nibble(p[1], u, j); }
 #define v_q4_0 v_q4_1
-static inline __m512i v_q5_1(const uint8_t *const *p, int u, int j) { return _mm512_or_si512(nibble(p[1], u, j), bit(p[2], u, j, 4)); }
+static inline __m512i v_q5_1(const uint8_t *const *p, int u, int j) { return merged(0x0f, nibble_below(p[1], u, j), bit(p[2], u, j, 4)); }
 #define v_q5_0 v_q5_1
 static inline __m512i v_q8_0(const uint8_t *const *p, int u, int j) { return load(p[1] + (u * 8 + j) * 64); }
 static inline __m512i v_q2_k(const uint8_t *const *p, int u, int j) { return crumb(p[2], u, j); }
-static inline __m512i v_q3_k(const uint8_t *const *p, int u, int j) { return _mm512_or_si512(crumb(p[2], u, j), bit(p[3], u, j, 2)); }
+static inline __m512i v_q3_k(const uint8_t *const *p, int u, int j) { return merged(0x03, crumb_below(p[2], u, j), bit(p[3], u, j, 2)); }
 static inline __m512i v_q4_k(const uint8_t *const *p, int u, int j) { return nibble(p[2], u, j); }
-static inline __m512i v_q5_k(const uint8_t *const *p, int u, int j) { return _mm512_or_si512(nibble(p[2], u, j), bit(p[3], u, j, 4)); }
-static inline __m512i v_q6_k(const uint8_t *const *p, int u, int j) { return _mm512_or_si512(nibble(p[2], u, j), crumb_high(p[3], u, j)); }
+static inline __m512i v_q5_k(const uint8_t *const *p, int u, int j) { return merged(0x0f, nibble_below(p[2], u, j), bit(p[3], u, j, 4)); }
+static inline __m512i v_q6_k(const uint8_t *const *p, int u, int j) { return merged(0x0f, nibble_below(p[2], u, j), crumb_above(p[3], u, j)); }
 static inline __m512i v_iq4_nl(const uint8_t *const *p, int u, int j) { return lookup(kvalues_iq4nl, nibble(p[1], u, j)); }
 static inline __m512i v_iq4_xs(const uint8_t *const *p, int u, int j) { return lookup(kvalues_iq4nl, nibble(p[2], u, j)); }
 static inline __m512i v_mxfp4(const uint8_t *const *p, int u, int j) { return lookup(kvalues_fp4, nibble(p[1], u, j)); }
