@@ -50,5 +50,5 @@ FUZZ_SECONDS ?= 20
 fuzz:
 	@tools/setup.sh fuzz
 	@$(cmake) --preset fuzz
-	@$(cmake) --build --preset fuzz -j $(JOBS)
+	@$(cmake) --build --preset fuzz -j $(JOBS) --target fuzz_targets
 	@tests/run_fuzz.sh $(BUILD)-fuzz $(FUZZ_SECONDS)
