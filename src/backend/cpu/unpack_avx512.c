@@ -19,8 +19,6 @@ static inline int32_t load_i32(const void *p)
 
 static inline __m512i load(const uint8_t *p) { return _mm512_loadu_si512(p); }
 static inline __m512 load_f16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
-/* Bits of `low` where the mask has ones, of `high` elsewhere. */
-static inline __m512i merged(int mask, __m512i low, __m512i high) { return _mm512_ternarylogic_epi32(_mm512_set1_epi8((char)mask), low, high, 0xca); }
 /* 4-bit value in bits 0..3, others above */
 static inline __m512i nibble_below(const uint8_t *plane, int u, int j)
 {
@@ -28,14 +26,15 @@ static inline __m512i nibble_below(const uint8_t *plane, int u, int j)
     return j & 1 ? _mm512_srli_epi16(v, 4) : v;
 }
 static inline __m512i nibble(const uint8_t *plane, int u, int j) { return _mm512_and_si512(nibble_below(plane, u, j), _mm512_set1_epi8(0x0f)); }
-/* 2-bit value in bits 0..1, others above */
-static inline __m512i crumb_below(const uint8_t *plane, int u, int j)
+/* 2-bit value in bits 0..1 */
+static inline __m512i crumb(const uint8_t *plane, int u, int j)
 {
-    const __m512i v = load(plane + (u * 2 + j / 4) * 64);
-    return j & 3 ? _mm512_srli_epi16(v, 2 * (j & 3)) : v;
+    __m512i v = load(plane + (u * 2 + j / 4) * 64);
+    return _mm512_and_si512(j & 3 ? _mm512_srli_epi16(v, 2 * (j & 3)) : v, _mm512_set1_epi8(0x03));
 }
-static inline __m512i crumb(const uint8_t *plane, int u, int j) { return _mm512_and_si512(crumb_below(plane, u, j), _mm512_set1_epi8(0x03)); }
-/* 2-bit value in bits 4..5, zeros above; what is below is no matter. Masked before it is shifted, one mask does for two of them. */
+/* The lower four bits of each byte of `low`, the upper ones of `high`. */
+static inline __m512i halves(__m512i low, __m512i high) { return _mm512_ternarylogic_epi32(low, high, _mm512_set1_epi8(0x0f), 0xe4); }
+/* 2-bit value in bits 4..5, zeros above, others below. Masked before it is shifted, one mask does for two of them. */
 static inline __m512i crumb_above(const uint8_t *plane, int u, int j)
 {
     const __m512i v = _mm512_and_si512(load(plane + (u * 2 + j / 4) * 64), _mm512_set1_epi8((char)(j & 1 ? 0xcc : 0x33)));
@@ -116,7 +115,7 @@ static inline __m512 scale_q3_k(const uint8_t *const *p, int g, __m512 *min)
     (void)min;
     const __m512i low = _mm512_srli_epi16(load(p[1] + g / 4 % 2 * 64), g / 8 * 4);
     const __m512i high = _mm512_srli_epi16(load(p[1] + 128), g / 4 * 2);
-    return scale_signed(merged(0x0f, low, _mm512_slli_epi16(high, 4)), g % 4, 0x3f, 32, load_f16(p[0]));
+    return scale_signed(halves(low, _mm512_slli_epi16(high, 4)), g % 4, 0x3f, 32, load_f16(p[0]));
 }
 
 static inline __m512 scale_q6_k(const uint8_t *const *p, int g, __m512 *min)
@@ -154,14 +153,14 @@ static inline __m512i lookup(const int8_t table[16], __m512i i)
 /* Values as they are kept: unsigned, the file's plus the type's offset. */
 static inline __m512i v_q4_1(const uint8_t *const *p, int u, int j) { return nibble(p[1], u, j); }
 #define v_q4_0 v_q4_1
-static inline __m512i v_q5_1(const uint8_t *const *p, int u, int j) { return merged(0x0f, nibble_below(p[1], u, j), bit(p[2], u, j, 4)); }
+static inline __m512i v_q5_1(const uint8_t *const *p, int u, int j) { return _mm512_or_si512(nibble(p[1], u, j), bit(p[2], u, j, 4)); }
 #define v_q5_0 v_q5_1
 static inline __m512i v_q8_0(const uint8_t *const *p, int u, int j) { return load(p[1] + (u * 8 + j) * 64); }
 static inline __m512i v_q2_k(const uint8_t *const *p, int u, int j) { return crumb(p[2], u, j); }
-static inline __m512i v_q3_k(const uint8_t *const *p, int u, int j) { return merged(0x03, crumb_below(p[2], u, j), bit(p[3], u, j, 2)); }
+static inline __m512i v_q3_k(const uint8_t *const *p, int u, int j) { return _mm512_or_si512(crumb(p[2], u, j), bit(p[3], u, j, 2)); }
 static inline __m512i v_q4_k(const uint8_t *const *p, int u, int j) { return nibble(p[2], u, j); }
-static inline __m512i v_q5_k(const uint8_t *const *p, int u, int j) { return merged(0x0f, nibble_below(p[2], u, j), bit(p[3], u, j, 4)); }
-static inline __m512i v_q6_k(const uint8_t *const *p, int u, int j) { return merged(0x0f, nibble_below(p[2], u, j), crumb_above(p[3], u, j)); }
+static inline __m512i v_q5_k(const uint8_t *const *p, int u, int j) { return _mm512_or_si512(nibble(p[2], u, j), bit(p[3], u, j, 4)); }
+static inline __m512i v_q6_k(const uint8_t *const *p, int u, int j) { return halves(nibble_below(p[2], u, j), crumb_above(p[3], u, j)); }
 static inline __m512i v_iq4_nl(const uint8_t *const *p, int u, int j) { return lookup(kvalues_iq4nl, nibble(p[1], u, j)); }
 static inline __m512i v_iq4_xs(const uint8_t *const *p, int u, int j) { return lookup(kvalues_iq4nl, nibble(p[2], u, j)); }
 static inline __m512i v_mxfp4(const uint8_t *const *p, int u, int j) { return lookup(kvalues_fp4, nibble(p[1], u, j)); }
