@@ -7,7 +7,9 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#ifndef __x86_64__
+#if defined(__x86_64__) && defined(__ELF__) /* the text of simt_swap is for both */
+#define SIMT_X86_64 1
+#else
 #include <ucontext.h>
 #endif
 
@@ -38,8 +40,8 @@
 #define STACK ((size_t)256 << 10)
 
 /* Where a fiber goes on. Nearly all that the emulator does is to switch: on x86-64 by a call and a return, which processors foresee as the next fiber mostly
- * stands at the same place of the kernel (longjmp and swapcontext take three times as long). */
-#ifdef __x86_64__
+ * stands at the same place of the kernel (bench/NOTES.md). */
+#ifdef SIMT_X86_64
 typedef void *Place; /* its stack pointer; on the stack what a callee saves (System V ABI, 3.2.1), and where to return */
 void simt_swap(Place *from, const Place *to);
 __asm__(".text\n"
