@@ -27,6 +27,7 @@ struct gpu_launch {
     void *buffers[13]; /* every one a buffer of this device */
     int n_buffers;
     bool overlap; /* may start while the launch before still runs: START() in the kernel waits for it */
+    bool few;     /* tokens: all such launches have one split between shared memory and what is cached there, so that they do overlap */
 };
 
 /* y[t][row] = sum_i x[t][i] w[row][i]: w halves [rows][w_ld] from w_offset bytes, x halves [n][x_ld], y f32 [n][y_ld] from y_offset floats; f32 sums. */

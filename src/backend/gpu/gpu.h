@@ -124,8 +124,8 @@ struct gpu {
         size_t n;               /* its words; 0: unknown */
         const struct gpu_recording *begun; /* what computes that one already; NULL: nothing does */
     } ahead;
-    bool beside;  /* groups of a token's launches fit beside each other */
-    bool overlap; /* launches of this batch; waiting groups of the next launch take room from long ones */
+    bool beside; /* groups of a token's launches fit beside each other */
+    bool few;    /* tokens in the launches of this step */
     float *rows; /* [widest stride] for downloads with padding */
     struct arena arena;
 };

@@ -8,10 +8,14 @@
 
 /* ---- launches ---- */
 
+/* Launches overlap, but not those of the engine's own products of many tokens, from which waiting groups of the next launch would take room. Behind a launch that does not
+ * overlap the runs of a recording are slower on CUDA, all of them from then on, unless one that does comes between: bench/NOTES.md. */
+static bool overlaps(const struct gpu *g) { return g->few || g->info.gemm; }
+
 kg_status gpu_launch(struct gpu *g, void *kernel, unsigned x, unsigned y, unsigned threads, size_t shared_bytes, const void *params,
                      size_t params_bytes, void *const *buffers, int n_buffers)
 {
-    struct gpu_launch l = {.kernel = kernel, .grid = {x, y}, .threads = threads, .params = params, .params_bytes = params_bytes, .shared_bytes = shared_bytes, .n_buffers = n_buffers, .overlap = g->overlap};
+    struct gpu_launch l = {.kernel = kernel, .grid = {x, y}, .threads = threads, .params = params, .params_bytes = params_bytes, .shared_bytes = shared_bytes, .n_buffers = n_buffers, .overlap = overlaps(g), .few = g->few};
     for (int i = 0; i < n_buffers; i++) l.buffers[i] = buffers[i] ? buffers[i] : g->none;
     return g->device->launch(g->dev, &l);
 }
@@ -345,6 +349,7 @@ static kg_status run_each(struct gpu_run *r)
         const struct gpu_step *s = &g->steps[i];
         if (batch_leaves_out(r->active, s->adapter)) continue;
         r->taken = 0;
+        g->few = r->n <= GPU_MV_TOKENS;
         if (r->batch->input) KG_TRY(gpu_show_inputs(r, i));
         KG_TRY(run_step(r, s));
         i += r->taken;
@@ -497,7 +502,6 @@ kg_status gpu_run(void *ctx, const struct batch *batch)
     KG_TRY(gpu_check_states(g, batch));
     struct gpu_run r = {.g = g, .batch = batch, .n = batch->n, .sorted = -1, .active = batch_adapters(batch, g->program)};
     choose_splits(&r);
-    g->overlap = batch->n <= GPU_MV_TOKENS;
     KG_TRY(make_block(&r));
     bool record = g->device->record_run && batch->n == 1 && !batch->tap && !batch->input;
     if (record) r.recording = find_recording(&r);

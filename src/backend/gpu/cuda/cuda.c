@@ -272,8 +272,8 @@ static kg_status cuda_launch(void *dev, const struct gpu_launch *l)
         buffers[i] = pointer_of(l->buffers[i]);
         args[i + 1] = &buffers[i];
     }
-    /* One split between shared memory and L1 for all that may overlap: a multiprocessor changes it only when it is empty. */
-    if (l->overlap && c->pdl) CU_TRY(c, "shared memory", c->cuFuncSetAttribute(l->kernel, 9 /* preferred share of shared memory, in percent */, 100));
+    /* A multiprocessor changes its split between shared memory and L1 only when it is empty. */
+    if (l->few && c->pdl) CU_TRY(c, "shared memory", c->cuFuncSetAttribute(l->kernel, 9 /* preferred share of shared memory, in percent */, 100));
     if (l->shared_bytes) CU_TRY(c, "shared memory", c->cuFuncSetAttribute(l->kernel, 8 /* most dynamic shared memory */, (int)l->shared_bytes));
     struct cu_attribute overlap = {.id = 6 /* programmatic stream serialization */, .value = {.i = 1}};
     struct cu_config config = {.grid = {l->grid[0], l->grid[1], 1}, .block = {l->threads, 1, 1}, .shared_bytes = (unsigned)l->shared_bytes, .stream = c->stream, .attributes = &overlap, .n_attributes = c->pdl && l->overlap};
