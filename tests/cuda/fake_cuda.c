@@ -123,7 +123,7 @@ PUBLIC int cuDeviceGetName(char *s, int n, int d)
 PUBLIC int cuDeviceGetAttribute(int *v, int a, int d)
 {
     (void)d;
-    *v = a == 75 ? fake_cuda.major : a == 76 ? fake_cuda.minor : a == 16 ? 4 : 0;
+    *v = a == 75 ? fake_cuda.major : a == 76 ? fake_cuda.minor : a == 16 ? 4 : a == 97 ? 227 << 10 : 0;
     return 0;
 }
 PUBLIC int cuDevicePrimaryCtxRetain(cu_context *c, int d)
@@ -158,6 +158,12 @@ PUBLIC int cuModuleUnload(cu_module m)
     free(m);
     fake_cuda.n_modules--;
     return 0;
+}
+PUBLIC int cuFuncGetAttribute(int *v, int attribute, cu_function f)
+{
+    (void)f;
+    *v = 0;
+    return attribute == 1 ? 0 : INVALID_VALUE;
 }
 PUBLIC int cuFuncSetAttribute(cu_function f, int attribute, int value)
 {

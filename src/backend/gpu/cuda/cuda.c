@@ -24,6 +24,8 @@ struct cuda {
         cu_module module;
     } modules[64];
     int n_modules;
+    struct cuda_function *functions;
+    size_t most_shared; /* bytes of a group */
     /* Pinned memory: what uploads and downloads of up to PIN bytes go through, so that the caller's memory is free at once. */
     uint8_t *pin_up, *pin_down;
     void *shared; /* with kernels */
@@ -33,6 +35,13 @@ struct cuda {
         size_t at, n_bytes;
     } pending[16]; /* downloads that the next sync hands over */
     int n_pending;
+};
+
+/* What a kernel is to the engine. Attributes are set once: setting them again makes later runs of recordings slower (bench/NOTES.md). */
+struct cuda_function {
+    cu_function f;
+    bool split; /* has the split between shared memory and L1 of launches with few tokens */
+    struct cuda_function *next;
 };
 
 enum { PIN = 4 << 20 };
@@ -70,6 +79,10 @@ static void cuda_close(void *dev)
     if (!c) return;
     if (c->stream) c->cuStreamSynchronize(c->stream);
     cublas_close(c->blas);
+    for (struct cuda_function *f = c->functions, *next; f; f = next) {
+        next = f->next;
+        free(f);
+    }
     for (int i = 0; i < c->n_modules; i++) c->cuModuleUnload(c->modules[i].module);
     if (c->pin_up) c->cuMemFreeHost(c->pin_up);
     if (c->pin_down) c->cuMemFreeHost(c->pin_down);
@@ -81,9 +94,9 @@ static void cuda_close(void *dev)
 
 static kg_status open_device(struct cuda *c, struct gpu_info *info)
 {
-    enum { CORES = 16, MAJOR = 75, MINOR = 76 };
+    enum { CORES = 16, MAJOR = 75, MINOR = 76, MOST_SHARED = 97 };
     const char *chosen = getenv("KAGARI_CUDA_DEVICE"), *pdl = getenv("KAGARI_CUDA_PDL");
-    int n = 0, version = 0, cores = 1;
+    int n = 0, version = 0, cores = 1, shared = 0;
     char name[80] = "";
     size_t free_bytes = 0, all_bytes = 0;
     KG_TRY(load_driver(c));
@@ -96,6 +109,7 @@ static kg_status open_device(struct cuda *c, struct gpu_info *info)
     CU_TRY(c, "device attribute", c->cuDeviceGetAttribute(&c->major, MAJOR, c->device));
     CU_TRY(c, "device attribute", c->cuDeviceGetAttribute(&c->minor, MINOR, c->device));
     CU_TRY(c, "device attribute", c->cuDeviceGetAttribute(&cores, CORES, c->device));
+    CU_TRY(c, "device attribute", c->cuDeviceGetAttribute(&shared, MOST_SHARED, c->device));
     CU_TRY(c, "driver version", c->cuDriverGetVersion(&version));
     if (c->major < 8) return status_set(KG_ERR_DEVICE, "cuda: %s has compute capability %d.%d: 8.0 is needed", name, c->major, c->minor);
     CU_TRY(c, "context", c->cuDevicePrimaryCtxRetain(&c->context, c->device));
@@ -107,6 +121,7 @@ static kg_status open_device(struct cuda *c, struct gpu_info *info)
     c->pin_up = pinned;
     CU_TRY(c, "pinned memory", c->cuMemAllocHost_v2(&pinned, PIN));
     c->pin_down = pinned;
+    c->most_shared = (size_t)shared;
     c->pdl = c->major >= 9 && !(pdl && *pdl == '0');
     c->blas = cublas_open(c->stream);
     *info = (struct gpu_info){.stream_waves = c->major == 9 || c->major == 10 ? 24 : 0, .attend_one = true, .flash = true, .gemm = c->blas != NULL, .memory = all_bytes, .n_cores = cores, .matvec_waves = 16, .attend_waves = 32, .mv_groups = 2, .fuses = true};
@@ -244,6 +259,20 @@ static kg_status load_module(struct cuda *c, const char *name, cu_module *out)
     return status;
 }
 
+/* The function may have all of a group's shared memory. */
+static kg_status add_function(struct cuda *c, const char *name, cu_function f)
+{
+    enum { OWN_SHARED = 1, MOST_DYNAMIC = 8 };
+    int own = 0;
+    struct cuda_function *k = calloc(1, sizeof *k);
+    if (!k) return status_set(KG_ERR_MEMORY, "out of memory");
+    *k = (struct cuda_function){.f = f, .next = c->functions};
+    c->functions = k;
+    CU_TRY(c, name, c->cuFuncGetAttribute(&own, OWN_SHARED, f));
+    CU_TRY(c, name, c->cuFuncSetAttribute(f, MOST_DYNAMIC, (int)c->most_shared - own));
+    return KG_OK;
+}
+
 static kg_status cuda_kernel(void *dev, const char *module, const char *name, void **kernel)
 {
     struct cuda *c = dev;
@@ -258,13 +287,17 @@ static kg_status cuda_kernel(void *dev, const char *module, const char *name, vo
     }
     cu_function f = NULL;
     CU_TRY(c, name, c->cuModuleGetFunction(&f, m->module, name));
-    *kernel = f;
+    struct cuda_function *k = c->functions;
+    while (k && k->f != f) k = k->next;
+    if (!k) KG_TRY(add_function(c, name, f));
+    *kernel = k ? k : c->functions;
     return KG_OK;
 }
 
 static kg_status cuda_launch(void *dev, const struct gpu_launch *l)
 {
     struct cuda *c = dev;
+    struct cuda_function *k = l->kernel;
     cu_pointer buffers[COUNT_OF(l->buffers)];
     void *args[COUNT_OF(l->buffers) + 1] = {(void *)(uintptr_t)l->params};
     KG_TRY(enter(c));
@@ -272,12 +305,13 @@ static kg_status cuda_launch(void *dev, const struct gpu_launch *l)
         buffers[i] = pointer_of(l->buffers[i]);
         args[i + 1] = &buffers[i];
     }
-    /* A multiprocessor changes its split between shared memory and L1 only when it is empty. */
-    if (l->few && c->pdl) CU_TRY(c, "shared memory", c->cuFuncSetAttribute(l->kernel, 9 /* preferred share of shared memory, in percent */, 100));
-    if (l->shared_bytes) CU_TRY(c, "shared memory", c->cuFuncSetAttribute(l->kernel, 8 /* most dynamic shared memory */, (int)l->shared_bytes));
+    if (l->few && c->pdl && !k->split) { /* one split for all: a multiprocessor changes it only when it is empty */
+        CU_TRY(c, "shared memory", c->cuFuncSetAttribute(k->f, 9 /* preferred share of shared memory, in percent */, 100));
+        k->split = true;
+    }
     struct cu_attribute overlap = {.id = 6 /* programmatic stream serialization */, .value = {.i = 1}};
     struct cu_config config = {.grid = {l->grid[0], l->grid[1], 1}, .block = {l->threads, 1, 1}, .shared_bytes = (unsigned)l->shared_bytes, .stream = c->stream, .attributes = &overlap, .n_attributes = c->pdl && l->overlap};
-    CU_TRY(c, "launch", c->cuLaunchKernelEx(&config, l->kernel, args, NULL));
+    CU_TRY(c, "launch", c->cuLaunchKernelEx(&config, k->f, args, NULL));
     return KG_OK;
 }
 

@@ -41,6 +41,7 @@ enum { CU_OUT_OF_MEMORY = 2 };
     X(cuCtxSetCurrent, (cu_context))                                                 \
     X(cuModuleLoadData, (cu_module *, const void *))                                 \
     X(cuModuleUnload, (cu_module))                                                   \
+    X(cuFuncGetAttribute, (int *, int, cu_function))                                 \
     X(cuFuncSetAttribute, (cu_function, int, int))                                   \
     X(cuModuleGetFunction, (cu_function *, cu_module, const char *))                 \
     X(cuMemGetInfo_v2, (size_t *, size_t *))                                         \
