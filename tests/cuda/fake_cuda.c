@@ -15,6 +15,7 @@ enum { MOST = 4096, ARGS = 16, PARAMS = 512 };
 
 struct cu_function_ {
     char name[64];
+    bool recorded;
     struct cu_function_ *next;
 };
 struct cu_module_ {
@@ -167,7 +168,7 @@ PUBLIC int cuFuncGetAttribute(int *v, int attribute, cu_function f)
 }
 PUBLIC int cuFuncSetAttribute(cu_function f, int attribute, int value)
 {
-    (void)f;
+    if (f->recorded) misuse("an attribute of a function that recordings have makes their runs slower");
     return (attribute == 8 && value <= 227 << 10) || (attribute == 9 && value <= 100) ? 0 : 1;
 }
 
@@ -176,6 +177,8 @@ PUBLIC int cuModuleGetFunction(cu_function *f, cu_module m, const char *name)
     size_t n_bytes;
     int n;
     if (fake_cuda.run(name, &n_bytes, &n, NULL, 0, NULL, NULL)) return NOT_FOUND;
+    for (*f = m->functions; *f; *f = (*f)->next)
+        if (!strcmp((*f)->name, name)) return 0;
     *f = calloc(1, sizeof **f);
     if (!*f || strlen(name) >= sizeof (*f)->name) return CU_OUT_OF_MEMORY;
     strcpy((*f)->name, name);
@@ -303,6 +306,7 @@ PUBLIC int cuLaunchKernelEx(const struct cu_config *c, cu_function f, void **arg
     if (ready()) return LAUNCH_FAILED;
     if (!c->stream || extra || c->grid[2] != 1 || c->block[1] != 1 || c->block[2] != 1 || !c->grid[0] || !c->grid[1] || c->grid[1] > 65535) misuse("a launch of a strange shape");
     if (fake_cuda.run(f->name, &n_bytes, &n, NULL, 0, NULL, NULL) || n_bytes > PARAMS || n > ARGS) return INVALID_HANDLE;
+    f->recorded |= capture != NULL;
     memcpy(w.kernel, f->name, sizeof w.kernel);
     memcpy(w.params, args[0], n_bytes);
     for (int i = 0; i < n; i++) {
