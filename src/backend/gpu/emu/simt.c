@@ -7,8 +7,8 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#if defined(__x86_64__) && defined(__ELF__) /* the text of simt_swap is for both */
-#define SIMT_X86_64 1
+#if defined(__ELF__) && (defined(__x86_64__) || defined(__aarch64__)) /* what simt_swap is written for */
+#define SIMT_SWAP 1
 #else
 #include <ucontext.h>
 #endif
@@ -39,27 +39,44 @@
 
 #define STACK ((size_t)256 << 10)
 
-/* Where a fiber goes on. Nearly all that the emulator does is to switch: on x86-64 by a call and a return, which processors foresee as the next fiber mostly
- * stands at the same place of the kernel (bench/NOTES.md). */
-#ifdef SIMT_X86_64
-typedef void *Place; /* its stack pointer; on the stack what a callee saves (System V ABI, 3.2.1), and where to return */
+/* Where a fiber goes on. Nearly all that the emulator does is to switch: by a call and a return, which processors foresee as the next fiber mostly stands at the
+ * same place of the kernel (bench/NOTES.md). */
+#ifdef SIMT_SWAP
+typedef void *Place; /* its stack pointer; on the stack what a callee saves, and where to return */
 void simt_swap(Place *from, const Place *to);
+#ifdef __x86_64__ /* System V ABI, 3.2.1 */
+enum { SAVED = 8, RETURN = 6 }; /* words: six registers, where to return, and there 8 bytes beyond a multiple of 16 */
+#define SWAP_TEXT                                                                                            \
+    "    push %rbp\n    push %rbx\n    push %r12\n    push %r13\n    push %r14\n    push %r15\n"             \
+    "    mov %rsp, (%rdi)\n"                                                                                 \
+    "    mov (%rsi), %rsp\n"                                                                                 \
+    "    pop %r15\n    pop %r14\n    pop %r13\n    pop %r12\n    pop %rbx\n    pop %rbp\n"                   \
+    "    ret\n"
+#else /* AAPCS64, 6.1 */
+enum { SAVED = 20, RETURN = 11 }; /* x19 to x30, d8 to d15 */
+#define SWAP_TEXT                                                                                            \
+    "    sub sp, sp, #160\n"                                                                                 \
+    "    stp x19, x20, [sp]\n    stp x21, x22, [sp, #16]\n    stp x23, x24, [sp, #32]\n"                     \
+    "    stp x25, x26, [sp, #48]\n    stp x27, x28, [sp, #64]\n    stp x29, x30, [sp, #80]\n"                \
+    "    stp d8, d9, [sp, #96]\n    stp d10, d11, [sp, #112]\n    stp d12, d13, [sp, #128]\n    stp d14, d15, [sp, #144]\n" \
+    "    mov x9, sp\n    str x9, [x0]\n"                                                                     \
+    "    ldr x9, [x1]\n    mov sp, x9\n"                                                                     \
+    "    ldp x19, x20, [sp]\n    ldp x21, x22, [sp, #16]\n    ldp x23, x24, [sp, #32]\n"                     \
+    "    ldp x25, x26, [sp, #48]\n    ldp x27, x28, [sp, #64]\n    ldp x29, x30, [sp, #80]\n"                \
+    "    ldp d8, d9, [sp, #96]\n    ldp d10, d11, [sp, #112]\n    ldp d12, d13, [sp, #128]\n    ldp d14, d15, [sp, #144]\n" \
+    "    add sp, sp, #160\n"                                                                                 \
+    "    ret\n"
+#endif
 __asm__(".text\n"
         ".p2align 5\n"
-        ".type simt_swap, @function\n"
-        "simt_swap:\n"
-        "    push %rbp\n    push %rbx\n    push %r12\n    push %r13\n    push %r14\n    push %r15\n"
-        "    mov %rsp, (%rdi)\n"
-        "    mov (%rsi), %rsp\n"
-        "    pop %r15\n    pop %r14\n    pop %r13\n    pop %r12\n    pop %rbx\n    pop %rbp\n"
-        "    ret\n"
-        ".size simt_swap, . - simt_swap\n");
+        ".type simt_swap, %function\n"
+        "simt_swap:\n" SWAP_TEXT ".size simt_swap, . - simt_swap\n");
 
 static void place_entry(Place *p, void *stack, size_t n_bytes, void (*entry)(void))
 {
-    void **top = (void **)((char *)stack + n_bytes) - 8; /* six registers, the entry, and at the entry 8 bytes beyond a multiple of 16 */
-    memset(top, 0, 8 * sizeof *top);
-    memcpy(&top[6], &entry, sizeof entry);
+    void **top = (void **)((char *)stack + n_bytes) - SAVED;
+    memset(top, 0, SAVED * sizeof *top);
+    memcpy(&top[RETURN], &entry, sizeof entry);
     *p = top;
 }
 #else
@@ -94,7 +111,7 @@ struct meeting {
     unsigned arrived, of, turn;
     int line;
     /* What the lanes of a wave give, by turns; what the first to read made of it, for the others, at the first lane of its part; which parts those are. */
-    uint32_t slot[2][SIMT_WAVE], known[2];
+    uint32_t slot[2][4][SIMT_WAVE], known[2];
     float made[2][SIMT_WAVE];
 };
 
@@ -209,7 +226,7 @@ void simt_wave_barrier(int line) { meet(&group->waves[simt->id / SIMT_WAVE], lin
 NO_SANITIZE static const uint32_t *give(float x, int line)
 {
     struct meeting *m = &group->waves[simt->id / SIMT_WAVE];
-    uint32_t *slot = m->slot[m->turn & 1];
+    uint32_t *slot = m->slot[m->turn & 1][0];
     if (!m->arrived) m->known[m->turn & 1] = 0;
     slot[simt->id % SIMT_WAVE] = f32_bits(x);
     meet(m, line);
@@ -249,11 +266,13 @@ float simt_sum(float x, unsigned width, int line) { return reduced(x, width, lin
 float simt_max(float x, unsigned width, int line) { return reduced(x, width, line, max_of); }
 float simt_xor(float x, unsigned m, int line) { return f32_from_bits(give(x, line)[simt->id % SIMT_WAVE ^ m]); }
 
-void simt_rows8(float c[2], unsigned a0, unsigned a1, unsigned b0, unsigned b1, int line)
+NO_SANITIZE void simt_rows8(float c[2], unsigned a0, unsigned a1, unsigned b0, unsigned b1, int line)
 {
     const unsigned words[4] = {a0, a1, b0, b1}, at = simt->id % SIMT_WAVE;
-    uint32_t given[4][SIMT_WAVE];
-    for (int i = 0; i < 4; i++) memcpy(given[i], give(f32_from_bits(words[i]), line), sizeof *given);
+    struct meeting *m = &group->waves[simt->id / SIMT_WAVE];
+    uint32_t(*given)[SIMT_WAVE] = m->slot[m->turn & 1];
+    for (int i = 0; i < 4; i++) given[i][at] = words[i];
+    meet(m, line);
     for (unsigned n = 0; n < 2; n++)
         for (unsigned i = 0; i < 2; i++)
             for (unsigned k = 0; k < 4; k++) {
