@@ -91,7 +91,7 @@ static const char *find_backend(const struct settings *s)
     const char *backend = s->backend;
     while (kg_devices(backend, devices, sizeof devices / sizeof *devices, &n) != KG_OK) {
         if (!may_fall_back(s, backend)) {
-            print_error(EXIT_RUNTIME, "Backend '%s' is not available: %s", backend, kg_error_message());
+            print_error(EXIT_RUNTIME, "Backend '%s' is not available: %s; the cpu backend needs no device (-b cpu)", backend, kg_error_message());
             return NULL;
         }
         print_note(LEVEL_WARN, "Backend '%s' is not available: %s; using %s instead", backend, kg_error_message(), s->fallback);

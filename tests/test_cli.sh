@@ -118,7 +118,7 @@ fails 2 'describe all commands' help --man info
 fails 2 'are both given' tokenize -m "$model" --ids --pieces x
 fails 2 'No prompt' -m "$model"
 fails 1 'Model file not found: /nowhere/x.gguf' -m /nowhere/x.gguf -p x
-for b in coreml metal vulkan; do fails 1 "Backend '$b' is not available" -b "$b" -p x; done
+for b in coreml metal vulkan; do fails 1 "Backend '$b' is not available" -b "$b" -p x; err_has 'the cpu backend needs no device (-b cpu)'; done
 run 0 devices; out_has 'cuda'; out_has 'opencl'; out_has 'without -b'; err_empty
 fails 2 '--gpu-layers goes with -b hybrid' -b cpu --gpu-layers 1 -p x
 fails 2 "must be auto or a whole number" -b hybrid --gpu-layers some -p x
