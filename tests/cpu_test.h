@@ -7,6 +7,7 @@
 #include "backend/cpu/cpu.h"
 #include "backend/ref/ref.h"
 #include "base/half.h"
+#include "how_long.h"
 #include "tensor/decode.h"
 
 #include <math.h>
@@ -21,24 +22,6 @@
 #include <cmocka.h>
 
 #define U 0x1p-24 /* unit roundoff of f32 */
-
-static inline bool is_long(void) { return getenv("KAGARI_TEST_LONG") != NULL; }
-
-/* Built with a sanitizer: ten times slower; with that for threads, of whose tests one tier is enough, thirty times. */
-#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define SANITIZED 1
-#elif defined(__has_feature)
-#define SANITIZED (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
-#else
-#define SANITIZED 0
-#endif
-#if defined(__SANITIZE_THREAD__)
-#define FINDS_RACES 1
-#elif defined(__has_feature)
-#define FINDS_RACES __has_feature(thread_sanitizer)
-#else
-#define FINDS_RACES 0
-#endif
 
 /* ---- tiers ---- */
 

@@ -2,6 +2,7 @@
 /* Sessions over the model that ships with the project, on every backend of the build: whatever way the cache came about (prefixes kept,
  * blocks shared, batches of any size, threads beside), the logits are those of a fresh computation, bit for bit. Then generation: stop
  * strings, contexts, ends. Then files that must be refused. */
+#include "how_long.h"
 #include "run/run.h"
 
 #include <math.h>
@@ -26,8 +27,8 @@ static int n_vocab;
 static int open_models(void **state)
 {
     (void)state;
-    /* the backends after these are GPUs, whose results depend on the batch: test_gpu_models.c */
-    for (const char *name; (name = kg_backend_name(n_models, NULL)) && n_models < 2; n_models++) {
+    /* the backends after these are GPUs, whose results depend on the batch: test_gpu_models.c; the reference has no threads of its own */
+    for (const char *name; (name = kg_backend_name(n_models, NULL)) && n_models < (FINDS_RACES && !is_long() ? 1 : 2); n_models++) {
         kg_model_params p = kg_model_default_params();
         p.backend = name;
         p.n_threads = 2;
