@@ -195,10 +195,7 @@ static inline struct batch_acts acts_new(const struct cpu_kernels *k, enum acts_
                             {(void *)b.wide_q.p, (void *)b.wide_sum.p, (void *)b.wide_super.p}};
     for (int t = 0; t < n; t++) {
         const float *xt = (const float *)(const void *)b.x.p + (size_t)t * row;
-        const int t0 = t / ACT_FLOAT_TILE * ACT_FLOAT_TILE, T = MIN(ACT_FLOAT_TILE, n - t0);
-        if (kind == ACTS_INT8) k->quantize(xt, in, act_row(&b.a, in, n, t));
-        if (kind == ACTS_F32_TILES) k->tile_f32(xt, in, b.a.f32 + (size_t)t0 * row + t - t0, T);
-        if (kind == ACTS_BF16_TILES) k->tile_bf16(xt, in, b.a.bf16 + (size_t)t0 * even + 2 * (t - t0), T);
+        acts_make(k, &b.a, kind, xt, in, n, t);
     }
     return b;
 }

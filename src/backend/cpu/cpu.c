@@ -59,14 +59,6 @@ static void pack_weights(void *ctx, int i, int n)
 
 /* ---- memory of a run: registers, activations, scratch ---- */
 
-/* Takes n_bytes of a layout that has used *used so far; returns their offset. */
-static size_t take(size_t *used, size_t n_bytes)
-{
-    size_t at = *used;
-    *used += ROUND_UP(n_bytes, (size_t)64);
-    return at;
-}
-
 static size_t scratch_bytes(const struct cpu *c)
 {
     size_t most = 0;
@@ -85,26 +77,27 @@ static size_t scratch_bytes(const struct cpu *c)
     return most;
 }
 
-static bool wants_acts(const struct cpu *c, int reg, enum acts_kind kind)
+/* The kinds of activations that these steps ask for, of register r: bits 1 << enum acts_kind; with -1, those of experts. */
+static unsigned wanted_acts(const struct cpu *c, int r)
 {
-    for (int i = 0; i < c->n_steps; i++)
-        if (c->steps[i].code == STEP_ACTS && c->steps[i].reg == reg && c->steps[i].acts == kind) return true;
-    return false;
+    unsigned kinds = 0;
+    for (int i = 0; i < c->n_steps; i++) {
+        const struct step *s = &c->steps[i];
+        if (r >= 0 && s->code == STEP_ACTS && s->reg == r) kinds |= 1u << s->acts;
+        if (r < 0 && s->code == STEP_EXPERT_MATMUL) kinds |= 1u << s->matmul.format->acts;
+    }
+    return kinds;
 }
 
 static void lay_out_experts(struct cpu *c, char *base, size_t *used)
 {
     struct cpu_experts *x = &c->experts;
-    const size_t n = x->most_rows, width = ROUND_UP(x->in, (size_t)ACT_GROUP), units = width / ACT_GROUP;
+    const size_t n = x->most_rows, width = ROUND_UP(x->in, (size_t)ACT_GROUP);
     if (n == 0) return;
-    const size_t order = take(used, n * sizeof *x->order), expert = take(used, n * sizeof *x->expert);
-    const size_t first = take(used, (x->count + 1) * sizeof *x->first), busy = take(used, x->count * sizeof *x->busy);
-    const size_t in = take(used, n * width * sizeof *x->x), out = take(used, n * x->out * sizeof *x->y);
-    const size_t q = take(used, n * width), group = take(used, n * units * sizeof *x->acts.group), halves = take(used, n * units * sizeof *x->acts.halves);
-    const size_t wide_n = c->kernels.act_wide ? n : 0, stretches = (size_t)act_stretches((int)width);
-    const size_t wide_q = take(used, wide_n * width * sizeof *x->acts.wide.q), wide_sum = take(used, 3 * wide_n * units * sizeof(float));
-    const size_t wide_super = take(used, wide_n * stretches * sizeof(float));
-    const size_t f32 = take(used, n * width * sizeof *x->acts.f32), bf16 = take(used, n * width * sizeof *x->acts.bf16);
+    const size_t order = layout_take(used, n * sizeof *x->order), expert = layout_take(used, n * sizeof *x->expert);
+    const size_t first = layout_take(used, (x->count + 1) * sizeof *x->first), busy = layout_take(used, x->count * sizeof *x->busy);
+    const size_t in = layout_take(used, n * width * sizeof *x->x), out = layout_take(used, n * x->out * sizeof *x->y);
+    acts_lay_out(&x->acts, &c->kernels, wanted_acts(c, -1), width, n, base, used);
     if (!base) return;
     x->order = (void *)(base + order);
     x->expert = (void *)(base + expert);
@@ -112,34 +105,14 @@ static void lay_out_experts(struct cpu *c, char *base, size_t *used)
     x->busy = (void *)(base + busy);
     x->x = (void *)(base + in);
     x->y = (void *)(base + out);
-    x->acts = (struct cpu_acts){(void *)(base + q), (void *)(base + group), (void *)(base + halves), (void *)(base + f32), (void *)(base + bf16), {0}};
-    if (wide_n) x->acts.wide = (struct act_wide){(void *)(base + wide_q), (void *)(base + wide_sum), (void *)(base + wide_super)};
 }
 
 /* n rows of register r, and their activations. */
 static void lay_out_register(const struct cpu *c, char *base, size_t *used, int r, size_t n, float **reg, struct cpu_acts *acts)
 {
-    const size_t width = (size_t)c->program->reg_width[r], units = width / ACT_GROUP;
-    const bool int8 = wants_acts(c, r, ACTS_INT8), f32 = wants_acts(c, r, ACTS_F32_TILES), bf16 = wants_acts(c, r, ACTS_BF16_TILES);
-    const size_t x = take(used, r == c->logits_reg ? 0 : n * width * sizeof(float));
-    const size_t q = take(used, int8 ? n * width : 0);
-    const size_t group = take(used, int8 ? n * units * sizeof(struct act_group) : 0);
-    const size_t halves = take(used, int8 ? n * units * sizeof(struct act_halves) : 0);
-    const size_t wide_n = int8 && c->kernels.act_wide && n >= ACT_WIDE_LEAST ? n : 0, stretches = (size_t)act_stretches((int)width);
-    const size_t wide_q = take(used, wide_n * width * sizeof(uint16_t)), wide_sum = take(used, 3 * wide_n * units * sizeof(float));
-    const size_t wide_super = take(used, wide_n * stretches * sizeof(float));
-    const size_t tiles_f32 = take(used, f32 ? n * width * sizeof(float) : 0);
-    const size_t tiles_bf16 = take(used, bf16 ? n * ROUND_UP(width, 2) * sizeof(uint16_t) : 0);
-    if (!base) return;
-    *reg = (void *)(base + x);
-    if (int8) {
-        acts->q = (void *)(base + q);
-        acts->group = (void *)(base + group);
-        acts->halves = (void *)(base + halves);
-    }
-    if (wide_n) acts->wide = (struct act_wide){(void *)(base + wide_q), (void *)(base + wide_sum), (void *)(base + wide_super)};
-    if (f32) acts->f32 = (void *)(base + tiles_f32);
-    if (bf16) acts->bf16 = (void *)(base + tiles_bf16);
+    const size_t width = (size_t)c->program->reg_width[r], x = layout_take(used, r == c->logits_reg ? 0 : n * width * sizeof(float));
+    if (base) *reg = (void *)(base + x);
+    acts_lay_out(acts, &c->kernels, wanted_acts(c, r), width, n, base, used);
 }
 
 /* Hands out the memory at base; with base NULL only measures it. Returns the bytes. */
@@ -149,7 +122,7 @@ static size_t lay_out(struct cpu *c, char *base, size_t per_thread)
     for (int r = 0; r < c->program->n_regs; r++) lay_out_register(c, base, &used, r, (size_t)c->params.max_batch, &c->reg[r], &c->acts[r]);
     lay_out_experts(c, base, &used);
     for (int i = 0; i < c->params.n_threads; i++) {
-        size_t at = take(&used, per_thread);
+        size_t at = layout_take(&used, per_thread);
         if (base) c->scratch[i] = base + at;
         for (int r = 0; r < c->program->n_regs; r++) lay_out_register(c, base, &used, r, 1, &c->own[i].reg[r], &c->own[i].acts[r]);
     }
@@ -211,10 +184,10 @@ static kg_status kv_layout(struct cpu *c)
         l->k_groups = (l->k_dim + KV_GROUP - 1) / KV_GROUP;
         l->v_groups = (l->v_dim + KV_GROUP - 1) / KV_GROUP;
         size_t heads = (size_t)l->n_kv_heads * KV_BLOCK, scale = l->type == KG_KV_Q8_0 ? sizeof(float) : 0;
-        l->k_offset = take(&used, heads * (size_t)l->k_dim * item);
-        l->v_offset = take(&used, heads * (size_t)l->v_dim * item);
-        l->k_scale_offset = take(&used, heads * (size_t)l->k_groups * scale);
-        l->v_scale_offset = take(&used, heads * (size_t)l->v_groups * scale);
+        l->k_offset = layout_take(&used, heads * (size_t)l->k_dim * item);
+        l->v_offset = layout_take(&used, heads * (size_t)l->v_dim * item);
+        l->k_scale_offset = layout_take(&used, heads * (size_t)l->k_groups * scale);
+        l->v_scale_offset = layout_take(&used, heads * (size_t)l->v_groups * scale);
     }
     c->kv_block_bytes = used;
     return KG_OK;

@@ -79,27 +79,13 @@ void cpu_experts_sort(struct cpu *c, const struct step *s)
     x->first[0] = 0;
 }
 
-/* Where the activations of an expert's rows begin. */
-static struct cpu_acts acts_from(const struct cpu_acts *a, size_t row, int in)
-{
-    const size_t width = (size_t)in, units = width / ACT_GROUP;
-    struct cpu_acts from = {a->q + row * width, a->group + row * units, a->halves + row * units, a->f32 + row * width, a->bf16 + row * ROUND_UP(width, 2), {0}};
-    if (a->wide.q) from.wide = (struct act_wide){a->wide.q + row * width, a->wide.sum + 3 * row * units, a->wide.super + row * (size_t)act_stretches(in)};
-    return from;
-}
-
 static void prepare_row(const struct cpu *c, enum acts_kind kind, const float *from, int in, int at)
 {
     const struct cpu_experts *x = &c->experts;
     const int e = x->expert[at], first = x->first[e], n = x->first[e + 1] - first, t = at - first;
     const struct cpu_acts a = acts_from(&x->acts, (size_t)first, in);
-    const int t0 = t / ACT_FLOAT_TILE * ACT_FLOAT_TILE, T = MIN(ACT_FLOAT_TILE, n - t0);
-    switch (kind) {
-    case ACTS_INT8: c->kernels.quantize(from, in, act_row(&a, in, n, t)); break;
-    case ACTS_F32_TILES: c->kernels.tile_f32(from, in, a.f32 + (size_t)t0 * (size_t)in + t - t0, T); break;
-    case ACTS_BF16_TILES: c->kernels.tile_bf16(from, in, a.bf16 + (size_t)t0 * ROUND_UP((size_t)in, 2) + 2 * (t - t0), T); break;
-    default: memcpy(x->x + (size_t)at * (size_t)in, from, (size_t)in * sizeof *from); break;
-    }
+    if (kind == ACTS_ROWS) memcpy(x->x + (size_t)at * (size_t)in, from, (size_t)in * sizeof *from);
+    else acts_make(&c->kernels, &a, kind, from, in, n, t);
 }
 
 void cpu_experts_rows(struct cpu *c, const struct step *s, atomic_int *next)

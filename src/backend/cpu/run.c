@@ -49,15 +49,7 @@ static void make_acts(const struct worker *w, const struct step *s, int t)
     struct cpu *c = w->c;
     const int width = c->program->reg_width[s->reg], n = cpu_n_tokens(c, s);
     const struct cpu_acts *a = w->one && s->one == ONE_EACH ? &c->own[w->i].acts[s->reg] : &c->acts[s->reg];
-    const float *x = operand(w, s, 0, s->reg, t);
-    const int t0 = t / ACT_FLOAT_TILE * ACT_FLOAT_TILE, T = MIN(ACT_FLOAT_TILE, n - t0);
-    const size_t at = (size_t)t0 * (size_t)width, even = (size_t)t0 * ROUND_UP((size_t)width, 2);
-    switch (s->acts) {
-    case ACTS_INT8: c->kernels.quantize(x, width, act_row(a, width, n, t)); break;
-    case ACTS_F32_TILES: c->kernels.tile_f32(x, width, a->f32 + at + t - t0, T); break;
-    case ACTS_BF16_TILES: c->kernels.tile_bf16(x, width, a->bf16 + even + 2 * (t - t0), T); break;
-    default: break;
-    }
+    acts_make(&c->kernels, a, s->acts, operand(w, s, 0, s->reg, t), width, n, t);
 }
 
 static void kv_store(const struct worker *w, const struct step *s, int t, int head)
@@ -357,11 +349,7 @@ static void part_step(const struct worker *w, const struct step *s)
     const int from = units * w->i / w->n * ACT_SUPER, n = units * (w->i + 1) / w->n * ACT_SUPER - from;
     if (n == 0) return;
     if (s->code == STEP_ACTS) {
-        const float *x = cpu_row(c, reg, 0) + from;
-        const struct act_row row = act_row(&c->acts[reg], width, 1, 0);
-        if (s->acts == ACTS_INT8) k->quantize(x, n, (struct act_row){row.q + from, row.group + from / ACT_GROUP, row.halves + from / ACT_GROUP, 1, {0}, 0, 0});
-        else if (s->acts == ACTS_F32_TILES) k->tile_f32(x, n, c->acts[reg].f32 + from, 1);
-        else if (s->acts == ACTS_BF16_TILES) k->tile_bf16(x, n, c->acts[reg].bf16 + from, 1);
+        acts_make_part(k, &c->acts[reg], s->acts, cpu_row(c, reg, 0) + from, width, from, n);
         return;
     }
     float *dst = cpu_row(c, reg, 0) + from;

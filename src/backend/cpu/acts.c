@@ -1,0 +1,59 @@
+#include "backend/cpu/cpu.h"
+
+void acts_lay_out(struct cpu_acts *a, const struct cpu_kernels *k, unsigned kinds, size_t in, size_t n, char *base, size_t *used)
+{
+    const size_t units = in / ACT_GROUP, stretches = (size_t)act_stretches((int)in);
+    const size_t int8 = kinds >> ACTS_INT8 & 1 ? n : 0, f32 = kinds >> ACTS_F32_TILES & 1 ? n : 0, bf16 = kinds >> ACTS_BF16_TILES & 1 ? n : 0;
+    const size_t wide = k->act_wide && n >= ACT_WIDE_LEAST ? int8 : 0;
+    const size_t q = layout_take(used, int8 * in), group = layout_take(used, int8 * units * sizeof *a->group), halves = layout_take(used, int8 * units * sizeof *a->halves);
+    const size_t wide_q = layout_take(used, wide * in * sizeof *a->wide.q), wide_sum = layout_take(used, 3 * wide * units * sizeof *a->wide.sum);
+    const size_t wide_super = layout_take(used, wide * stretches * sizeof *a->wide.super);
+    const size_t tiles_f32 = layout_take(used, f32 * in * sizeof *a->f32), tiles_bf16 = layout_take(used, bf16 * ROUND_UP(in, 2) * sizeof *a->bf16);
+    if (!base) return;
+    *a = (struct cpu_acts){0};
+    if (int8) {
+        a->q = (void *)(base + q);
+        a->group = (void *)(base + group);
+        a->halves = (void *)(base + halves);
+    }
+    if (wide) a->wide = (struct act_wide){(void *)(base + wide_q), (void *)(base + wide_sum), (void *)(base + wide_super)};
+    if (f32) a->f32 = (void *)(base + tiles_f32);
+    if (bf16) a->bf16 = (void *)(base + tiles_bf16);
+}
+
+struct cpu_acts acts_from(const struct cpu_acts *a, size_t row, int in)
+{
+    const size_t width = (size_t)in, units = width / ACT_GROUP, stretches = (size_t)act_stretches(in);
+    struct cpu_acts from = *a;
+    if (a->q) {
+        from.q += row * width;
+        from.group += row * units;
+        from.halves += row * units;
+    }
+    if (a->wide.q) from.wide = (struct act_wide){a->wide.q + row * width, a->wide.sum + 3 * row * units, a->wide.super + row * stretches};
+    if (a->f32) from.f32 += row * width;
+    if (a->bf16) from.bf16 += row * ROUND_UP(width, 2);
+    return from;
+}
+
+void acts_make(const struct cpu_kernels *k, const struct cpu_acts *a, enum acts_kind kind, const float *x, int in, int n, int t)
+{
+    const int t0 = t / ACT_FLOAT_TILE * ACT_FLOAT_TILE, T = MIN(ACT_FLOAT_TILE, n - t0);
+    switch (kind) {
+    case ACTS_INT8: k->quantize(x, in, act_row(a, in, n, t)); break;
+    case ACTS_F32_TILES: k->tile_f32(x, in, a->f32 + (size_t)t0 * (size_t)in + t - t0, T); break;
+    case ACTS_BF16_TILES: k->tile_bf16(x, in, a->bf16 + (size_t)t0 * ROUND_UP((size_t)in, 2) + 2 * (t - t0), T); break;
+    default: break;
+    }
+}
+
+void acts_make_part(const struct cpu_kernels *k, const struct cpu_acts *a, enum acts_kind kind, const float *x, int in, int from, int n)
+{
+    const struct act_row row = act_row(a, in, 1, 0);
+    switch (kind) {
+    case ACTS_INT8: k->quantize(x, n, (struct act_row){row.q + from, row.group + from / ACT_GROUP, row.halves + from / ACT_GROUP, 1, {0}, 0, 0}); break;
+    case ACTS_F32_TILES: k->tile_f32(x, n, a->f32 + from, 1); break;
+    case ACTS_BF16_TILES: k->tile_bf16(x, n, a->bf16 + from, 1); break;
+    default: break;
+    }
+}

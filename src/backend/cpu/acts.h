@@ -1,0 +1,144 @@
+/* What matmuls read of their input: its rows, prepared once per register, in the forms that formats of weights ask for. */
+#ifndef BACKEND_CPU_ACTS_H
+#define BACKEND_CPU_ACTS_H
+
+#include "base/base.h"
+
+#define ACT_GROUP 32 /* activations share one scale per this many elements */
+
+enum acts_kind {
+    ACTS_ROWS, /* float [n][in]: the register itself */
+    ACTS_INT8,
+    ACTS_F32_TILES,
+    ACTS_BF16_TILES,
+    ACTS_N
+};
+
+/* Tokens lie in tiles, the last one smaller, so that a kernel reads a tile as one stream. A tile that starts with token t0 and has
+ * T tokens is, from the array's start + t0 * row,
+ *   q [in / 4][T][4], group and halves [in / ACT_GROUP][T]: x ~ scale * q, and what else a kernel wants to know of a group, computed
+ *                                                           once here and not per weight
+ *   f32 [in][T]; bf16 [in / 2][T][2], pairs of elements
+ * A tier with matrix units (cpu_kernels.act_wide) has int8 activations of ACT_WIDE_LEAST tokens and more in a form of their own, in tiles of
+ * ACT_WIDE_TILE:
+ *   wide.q [stretches of ACT_SUPER][tiles][groups of a stretch][T][ACT_GROUP] in the order of ACT_WIDE_INDEX: x ~ super * q, where q is the
+ *     rounded value times its group's part (see below), as bf16: exact, for it has 7 bits. A stretch of all tokens is in one piece, for tiles at
+ *     powers of two would fall into few sets of the L2 cache
+ *   and from t0 * row on wide.sum [in / ACT_GROUP][3][T] of q, of the group and its halves; wide.super [stretches][T] */
+#define ACT_TILE 6
+#define ACT_FLOAT_TILE 12
+#define ACT_WIDE_TILE 16
+#define ACT_WIDE_LEAST 16
+struct act_wide {
+    uint16_t *q;
+    float *sum, *super;
+};
+struct cpu_acts {
+    int8_t *q;
+    struct act_group *group;
+    struct act_halves *halves;
+    float *f32;
+    uint16_t *bf16;
+    struct act_wide wide; /* NULL: the tier has none */
+};
+#define ACT_MAGIC 12582912.0f /* 1.5 * 2^23: the float whose bits, plus a small integer i, are those of 1.5 * 2^23 + i */
+#define ACT_MAGIC_BITS 0x4b400000
+/* scale = super * part. A tier either has super = 1, or one super per ACT_SUPER elements and parts that are powers of two, 2^-k: then its
+ * sums start k exponents lower, which scales them by part for nothing, and one multiplication by super serves the whole stretch. */
+#define ACT_SUPER 256
+#define ACT_MAX_SHIFT 16 /* k at most */
+struct act_group {
+    float scale;      /* at most 20 significant bits, so that ACT_MAGIC * part is exact */
+    float super;
+    float neg_magic;  /* -ACT_MAGIC * part */
+    float sum_scaled; /* part * sum of q */
+    int32_t start;    /* where an integer sum starts: ACT_MAGIC_BITS, less k exponents */
+    int32_t init;     /* start - 128 * sum of q: cancels the offset of values stored as q + 128 */
+};
+struct act_halves { /* the same for the two halves of 16 */
+    float sum_scaled[2];
+    int32_t init[2];
+};
+
+/* The scale of a group whose largest magnitude is top: never smaller than top / 127; NaN stays NaN. */
+static inline float act_scale(float top) { return f32_from_bits((f32_bits(top / 127.0f) + 15u) & ~15u); }
+
+static inline void act_put_sums(struct act_group *g, struct act_halves *h, float scale, int sum0, int sum1)
+{
+    *g = (struct act_group){scale, 1, -ACT_MAGIC * scale, scale * (float)(sum0 + sum1), ACT_MAGIC_BITS, ACT_MAGIC_BITS - 128 * (sum0 + sum1)};
+    *h = (struct act_halves){{scale * (float)sum0, scale * (float)sum1}, {ACT_MAGIC_BITS - 128 * sum0, ACT_MAGIC_BITS - 128 * sum1}};
+}
+
+/* How many exponents below super a group with this largest magnitude may go: the most with top <= 127 * super * 2^-k. */
+static inline int act_shift(float super, float top)
+{
+    const float ratio = top / 127.0f / super; /* NaN and numbers near the end of the range: no shift */
+    if (!(super > 0x1p-100f) || !(ratio <= 1)) return 0;
+    const uint32_t bits = f32_bits(ratio);
+    return MIN(127 - (int)((bits + 0x7fffffu) >> 23), ACT_MAX_SHIFT);
+}
+
+/* As act_put_sums, for scale = super * 2^-k. */
+static inline void act_put_shifted(struct act_group *g, struct act_halves *h, float super, int k, int sum0, int sum1)
+{
+    const float part = f32_from_bits((uint32_t)(127 - k) << 23);
+    const int32_t start = ACT_MAGIC_BITS - (k << 23);
+    *g = (struct act_group){super * part, super, -ACT_MAGIC * part, part * (float)(sum0 + sum1), start, start - 128 * (sum0 + sum1)};
+    *h = (struct act_halves){{part * (float)sum0, part * (float)sum1}, {start - 128 * sum0, start - 128 * sum1}};
+}
+
+/* Where element i of a group of 32 lies in its wide form: 0 2 1 3 4 6 5 7 ..., so that four bytes of a weight widen without a permutation. */
+#define ACT_WIDE_INDEX(i) (((i) & ~3) + ((i) & 1) * 2 + ((i) >> 1 & 1))
+static inline int act_stretches(int in) { return (in + ACT_SUPER - 1) / ACT_SUPER; }
+static inline bool acts_are_wide(const struct cpu_acts *a, int n) { return a->wide.q && n >= ACT_WIDE_LEAST; }
+
+/* Where stretch s of the tile that begins with token t0 of n lies. */
+static inline uint16_t *act_wide_at(const struct act_wide *a, int in, int n, int t0, int s)
+{
+    return a->q + (size_t)s * ACT_SUPER * (size_t)n + (size_t)t0 * (size_t)MIN(ACT_SUPER, in - s * ACT_SUPER);
+}
+
+/* Where token t of n lies: element 4 i + b at q[i * T * 4 + b], group g at group[g * T]; or, if wide.q, group g of stretch s at
+ * act_wide_at(&wide, in, n, t0, s)[g * T * ACT_GROUP], group g's sums at wide.sum[(3 g + i) * T], stretch s at wide.super[s * T]. */
+struct act_row {
+    int8_t *q;
+    struct act_group *group;
+    struct act_halves *halves;
+    int T;
+    struct act_wide wide;
+    int n, t0; /* wide */
+};
+static inline struct act_row act_row_wide(const struct cpu_acts *a, int in, int n, int t)
+{
+    const size_t t0 = (size_t)(t / ACT_WIDE_TILE * ACT_WIDE_TILE), i = (size_t)t - t0;
+    const struct act_wide w = {a->wide.q + i * ACT_GROUP, a->wide.sum + t0 * (size_t)(in / ACT_GROUP) * 3 + i,
+                               a->wide.super + t0 * (size_t)act_stretches(in) + i};
+    return (struct act_row){.T = MIN(ACT_WIDE_TILE, n - (int)t0), .wide = w, .n = n, .t0 = (int)t0};
+}
+static inline struct act_row act_row(const struct cpu_acts *a, int in, int n, int t)
+{
+    if (acts_are_wide(a, n)) return act_row_wide(a, in, n, t);
+    const size_t t0 = (size_t)(t / ACT_TILE * ACT_TILE), units = (size_t)(in / ACT_GROUP), i = (size_t)(t % ACT_TILE);
+    return (struct act_row){a->q + t0 * (size_t)in + 4 * i, a->group + t0 * units + i, a->halves + t0 * units + i, MIN(ACT_TILE, n - (int)t0), {0}, 0, 0};
+}
+
+struct cpu_kernels;
+
+/* Memory for n rows of `in` elements in each of these kinds (bits 1 << enum acts_kind), from base + *used on; with base NULL only counts it. */
+void acts_lay_out(struct cpu_acts *a, const struct cpu_kernels *k, unsigned kinds, size_t in, size_t n, char *base, size_t *used);
+/* The activations from this row on, of rows that were made from there on as a batch of their own. */
+struct cpu_acts acts_from(const struct cpu_acts *a, size_t row, int in);
+/* Of token t of n, whose row is x. */
+void acts_make(const struct cpu_kernels *k, const struct cpu_acts *a, enum acts_kind kind, const float *x, int in, int n, int t);
+/* Elements [from, from + n) of a single row, multiples of ACT_SUPER; x: of these. */
+void acts_make_part(const struct cpu_kernels *k, const struct cpu_acts *a, enum acts_kind kind, const float *x, int in, int from, int n);
+
+/* Takes n_bytes of a layout that has used *used so far; returns their offset. */
+static inline size_t layout_take(size_t *used, size_t n_bytes)
+{
+    size_t at = *used;
+    *used += ROUND_UP(n_bytes, (size_t)64);
+    return at;
+}
+
+#endif
