@@ -169,7 +169,7 @@ static inline void blocks_free(struct blocks *set) { free(set->data); }
 /* ---- activations of a batch, as the engine prepares them ---- */
 
 struct batch_acts {
-    struct guarded x, q, group, halves, f32, bf16, wide_q, wide_sum, wide_super;
+    struct guarded x, q, group, halves, f32, bf16, wide_q, wide_sum, wide_super, stretch, sum, super;
     struct cpu_acts a;
 };
 
@@ -189,10 +189,19 @@ static inline struct batch_acts acts_new(const struct cpu_kernels *k, enum acts_
         b.wide_sum = guarded_new(3 * rows * units * sizeof(float), 64);
         b.wide_super = guarded_new(rows * (size_t)act_stretches(in) * sizeof(float), 64);
     }
+    if (kind == ACTS_INT8_WHOLE) {
+        b.q = guarded_new(rows * row, 64);
+        b.stretch = guarded_new(rows * (row / ACT_SUPER) * sizeof(struct act_stretch), 64);
+        if (n >= ACT_WHOLE_LEAST) {
+            b.sum = guarded_new(32 * rows * (row / ACT_SUPER) * sizeof(int16_t), 64);
+            b.super = guarded_new(rows * (row / ACT_SUPER) * sizeof(float), 64);
+        }
+    }
     if (kind == ACTS_F32_TILES) b.f32 = guarded_new(rows * row * sizeof(float), 64);
     if (kind == ACTS_BF16_TILES) b.bf16 = guarded_new(rows * even * sizeof(uint16_t), 64);
     b.a = (struct cpu_acts){(void *)b.q.p, (void *)b.group.p, (void *)b.halves.p, (void *)b.f32.p, (void *)b.bf16.p,
-                            {(void *)b.wide_q.p, (void *)b.wide_sum.p, (void *)b.wide_super.p}};
+                            {(void *)b.wide_q.p, (void *)b.wide_sum.p, (void *)b.wide_super.p},
+                            {(void *)b.q.p, (void *)b.stretch.p, (void *)b.sum.p, (void *)b.super.p}};
     for (int t = 0; t < n; t++) {
         const float *xt = (const float *)(const void *)b.x.p + (size_t)t * row;
         acts_make(k, &b.a, kind, xt, in, n, t);
@@ -209,8 +218,22 @@ static inline void acts_free(struct batch_acts *b)
     if (b->wide_q.map) guarded_free(&b->wide_q, "wide activations");
     if (b->wide_sum.map) guarded_free(&b->wide_sum, "sums of wide activations");
     if (b->wide_super.map) guarded_free(&b->wide_super, "scales of wide activations");
+    if (b->stretch.map) guarded_free(&b->stretch, "stretches of int8 activations");
+    if (b->sum.map) guarded_free(&b->sum, "sums of stretches");
+    if (b->super.map) guarded_free(&b->super, "scales of stretches");
     if (b->f32.map) guarded_free(&b->f32, "tiles of f32 activations");
     if (b->bf16.map) guarded_free(&b->bf16, "tiles of bf16 activations");
+}
+
+/* Element i of a row of whole stretches, and its scale. */
+static inline int whole_q(const struct act_whole_row *r, int i)
+{
+    const int s = i / ACT_SUPER, k = i % ACT_SUPER;
+    return r->n ? r->at.q[(s * r->n * 4 + k / 64 * r->T) * 64 + k % 64] : r->at.q[i / 4 * r->T * 4 + i % 4];
+}
+static inline float whole_scale(const struct act_whole_row *r, int i)
+{
+    return r->n ? r->at.super[i / ACT_SUPER * r->n] : r->at.stretch[i / ACT_SUPER * r->T].super;
 }
 
 /* What a matmul of this kind sees of token t's x: its rounding taken as given. */
@@ -218,9 +241,12 @@ static inline void acts_seen(const struct batch_acts *b, enum acts_kind kind, in
 {
     const float *x = (const float *)(const void *)b->x.p + (size_t)t * (size_t)in;
     struct act_row r = {0};
+    struct act_whole_row w = {0};
     if (kind == ACTS_INT8) r = act_row(&b->a, in, n, t);
+    if (kind == ACTS_INT8_WHOLE) w = act_whole_row(&b->a, in, n, t);
     for (int i = 0; i < in; i++) {
         if (kind == ACTS_INT8) seen[i] = (double)r.group[i / ACT_GROUP * r.T].scale * r.q[i / 4 * r.T * 4 + i % 4];
+        else if (kind == ACTS_INT8_WHOLE) seen[i] = (double)whole_scale(&w, i) * whole_q(&w, i);
         else if (kind == ACTS_BF16_TILES) seen[i] = (double)f32_from_bf16(bf16_from_f32(x[i]));
         else seen[i] = (double)x[i];
     }

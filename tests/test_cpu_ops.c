@@ -356,6 +356,57 @@ static void check_wide(const struct cpu_kernels *k, const float *x, int in, int 
     acts_free(&many);
 }
 
+/* One scale for each 256 elements, as check_int8_token says of a group, and their sums; alone, few and many. */
+static void check_whole(const struct cpu_kernels *k, const float *x, int in, int n)
+{
+    struct batch_acts b = acts_new(k, ACTS_INT8_WHOLE, x, in, n);
+    for (int t = 0; t < n; t++, x += in) {
+        const struct act_whole_row r = act_whole_row(&b.a, in, n, t);
+        assert_int_equal(r.n, n >= ACT_WHOLE_LEAST ? n : 0);
+        for (int s = 0; s < in / ACT_SUPER; s++) {
+            const double scale = (double)whole_scale(&r, s * ACT_SUPER);
+            double top = 0;
+            int sum[24] = {0};
+            for (int i = 0; i < ACT_SUPER; i++) {
+                const int at = s * ACT_SUPER + i, q = whole_q(&r, at);
+                assert_true(q >= -127);
+                sum[i / 16] += q;
+                sum[16 + i / 32] += q;
+                top = fmax(top, fabs((double)x[at]));
+                check(k->tier, "quantize_whole", in, at, scale * q, (double)x[at], scale * (0.5 + 254 * U) + 0x1p-118);
+            }
+            if (!(scale * 127 >= top * (1 - 2 * U) - 0x1p-118 && scale * 127 <= top * (1 + 0x1p-18) + 0x1p-118))
+                fail_msg("tier %s: scale %.9g for a stretch with top %.9g", k->tier, scale, top);
+            for (int i = 0; i < 24; i++) {
+                if (r.n) {
+                    assert_int_equal(r.at.sum[s * r.n * 32 + i], sum[i]);
+                    continue;
+                }
+                const struct act_stretch *a = &r.at.stretch[s * r.T];
+                assert_int_equal(a->sum[i], sum[i]);
+                assert_int_equal(128 * a->high[i] + a->low[i], sum[i]);
+                assert_true(a->low[i] >= 0);
+            }
+        }
+    }
+    acts_free(&b);
+}
+
+static void whole_kernels(const struct cpu_kernels *k)
+{
+    static const float factors[] = {1, 1e-30f, 1e-37f, 1e-44f, 1e30f};
+    static float x[45 * 3 * ACT_SUPER];
+    if (!k->quantize_whole) return;
+    for (size_t i = 0; i < COUNT_OF(factors); i++)
+        for (int n = 1; n <= 45; n += n < 7 ? 1 : 19)
+            for (int in = ACT_SUPER; in <= 3 * ACT_SUPER; in += ACT_SUPER) {
+                random_activations(x, n * in);
+                for (int j = 0; j < n * in; j++) x[j] *= factors[i];
+                check_whole(k, x, in, n);
+            }
+    report(k->tier, "quantize_whole");
+}
+
 static void form_kernels(const struct cpu_kernels *k)
 {
     static const int ins[] = {1, 7, 32, 33, 96, 544, 1024};
@@ -376,6 +427,7 @@ static void form_kernels(const struct cpu_kernels *k)
         check_forms(k, x, 96, 7);
     }
     report(k->tier, "quantize");
+    whole_kernels(k);
 }
 
 static void forms_of_activations(void **state)

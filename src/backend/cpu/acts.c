@@ -9,6 +9,9 @@ void acts_lay_out(struct cpu_acts *a, const struct cpu_kernels *k, unsigned kind
     const size_t wide_q = layout_take(used, wide * in * sizeof *a->wide.q), wide_sum = layout_take(used, 3 * wide * units * sizeof *a->wide.sum);
     const size_t wide_super = layout_take(used, wide * stretches * sizeof *a->wide.super);
     const size_t tiles_f32 = layout_take(used, f32 * in * sizeof *a->f32), tiles_bf16 = layout_take(used, bf16 * ROUND_UP(in, 2) * sizeof *a->bf16);
+    const size_t whole = kinds >> ACTS_INT8_WHOLE & 1 ? n : 0, many = n >= ACT_WHOLE_LEAST ? whole : 0, supers = in / ACT_SUPER;
+    const size_t whole_q = layout_take(used, whole * in), stretch = layout_take(used, whole * supers * sizeof *a->whole.stretch);
+    const size_t whole_sum = layout_take(used, 32 * many * supers * sizeof *a->whole.sum), whole_super = layout_take(used, many * supers * sizeof *a->whole.super);
     if (!base) return;
     *a = (struct cpu_acts){0};
     if (int8) {
@@ -17,6 +20,8 @@ void acts_lay_out(struct cpu_acts *a, const struct cpu_kernels *k, unsigned kind
         a->halves = (void *)(base + halves);
     }
     if (wide) a->wide = (struct act_wide){(void *)(base + wide_q), (void *)(base + wide_sum), (void *)(base + wide_super)};
+    if (whole) a->whole = (struct act_whole){.q = (void *)(base + whole_q), .stretch = (void *)(base + stretch)};
+    if (many) a->whole.sum = (void *)(base + whole_sum), a->whole.super = (void *)(base + whole_super);
     if (f32) a->f32 = (void *)(base + tiles_f32);
     if (bf16) a->bf16 = (void *)(base + tiles_bf16);
 }
@@ -31,6 +36,8 @@ struct cpu_acts acts_from(const struct cpu_acts *a, size_t row, int in)
         from.halves += row * units;
     }
     if (a->wide.q) from.wide = (struct act_wide){a->wide.q + row * width, a->wide.sum + 3 * row * units, a->wide.super + row * stretches};
+    if (a->whole.q) from.whole.q += row * width, from.whole.stretch += row * (width / ACT_SUPER);
+    if (a->whole.sum) from.whole.sum += 32 * row * (width / ACT_SUPER), from.whole.super += row * (width / ACT_SUPER);
     if (a->f32) from.f32 += row * width;
     if (a->bf16) from.bf16 += row * ROUND_UP(width, 2);
     return from;
@@ -41,6 +48,7 @@ void acts_make(const struct cpu_kernels *k, const struct cpu_acts *a, enum acts_
     const int t0 = t / ACT_FLOAT_TILE * ACT_FLOAT_TILE, T = MIN(ACT_FLOAT_TILE, n - t0);
     switch (kind) {
     case ACTS_INT8: k->quantize(x, in, act_row(a, in, n, t)); break;
+    case ACTS_INT8_WHOLE: k->quantize_whole(x, in, act_whole_row(a, in, n, t)); break;
     case ACTS_F32_TILES: k->tile_f32(x, in, a->f32 + (size_t)t0 * (size_t)in + t - t0, T); break;
     case ACTS_BF16_TILES: k->tile_bf16(x, in, a->bf16 + (size_t)t0 * ROUND_UP((size_t)in, 2) + 2 * (t - t0), T); break;
     default: break;
@@ -50,8 +58,14 @@ void acts_make(const struct cpu_kernels *k, const struct cpu_acts *a, enum acts_
 void acts_make_part(const struct cpu_kernels *k, const struct cpu_acts *a, enum acts_kind kind, const float *x, int in, int from, int n)
 {
     const struct act_row row = act_row(a, in, 1, 0);
+    struct act_whole_row whole = act_whole_row(a, in, 1, 0);
     switch (kind) {
     case ACTS_INT8: k->quantize(x, n, (struct act_row){row.q + from, row.group + from / ACT_GROUP, row.halves + from / ACT_GROUP, 1, {0}, 0, 0}); break;
+    case ACTS_INT8_WHOLE:
+        whole.at.q += from;
+        whole.at.stretch += from / ACT_SUPER;
+        k->quantize_whole(x, n, whole);
+        break;
     case ACTS_F32_TILES: k->tile_f32(x, n, a->f32 + from, 1); break;
     case ACTS_BF16_TILES: k->tile_bf16(x, n, a->bf16 + from, 1); break;
     default: break;

@@ -9,6 +9,7 @@
 enum acts_kind {
     ACTS_ROWS, /* float [n][in]: the register itself */
     ACTS_INT8,
+    ACTS_INT8_WHOLE,
     ACTS_F32_TILES,
     ACTS_BF16_TILES,
     ACTS_N
@@ -33,6 +34,24 @@ struct act_wide {
     uint16_t *q;
     float *sum, *super;
 };
+/* int8 with one scale per ACT_SUPER elements, for weights whose groups have integers as scales, so that a sum over all of a stretch is one of
+ * integers. Such rows are a multiple of ACT_SUPER long.
+ *   few tokens: q as above, stretch [in / ACT_SUPER][T]
+ *   ACT_WHOLE_LEAST and more, in tiles of ACT_WHOLE_TILE: q [in / ACT_SUPER][tiles][4][T][64]; sum [in / ACT_SUPER][n][32], of the sixteenths
+ *     of a stretch, its eighths, 8 unused; super [in / ACT_SUPER][n] */
+#define ACT_WHOLE_TILE 16
+#define ACT_WHOLE_LEAST 32
+struct act_stretch {
+    int32_t sum[16 + 8];        /* of q, of each 16 elements, of each 32 */
+    int8_t high[24], low[24];   /* sum = 128 high + low, 0 <= low < 128 */
+    float super, unused[3];     /* x ~ super * q */
+};
+struct act_whole {
+    int8_t *q;
+    struct act_stretch *stretch;
+    int16_t *sum; /* NULL: no room for many tokens */
+    float *super;
+};
 struct cpu_acts {
     int8_t *q;
     struct act_group *group;
@@ -40,6 +59,7 @@ struct cpu_acts {
     float *f32;
     uint16_t *bf16;
     struct act_wide wide; /* NULL: the tier has none */
+    struct act_whole whole;
 };
 #define ACT_MAGIC 12582912.0f /* 1.5 * 2^23: the float whose bits, plus a small integer i, are those of 1.5 * 2^23 + i */
 #define ACT_MAGIC_BITS 0x4b400000
@@ -120,6 +140,22 @@ static inline struct act_row act_row(const struct cpu_acts *a, int in, int n, in
     if (acts_are_wide(a, n)) return act_row_wide(a, in, n, t);
     const size_t t0 = (size_t)(t / ACT_TILE * ACT_TILE), units = (size_t)(in / ACT_GROUP), i = (size_t)(t % ACT_TILE);
     return (struct act_row){a->q + t0 * (size_t)in + 4 * i, a->group + t0 * units + i, a->halves + t0 * units + i, MIN(ACT_TILE, n - (int)t0), {0}, 0, 0};
+}
+
+/* Of token t: in its form for few tokens (n 0), word w of four elements at q[w * 4 * T], stretch s at stretch[s * T]; in that for many, of n tokens,
+ * element i of stretch s at q[(s * n * 4 + i / 64 * T) * 64 + i % 64], and stretch s at sum[s * n * 32] and super[s * n]. */
+struct act_whole_row {
+    struct act_whole at;
+    int T, n;
+};
+static inline bool acts_are_many(const struct cpu_acts *a, int n) { return a->whole.sum && n >= ACT_WHOLE_LEAST; }
+static inline struct act_whole_row act_whole_row(const struct cpu_acts *a, int in, int n, int t)
+{
+    const struct act_whole *w = &a->whole;
+    const bool many = acts_are_many(a, n);
+    const int tile = many ? ACT_WHOLE_TILE : ACT_TILE, t0 = t / tile * tile, T = MIN(tile, n - t0);
+    if (many) return (struct act_whole_row){{w->q + t0 * ACT_SUPER + (t - t0) * 64, NULL, w->sum + t * 32, w->super + t}, T, n};
+    return (struct act_whole_row){{w->q + (size_t)t0 * (size_t)in + 4 * (t - t0), w->stretch + (size_t)t0 * (size_t)(in / ACT_SUPER) + (t - t0), NULL, NULL}, T, 0};
 }
 
 struct cpu_kernels;

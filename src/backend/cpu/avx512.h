@@ -38,16 +38,55 @@ void avx512_int_unpack(const struct cpu_matmul *m, int row, int k0, int n, const
 bool avx512_int_gemv(const struct cpu_matmul *m, int row0, int row1);
 size_t avx512_int_ahead(const struct cpu_matmul *m);
 
+/* ---- the same with integer scales (ACTS_INT8_WHOLE) ---- */
+
+/* Types with one scale in floats per ACT_SUPER elements, and integers for the groups in it: X(ENUM, name). */
+#define AVX512_WHOLE_TYPES(X) X(Q2_K, q2_k) X(Q3_K, q3_k) X(Q4_K, q4_k) X(Q5_K, q5_k) X(Q6_K, q6_k) X(IQ4_XS, iq4_xs)
+
+/* ACT_SUPER elements of 32 rows, unpacked. A weight is d * scale * w - dmin * min, or, in a type without minima, d * scale * (w - 128). */
+struct avx512_whole {
+    _Alignas(64) uint8_t w[ACT_SUPER / 4][2][64]; /* [k4][half][16 rows][4] */
+    int32_t scale[16][2][16];                    /* [group][half] */
+    uint32_t min[4][2][16];                      /* [group / 4][half], a byte for each group */
+    float d[2][16], dmin[2][16];
+};
+void avx512_whole_unpack(const struct cpu_matmul *m, int row, int k0, struct avx512_whole *to);
+
+/* The same elements of one panel with scale * w = 128 high + low, each 8 bits; minima of two groups beside each other. */
+struct avx512_parts {
+    _Alignas(64) int8_t w[4][2][16][64]; /* [of 64 elements][high, low][k4][16 rows][4] */
+    int16_t min[8][16][2];               /* [of two groups][16 rows] */
+    float d[16], dmin[16];
+};
+void avx512_whole_split(const struct cpu_matmul *m, int row, int k0, struct avx512_parts *to);
+void avx512_whole_gemv(const struct cpu_matmul *m, int row0, int row1); /* one token */
+
+/* The exact sum of minima, four to a word, times sums of activations. */
+static inline __attribute__((always_inline)) __m512 avx512_whole_minima(const struct act_stretch *a, const __m512i *min, const int GROUP)
+{
+    const int from = GROUP == 16 ? 0 : 16;
+    __m512i high = _mm512_setzero_si512(), low = high;
+#pragma GCC unroll 4
+    for (int i = 0; i < ACT_SUPER / GROUP / 4; i++) {
+        int32_t h, l;
+        memcpy(&h, a->high + from + 4 * i, 4);
+        memcpy(&l, a->low + from + 4 * i, 4);
+        high = _mm512_dpbusd_epi32(high, min[i], _mm512_set1_epi32(h));
+        low = _mm512_dpbusd_epi32(low, min[i], _mm512_set1_epi32(l));
+    }
+    return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, 7), low));
+}
+
 /* Packed bytes that will be unpacked next: fetched a few lines at a time while tiles are computed, since nothing else would keep the
  * memory busy then. */
 struct avx512_ahead {
-    const uint8_t *p[2]; /* of two panels */
-    size_t n_bytes[2], total;
+    const uint8_t *p[4]; /* of as many panels */
+    size_t n_bytes[4], total;
     int at; /* range in progress */
 };
 
-/* The chunk at (row, k0); nothing where there is no such row. */
-struct avx512_ahead avx512_plan_ahead(const struct cpu_matmul *m, int row, int k0, int chunk);
+/* The chunk of n_rows rows, 4 * PANEL at most, at (row, k0); nothing where there is no such row. */
+struct avx512_ahead avx512_plan_ahead(const struct cpu_matmul *m, int row, int n_rows, int k0, int chunk);
 void avx512_ahead_fetch(struct avx512_ahead *a, size_t n_bytes);
 
 static inline __mmask16 avx512_row_mask(const struct cpu_matmul *m, int row)
@@ -72,6 +111,8 @@ static inline void avx512_ask_rows(const struct cpu_matmul *m, int t0, int n, in
 
 const struct cpu_format *avx512_int_format(enum tensor_type type);   /* int8 activations; NULL: not a block type */
 const struct cpu_format *avx512_float_format(enum tensor_type type, kg_activations activations); /* f32 or bf16 activations */
+
+const struct cpu_format *amx_whole_format(enum tensor_type type); /* integer scales, for AMX; NULL: not such a type */
 
 /* e^x as exp_fast of the plain C kernels. */
 static inline __m512 avx512_exp(__m512 x)

@@ -137,6 +137,7 @@ struct cpu_kernels {
     void (*clamp)(float *dst, const float *x, int n, float most);
     void (*add_scaled)(float *dst, const float *x, int n, float factor); /* dst += factor * x */
     void (*quantize)(const float *x, int n, struct act_row row); /* n a multiple of ACT_GROUP */
+    void (*quantize_whole)(const float *x, int n, struct act_whole_row row); /* n a multiple of ACT_SUPER; NULL: no format of the tier asks for it */
     void (*tile_f32)(const float *x, int n, float *dst, int T);     /* dst[i * T] */
     void (*tile_bf16)(const float *x, int n, uint16_t *dst, int T); /* dst[i / 2 * T * 2 + i % 2] */
     void (*kv_store)(const struct cpu_kv_layout *kv, uint8_t *block, int slot, int head, const float *k, const float *v); /* k, v: of the head */

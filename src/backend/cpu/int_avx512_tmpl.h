@@ -1,7 +1,8 @@
 /* Re-included once per packed integer type by unpack_avx512.c. TYPE is the type's name, SUPERBLOCK its elements per superblock, GROUP its
  * scale group (16 or 32), OFFSET what was added to its values, 0 where groups have a minimum instead, NIBBLES the number of the plane of
  * nibbles if they are the whole value, else 0. From the includer: scale_TYPE(p, g, &min) gives scales (and minima) of group g, v_TYPE(p, u, j)
- * the values of elements 32 u + 4 j .. + 3; UNIT_BYTES_TYPE. Makes unpack_TYPE and gemv_TYPE. */
+ * the values of elements 32 u + 4 j .. + 3; UNIT_BYTES_TYPE. Makes unpack_TYPE and gemv_TYPE, and for superblocks of ACT_SUPER elements the same
+ * with integer scales: unpack_whole_TYPE, gemv_whole_TYPE. */
 
 #define JOIN2(a, b) a##b
 #define JOIN(a, b) JOIN2(a, b)
@@ -57,7 +58,8 @@ static inline __attribute__((always_inline)) void NAME(panels_)(const struct cpu
     const int n_super = m->in / SUPERBLOCK;
     const size_t panel_bytes = pack_panel_bytes(pk, m->in);
     _Alignas(64) float ws[AVX512_SIDE][SUPERBLOCK / GROUP * 16], wm[AVX512_SIDE][SUPERBLOCK / GROUP * 16];
-    const uint8_t *p[PACK_PLANES], *end = base + panel_bytes, *at = N == 1 ? base : base + MIN(pack_plane(pk, pk->stripe, PACK_PLANES), (size_t)SIDE_AHEAD);
+    const uint8_t *p[PACK_PLANES];
+    struct side side = {N == 1 ? base : base + side_ahead(pk), base + panel_bytes, panel_bytes};
     pack_seek(pk, base, n_super, 0, p);
     __m512 c[AVX512_SIDE], sum[AVX512_SIDE];
 #pragma GCC unroll 8
@@ -78,15 +80,8 @@ static inline __attribute__((always_inline)) void NAME(panels_)(const struct cpu
         }
         for (int u = 0; u < SUPERBLOCK / 32; u++, a += 32, ag++, ah++) {
             const __m512 magic = _mm512_set1_ps(ag->neg_magic);
-            at += NAME(UNIT_BYTES_);
-            if (N == 1) stream_fetch(stream, at);
-            else {
-                if (at >= end) at += (N - 1) * panel_bytes, end = (const uint8_t *)UINTPTR_MAX; /* to the next N */
-#pragma GCC unroll 8
-                for (int i = 0; i < N; i++)
-#pragma GCC unroll 9
-                    for (int l = 0; l < NAME(UNIT_BYTES_); l += 64) __builtin_prefetch(at + shift[i] + l);
-            }
+            if (N == 1) stream_fetch(stream, side.at += NAME(UNIT_BYTES_));
+            else side_fetch(&side, shift, N, NAME(UNIT_BYTES_));
 #pragma GCC unroll 2
             for (int half = 0; half < 32 / GROUP; half++) {
                 const int init = GROUP == 32 ? ag->init : ah->init[half], g = u * (32 / GROUP) + half;
@@ -127,6 +122,119 @@ static void NAME(gemv_)(const struct cpu_matmul *m, const struct pack *pk, int p
         for (int i = 0; i < MIN(step, panel1 - panel); i++) avx512_store_row(m, 0, (panel + i) * PANEL, c[i]);
     }
 }
+
+#if SUPERBLOCK == ACT_SUPER
+/* Superblock s of a panel; the caller picks the half of the pair. */
+static void NAME(unpack_whole_)(const struct pack *pk, const uint8_t *panel, int n_super, int s, int half, struct avx512_whole *to)
+{
+    const uint8_t *p[PACK_PLANES];
+    pack_seek(pk, panel, n_super, s, p);
+#pragma GCC unroll 16
+    for (int g = 0; g < SUPERBLOCK / GROUP; g++) _mm512_store_si512(to->scale[g][half], NAME(int_scale_)(p, g));
+    _mm512_store_ps(to->d[half], load_f16(p[0]));
+#if !OFFSET
+    _mm512_store_ps(to->dmin[half], load_f16(p[0] + 32));
+#pragma GCC unroll 4
+    for (int i = 0; i < SUPERBLOCK / GROUP / 4; i++) _mm512_store_si512(to->min[i][half], NAME(min_words_)(p, i));
+#endif
+    for (int u = 0; u < SUPERBLOCK / 32; u++) {
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++) {
+            const __m512i v = NAME(v_)(p, u, j);
+            _mm512_store_si512(to->w[u * 8 + j][half], OFFSET % 128 ? _mm512_add_epi8(v, _mm512_set1_epi8((char)(128 - OFFSET))) : v);
+        }
+    }
+}
+
+static void NAME(split_)(const struct pack *pk, const uint8_t *panel, int n_super, int s, struct avx512_parts *to)
+{
+    const uint8_t *p[PACK_PLANES];
+    pack_seek(pk, panel, n_super, s, p);
+    _mm512_store_ps(to->d, load_f16(p[0]));
+#if !OFFSET
+    _mm512_store_ps(to->dmin, load_f16(p[0] + 32));
+#pragma GCC unroll 8
+    for (int i = 0; i < SUPERBLOCK / GROUP / 2; i++) {
+        const __m512i m = NAME(min_words_)(p, i / 2), even = byte_of(m, i % 2 * 2, 0xff), odd = byte_of(m, i % 2 * 2 + 1, 0xff);
+        _mm512_store_si512(to->min[i], _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
+    }
+#endif
+    _Alignas(64) int32_t scale[SUPERBLOCK / GROUP][16];
+#pragma GCC unroll 16
+    for (int g = 0; g < SUPERBLOCK / GROUP; g++) _mm512_store_si512(scale[g], NAME(int_scale_)(p, g));
+    for (int u = 0; u < SUPERBLOCK / 32; u++) {
+#pragma GCC unroll 8
+        for (int j = 0; j < 8; j++) {
+            const __m512i by = twice_16(_mm512_load_si512(scale[GROUP == 32 ? u : 2 * u + j / 4]));
+            split_product(NAME(v_)(p, u, j), by, OFFSET, to->w[u / 2][0][u % 2 * 8 + j], to->w[u / 2][1][u % 2 * 8 + j]);
+        }
+    }
+}
+
+/* One token, AVX512_SIDE panels side by side, as above. */
+static inline __attribute__((always_inline)) void NAME(whole_panels_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift,
+                                                                      __m512 *c)
+{
+    const int n_super = m->in / SUPERBLOCK;
+    const size_t panel_bytes = pack_panel_bytes(pk, m->in);
+    _Alignas(64) int32_t scale[AVX512_SIDE][SUPERBLOCK / GROUP * 16];
+    const uint8_t *p[PACK_PLANES];
+    struct side side = {base + side_ahead(pk), base + panel_bytes, panel_bytes};
+    pack_seek(pk, base, n_super, 0, p);
+#pragma GCC unroll 8
+    for (int i = 0; i < AVX512_SIDE; i++) c[i] = _mm512_setzero_ps();
+    const int8_t *a = m->acts.whole.q;
+    const struct act_stretch *as = m->acts.whole.stretch;
+    for (int s = 0; s < n_super; s++, as++) {
+        __m512i sum[AVX512_SIDE];
+#pragma GCC unroll 8
+        for (int i = 0; i < AVX512_SIDE; i++) {
+            const uint8_t *const pi[PACK_PLANES] = {p[0] + shift[i], p[1] + shift[i], p[2] + shift[i], p[3] + shift[i]};
+            sum[i] = _mm512_setzero_si512();
+#pragma GCC unroll 16
+            for (int g = 0; g < SUPERBLOCK / GROUP; g++) _mm512_store_si512(scale[i] + 16 * g, NAME(int_scale_)(pi, g));
+        }
+        for (int u = 0; u < SUPERBLOCK / 32; u++, a += 32) {
+            side_fetch(&side, shift, AVX512_SIDE, NAME(UNIT_BYTES_));
+#pragma GCC unroll 2
+            for (int half = 0; half < 32 / GROUP; half++) {
+                const int g = u * (32 / GROUP) + half;
+                const __m512i start = _mm512_set1_epi32(-OFFSET * as->sum[GROUP == 16 ? g : 16 + g]);
+#pragma GCC unroll 8
+                for (int i = 0; i < AVX512_SIDE; i++) {
+                    const uint8_t *const pi[PACK_PLANES] = {p[0] + shift[i], p[1] + shift[i], p[2] + shift[i], p[3] + shift[i]};
+                    const __m512i acc = NAME(dot_)(pi, u, half, a + half * 16, start);
+                    sum[i] = _mm512_add_epi32(sum[i], _mm512_mullo_epi32(acc, _mm512_load_si512(scale[i] + 16 * g)));
+                }
+            }
+        }
+#pragma GCC unroll 8
+        for (int i = 0; i < AVX512_SIDE; i++) {
+            const uint8_t *const pi[PACK_PLANES] = {p[0] + shift[i], p[1] + shift[i], p[2] + shift[i], p[3] + shift[i]};
+            __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(sum[i]), load_f16(pi[0]));
+#if !OFFSET
+            __m512i min[SUPERBLOCK / GROUP / 4];
+#pragma GCC unroll 4
+            for (int j = 0; j < SUPERBLOCK / GROUP / 4; j++) min[j] = NAME(min_words_)(pi, j);
+            x = _mm512_fnmadd_ps(avx512_whole_minima(as, min, GROUP), load_f16(pi[0] + 32), x);
+#endif
+            c[i] = _mm512_fmadd_ps(x, _mm512_set1_ps(as->super), c[i]);
+        }
+        pack_next(pk, base, n_super, s, p);
+    }
+}
+
+static void NAME(gemv_whole_)(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1)
+{
+    for (int panel = panel0; panel < panel1; panel += AVX512_SIDE) {
+        size_t shift[AVX512_SIDE];
+        __m512 c[AVX512_SIDE];
+        for (int i = 0; i < AVX512_SIDE; i++) shift[i] = (size_t)MIN(i, panel1 - 1 - panel) * pack_panel_bytes(pk, m->in); /* too few: the last one again */
+        NAME(whole_panels_)(m, pk, pack_panel(m, pk, panel), shift, c);
+        for (int i = 0; i < MIN(AVX512_SIDE, panel1 - panel); i++) avx512_store_row(m, 0, (panel + i) * PANEL, c[i]);
+    }
+}
+#endif
 
 #undef JOIN2
 #undef JOIN

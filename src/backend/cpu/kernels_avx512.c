@@ -198,6 +198,59 @@ static void quantize_avx512(const float *x, int n, struct act_row row)
     if (n >= ACT_GROUP) quantize_rest(x, n / ACT_GROUP, row, row.wide.q ? act_wide_at(&row.wide, in, row.n, row.t0, s) : NULL);
 }
 
+/* Of 16 numbers, those of pairs in the lower half. */
+static inline __m256i sums_of_two(__m512i v)
+{
+    const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0), odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
+    return _mm512_castsi512_si256(_mm512_add_epi32(_mm512_permutexvar_epi32(even, v), _mm512_permutexvar_epi32(odd, v)));
+}
+
+/* Sums of the sixteenths and eighths of a stretch, and what stands on top of seven bits of them. */
+static inline void put_stretch(struct act_stretch *to, float super, __m512i sum)
+{
+    const __m256i sum8 = sums_of_two(sum);
+    _mm512_storeu_si512(to->sum, sum);
+    _mm256_storeu_si256((void *)(to->sum + 16), sum8);
+    _mm_storeu_si128((void *)to->high, _mm512_cvtepi32_epi8(_mm512_srai_epi32(sum, 7)));
+    _mm_storeu_si128((void *)to->low, _mm512_cvtepi32_epi8(_mm512_and_si512(sum, _mm512_set1_epi32(127))));
+    _mm_storel_epi64((void *)(to->high + 16), _mm256_cvtepi32_epi8(_mm256_srai_epi32(sum8, 7)));
+    _mm_storel_epi64((void *)(to->low + 16), _mm256_cvtepi32_epi8(_mm256_and_si256(sum8, _mm256_set1_epi32(127))));
+    to->super = super;
+}
+
+static void quantize_whole(const float *x, int n, struct act_whole_row row)
+{
+    for (; n > 0; n -= ACT_SUPER, x += ACT_SUPER) {
+        __m512i top = magnitudes(_mm512_loadu_ps(x));
+#pragma GCC unroll 15
+        for (int i = 1; i < ACT_SUPER / 16; i++) top = _mm512_max_epu32(top, magnitudes(_mm512_loadu_ps(x + 16 * i)));
+        const float super = act_scale(f32_from_bits(_mm512_reduce_max_epu32(top)));
+        const float one_by = super >= 0x1p-126f ? 1.0f / super : 0.0f, inv[2] = {one_by, one_by};
+        __m512i q[4];
+#pragma GCC unroll 4
+        for (int i = 0; i < 4; i++) q[i] = round_64(x + 64 * i, inv);
+        const __m512i sum = sums_of_16(q);
+        if (row.n) {
+            for (int i = 0; i < 4; i++) _mm512_storeu_si512(row.at.q + i * row.T * 64, q[i]);
+            _mm256_storeu_si256((void *)row.at.sum, _mm512_cvtepi32_epi16(sum));
+            _mm_storeu_si128((void *)(row.at.sum + 16), _mm256_cvtepi32_epi16(sums_of_two(sum)));
+            *row.at.super = super;
+            row.at.q += row.n * ACT_SUPER;
+            row.at.sum += row.n * 32;
+            row.at.super += row.n;
+            continue;
+        }
+        put_stretch(row.at.stretch, super, sum);
+        uint32_t word[ACT_SUPER / 4];
+        memcpy(word, q, sizeof word);
+        if (row.T == 1) memcpy(row.at.q, word, sizeof word);
+        else
+            for (int i = 0; i < ACT_SUPER / 4; i++) memcpy(row.at.q + i * row.T * 4, &word[i], 4);
+        row.at.q += row.T * ACT_SUPER;
+        row.at.stretch += row.T;
+    }
+}
+
 /* Pairs (a, b) that lie side by side, as their factors do: (a c - b s, b c + a s). */
 static void rope_pairs(float *x, const float *cos_sin, const struct rope *r)
 {
@@ -273,6 +326,7 @@ void cpu_kernels_avx512(struct cpu_kernels *k)
     k->format = format_avx512;
     k->act_excess = 2; /* scales go down in powers of two */
     k->quantize = quantize_avx512;
+    k->quantize_whole = quantize_whole;
     k->rope = rope_avx512;
     k->glu = glu_avx512;
     k->one_rows = avx512_one_stream() ? 2 * PANEL : AVX512_SIDE * PANEL;

@@ -388,6 +388,7 @@ static void run(const struct cpu_matmul *m, int row0, int row1)
                                            last       ? end
                                            : last_row ? first
                                                       : c.row + 2 * PANEL,
+                                           2 * PANEL,
                                            last       ? 0
                                            : last_row ? k0 + CHUNK
                                                       : k0,
@@ -413,6 +414,8 @@ static const struct cpu_format *format(enum tensor_type type, kg_activations act
 #undef X
     };
     static const struct cpu_format rows = {"rows int8", ACTS_INT8, NULL, NULL, scratch_bytes, run};
+    const struct cpu_format *whole = activations == KG_ACT_INT8 ? amx_whole_format(type) : NULL;
+    if (whole) return whole;
     if (activations != KG_ACT_INT8 || !avx512_int_kind(type).group) return avx512_float_format(type, activations);
     return (size_t)type < COUNT_OF(packed) && packed[type].name ? &packed[type] : &rows;
 }

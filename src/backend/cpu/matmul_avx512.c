@@ -173,7 +173,7 @@ static void run(const struct cpu_matmul *m, int row0, int row1)
             for (int row = first; row < end; row += 2 * PANEL, sums += ROUND_UP(m->n, TILE) * 32) {
                 avx512_int_unpack(m, row, k0, n, &c);
                 const bool last_row = row + 2 * PANEL >= end, last = last_row && k0 + CHUNK >= m->in;
-                struct avx512_ahead next = avx512_plan_ahead(m, last ? end : last_row ? first : row + 2 * PANEL, last ? 0 : last_row ? k0 + CHUNK : k0, CHUNK);
+                struct avx512_ahead next = avx512_plan_ahead(m, last ? end : last_row ? first : row + 2 * PANEL, 2 * PANEL, last ? 0 : last_row ? k0 + CHUNK : k0, CHUNK);
                 multiply_chunk(m, s, sums, row, k0, n / 32, fn, &next);
             }
         }

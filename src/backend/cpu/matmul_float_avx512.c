@@ -189,7 +189,7 @@ static void run_packed(const struct cpu_matmul *m, int row0, int row1)
             widen(type, pairs, panel_at(m, row / PANEL), k0, n, s->w);
             if (row + PANEL < m->out) widen(type, pairs, panel_at(m, row / PANEL + 1), k0, n, s->w + 16);
             const bool last = k0 + CHUNK >= m->in;
-            struct avx512_ahead next = avx512_plan_ahead(m, last ? row + 2 * PANEL : row, last ? 0 : k0 + CHUNK, CHUNK);
+            struct avx512_ahead next = avx512_plan_ahead(m, last ? row + 2 * PANEL : row, 2 * PANEL, last ? 0 : k0 + CHUNK, CHUNK);
             multiply_chunk(m, s, row, k0, n, pairs, &next);
         }
     }

@@ -1,176 +1,10 @@
-/* Integer weights for the AVX-512 tiers: what the values and scales of each packed type are, unpacking a chunk of 32 rows to bytes, and
- * the product with a single token, which reads the packed planes directly. */
-#include "backend/cpu/avx512.h"
+/* Integer weights for the AVX-512 tiers: unpacking a chunk of 32 rows to bytes, and the product with a single token, which reads the packed
+ * planes directly. */
+#include "backend/cpu/types_avx512.h"
 
-#include "backend/cpu/pack.h"
-#include "tensor/codebooks.h"
 #include "tensor/decode.h"
 
 #define STREAM_AHEAD 16384 /* bytes; a stripe, whose last plane is read from the start on, is less */
-
-static inline int32_t load_i32(const void *p)
-{
-    int32_t v;
-    memcpy(&v, p, 4);
-    return v;
-}
-
-/* ---- the types ---- */
-
-static inline __m512i load(const uint8_t *p) { return _mm512_loadu_si512(p); }
-static inline __m512 load_f16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
-/* 4-bit value in bits 0..3, others above */
-static inline __m512i nibble_below(const uint8_t *plane, int u, int j)
-{
-    const __m512i v = load(plane + (u * 4 + j / 2) * 64);
-    return j & 1 ? _mm512_srli_epi16(v, 4) : v;
-}
-static inline __m512i nibble(const uint8_t *plane, int u, int j) { return _mm512_and_si512(nibble_below(plane, u, j), _mm512_set1_epi8(0x0f)); }
-/* 2-bit value in bits 0..1 */
-static inline __m512i crumb(const uint8_t *plane, int u, int j)
-{
-    __m512i v = load(plane + (u * 2 + j / 4) * 64);
-    return _mm512_and_si512(j & 3 ? _mm512_srli_epi16(v, 2 * (j & 3)) : v, _mm512_set1_epi8(0x03));
-}
-/* The lower four bits of each byte of `low`, the upper ones of `high`. */
-static inline __m512i halves(__m512i low, __m512i high) { return _mm512_ternarylogic_epi32(low, high, _mm512_set1_epi8(0x0f), 0xe4); }
-/* 2-bit value in bits 4..5, zeros above, others below. Masked before it is shifted, one mask does for two of them. */
-static inline __m512i crumb_above(const uint8_t *plane, int u, int j)
-{
-    const __m512i v = _mm512_and_si512(load(plane + (u * 2 + j / 4) * 64), _mm512_set1_epi8((char)(j & 1 ? 0xcc : 0x33)));
-    const int left = 4 - 2 * (j & 3);
-    return left > 0 ? _mm512_slli_epi16(v, left > 0 ? left : 0) : _mm512_srli_epi16(v, left < 0 ? -left : 0);
-}
-/* bit j of the 1-bit plane moved to bit `to` */
-static inline __m512i bit(const uint8_t *plane, int u, int j, const int to)
-{
-    __m512i v = load(plane + u * 64);
-    v = to > j ? _mm512_slli_epi16(v, to > j ? to - j : 0) : _mm512_srli_epi16(v, j > to ? j - to : 0);
-    return _mm512_and_si512(v, _mm512_set1_epi8((char)(1 << to)));
-}
-
-/* scale_TYPE(p, g, &min): scales of group g of 16 rows, and the minima where the type has them. */
-static inline __m512 scale_q4_0(const uint8_t *const *p, int g, __m512 *min)
-{
-    (void)min;
-    return load_f16(p[0] + 32 * g);
-}
-static inline __m512 scale_q4_1(const uint8_t *const *p, int g, __m512 *min)
-{
-    *min = _mm512_sub_ps(_mm512_setzero_ps(), load_f16(p[0] + 64 * g + 32));
-    return load_f16(p[0] + 64 * g);
-}
-#define scale_q5_0 scale_q4_0
-#define scale_q5_1 scale_q4_1
-#define scale_q8_0 scale_q4_0
-#define scale_iq4_nl scale_q4_0
-
-/* The bits `mask` of byte i of each word as floats, without a conversion: above a power of two whose mantissa counts ones where the byte stands, they make it
- * larger by what they say, exactly. Bytes that the mantissa does not reach are shifted to where it does. */
-static inline int byte_place(int i, int mask) { return MIN(i, mask & 0x80 ? 1 : 2); }
-static inline __m512 byte_base(int i, int mask) { return _mm512_castsi512_ps(_mm512_set1_epi32(0x4b000000 - (8 * byte_place(i, mask) << 23))); }
-static inline __m512 byte_above(__m512i words, int i, int mask) /* the base and they */
-{
-    const int to = byte_place(i, mask);
-    if (i > to) words = _mm512_srli_epi32(words, 8 * (unsigned)(i - to));
-    return _mm512_castsi512_ps(_mm512_ternarylogic_epi32(words, _mm512_set1_epi32(mask << 8 * to), _mm512_castps_si512(byte_base(i, mask)), 0xea));
-}
-/* d times them. The product is exact, so the fma that takes the base off at once does not change it. */
-static inline __m512 scale_bits(__m512i words, int i, int mask, __m512 d)
-{
-    return _mm512_fmsub_ps(byte_above(words, i, mask), d, _mm512_mul_ps(d, byte_base(i, mask)));
-}
-/* d times them less `offset`. */
-static inline __m512 scale_signed(__m512i words, int i, int mask, float offset, __m512 d)
-{
-    return _mm512_mul_ps(_mm512_sub_ps(byte_above(words, i, mask), _mm512_add_ps(byte_base(i, mask), _mm512_set1_ps(offset))), d);
-}
-
-/* Six-bit scales and minima of Q4_K and Q5_K: 12 bytes per row as three words. */
-static inline __m512 scale_q4_k(const uint8_t *const *p, int g, __m512 *min)
-{
-    const __m512i low4 = _mm512_set1_epi8(0x0f), top2 = _mm512_set1_epi8(0x30);
-    const __m512 d = load_f16(p[0]), dmin = load_f16(p[0] + 32);
-    __m512i s = load(p[1]), m = load(p[1] + 64);
-    if (g >= 4) {
-        const __m512i c = load(p[1] + 128);
-        s = _mm512_or_si512(_mm512_and_si512(c, low4), _mm512_and_si512(_mm512_srli_epi16(s, 2), top2));
-        m = _mm512_or_si512(_mm512_and_si512(_mm512_srli_epi16(c, 4), low4), _mm512_and_si512(_mm512_srli_epi16(m, 2), top2));
-    }
-    *min = scale_bits(m, g % 4, 0x3f, dmin);
-    return scale_bits(s, g % 4, 0x3f, d);
-}
-#define scale_q5_k scale_q4_k
-
-static inline __m512 scale_q2_k(const uint8_t *const *p, int g, __m512 *min)
-{
-    const __m512i v = load(p[1] + g / 4 * 64);
-    *min = scale_bits(v, g % 4, 0xf0, _mm512_mul_ps(load_f16(p[0] + 32), _mm512_set1_ps(0x1p-4f)));
-    return scale_bits(v, g % 4, 0x0f, load_f16(p[0]));
-}
-
-/* Q3_K: 16 six-bit scales, less 32: words 0..1 hold low nibbles of bytes 0..7 and 8..15, word 2 the high pairs. */
-static inline __m512 scale_q3_k(const uint8_t *const *p, int g, __m512 *min)
-{
-    (void)min;
-    const __m512i low = _mm512_srli_epi16(load(p[1] + g / 4 % 2 * 64), g / 8 * 4);
-    const __m512i high = _mm512_srli_epi16(load(p[1] + 128), g / 4 * 2);
-    return scale_signed(halves(low, _mm512_slli_epi16(high, 4)), g % 4, 0x3f, 32, load_f16(p[0]));
-}
-
-static inline __m512 scale_q6_k(const uint8_t *const *p, int g, __m512 *min)
-{
-    (void)min;
-    return scale_signed(_mm512_xor_si512(load(p[1] + g / 4 * 64), _mm512_set1_epi8((char)0x80)), g % 4, 0xff, 128, load_f16(p[0]));
-}
-
-static inline __m512 scale_iq4_xs(const uint8_t *const *p, int g, __m512 *min)
-{
-    (void)min;
-    const __m512i l = load(p[1]), h = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(p[1] + 64)));
-    const __m512i low = _mm512_and_si512(_mm512_srli_epi32(l, 4 * g), _mm512_set1_epi32(15));
-    const __m512i high = _mm512_and_si512(_mm512_srli_epi32(h, 2 * g), _mm512_set1_epi32(3));
-    const __m512i v = _mm512_sub_epi32(_mm512_or_si512(low, _mm512_slli_epi32(high, 4)), _mm512_set1_epi32(32));
-    return _mm512_mul_ps(_mm512_cvtepi32_ps(v), load_f16(p[0]));
-}
-
-/* E8M0 of half the value: 2^(e - 128), subnormal for e < 2. */
-static inline __m512 scale_mxfp4(const uint8_t *const *p, int g, __m512 *min)
-{
-    (void)min;
-    const __m512i e = _mm512_cvtepu8_epi32(_mm_loadu_si128((const void *)(p[0] + 16 * g)));
-    const __m512i normal = _mm512_slli_epi32(_mm512_sub_epi32(e, _mm512_set1_epi32(1)), 23);
-    const __m512i tiny = _mm512_sllv_epi32(_mm512_set1_epi32(0x00200000), e);
-    return _mm512_castsi512_ps(_mm512_mask_mov_epi32(normal, _mm512_cmplt_epi32_mask(e, _mm512_set1_epi32(2)), tiny));
-}
-
-static inline __m512i lookup(const int8_t table[16], __m512i i)
-{
-    const __m512i t = _mm512_broadcast_i32x4(_mm_loadu_si128((const void *)table));
-    return _mm512_shuffle_epi8(_mm512_xor_si512(t, _mm512_set1_epi8((char)0x80)), i);
-}
-
-/* Values as they are kept: unsigned, the file's plus the type's offset. */
-static inline __m512i v_q4_1(const uint8_t *const *p, int u, int j) { return nibble(p[1], u, j); }
-#define v_q4_0 v_q4_1
-static inline __m512i v_q5_1(const uint8_t *const *p, int u, int j) { return _mm512_or_si512(nibble(p[1], u, j), bit(p[2], u, j, 4)); }
-#define v_q5_0 v_q5_1
-static inline __m512i v_q8_0(const uint8_t *const *p, int u, int j) { return load(p[1] + (u * 8 + j) * 64); }
-static inline __m512i v_q2_k(const uint8_t *const *p, int u, int j) { return crumb(p[2], u, j); }
-static inline __m512i v_q3_k(const uint8_t *const *p, int u, int j) { return _mm512_or_si512(crumb(p[2], u, j), bit(p[3], u, j, 2)); }
-static inline __m512i v_q4_k(const uint8_t *const *p, int u, int j) { return nibble(p[2], u, j); }
-static inline __m512i v_q5_k(const uint8_t *const *p, int u, int j) { return _mm512_or_si512(nibble(p[2], u, j), bit(p[3], u, j, 4)); }
-static inline __m512i v_q6_k(const uint8_t *const *p, int u, int j) { return halves(nibble_below(p[2], u, j), crumb_above(p[3], u, j)); }
-static inline __m512i v_iq4_nl(const uint8_t *const *p, int u, int j) { return lookup(kvalues_iq4nl, nibble(p[1], u, j)); }
-static inline __m512i v_iq4_xs(const uint8_t *const *p, int u, int j) { return lookup(kvalues_iq4nl, nibble(p[2], u, j)); }
-static inline __m512i v_mxfp4(const uint8_t *const *p, int u, int j) { return lookup(kvalues_fp4, nibble(p[1], u, j)); }
-
-/* Bytes of 32 elements of a panel, all planes together. */
-enum {
-#define QUANT(ENUM, name, text, id, block, bytes) UNIT_BYTES_##name = 32 * PANEL * (bytes) / (block),
-#include "tensor/quant.def"
-#undef QUANT
-};
 
 /* ---- how a single token's product reads memory ---- */
 
@@ -203,6 +37,40 @@ static inline void stream_fetch(struct stream *s, const uint8_t *used)
 {
     if (!s->distance) return;
     for (const uint8_t *to = used + s->distance; s->at < to; s->at += 64) __builtin_prefetch(s->at < s->end ? s->at : s->at + s->jump);
+}
+
+/* Where panels side by side ask for memory: as far ahead in each. */
+struct side {
+    const uint8_t *at, *end; /* in the first one; where it ends */
+    size_t panel_bytes;
+};
+
+static inline size_t side_ahead(const struct pack *pk) { return MIN(pack_plane(pk, pk->stripe, PACK_PLANES), (size_t)SIDE_AHEAD); }
+
+static inline __attribute__((always_inline)) void side_fetch(struct side *s, const size_t *shift, const int N, const int n_bytes)
+{
+    s->at += n_bytes;
+    if (s->at >= s->end) s->at += (size_t)(N - 1) * s->panel_bytes, s->end = (const uint8_t *)UINTPTR_MAX; /* to the next N */
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++)
+#pragma GCC unroll 9
+        for (int l = 0; l < n_bytes; l += 64) __builtin_prefetch(s->at + shift[i] + l);
+}
+
+/* Lanes of 32 bits, of whose numbers the lower half is enough, as two of 16. */
+static inline __m512i twice_16(__m512i v) { return _mm512_mask_blend_epi16(0xaaaaaaaa, v, _mm512_slli_epi32(v, 16)); }
+
+/* Bytes v, less offset, times `by` = 128 high + low, 0 <= low < 128. */
+static inline void split_product(__m512i v, __m512i by, const int offset, int8_t *high, int8_t *low)
+{
+    const __m512i even = _mm512_set1_epi16(0x00ff), less = _mm512_mullo_epi16(by, _mm512_set1_epi16((short)offset));
+    __m512i a = _mm512_mullo_epi16(_mm512_and_si512(v, even), by), b = _mm512_mullo_epi16(_mm512_srli_epi16(v, 8), by);
+    if (offset) a = _mm512_sub_epi16(a, less), b = _mm512_sub_epi16(b, less);
+    /* `even` chooses: bytes of a where it has ones, of b elsewhere */
+    const __m512i above = _mm512_ternarylogic_epi32(even, _mm512_srli_epi16(a, 7), _mm512_slli_epi16(b, 1), 0xca);
+    const __m512i below = _mm512_ternarylogic_epi32(even, a, _mm512_slli_epi16(b, 8), 0xca);
+    _mm512_store_si512(high, above);
+    _mm512_store_si512(low, _mm512_and_si512(below, _mm512_set1_epi8(0x7f)));
 }
 
 /* X(ENUM, name, group, offset: 0 where groups have minima) */
@@ -301,12 +169,21 @@ static const struct int_kind kinds[] = {
     INT_TYPES(X)
 #undef X
 };
+static const struct whole_kind {
+    void (*unpack)(const struct pack *pk, const uint8_t *panel, int n_super, int s, int half, struct avx512_whole *to);
+    void (*split)(const struct pack *pk, const uint8_t *panel, int n_super, int s, struct avx512_parts *to);
+    void (*gemv)(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1);
+} whole_kinds[] = {
+#define X(ENUM, name) [TYPE_##ENUM] = {unpack_whole_##name, split_##name, gemv_whole_##name},
+    AVX512_WHOLE_TYPES(X)
+#undef X
+};
 
 /* ---- chunks ---- */
 
 void avx512_ahead_fetch(struct avx512_ahead *a, size_t n_bytes)
 {
-    while (n_bytes > 0 && a->at < 2) {
+    while (n_bytes > 0 && a->at < (int)COUNT_OF(a->p)) {
         if (a->n_bytes[a->at] == 0) {
             a->at++;
             continue;
@@ -319,14 +196,14 @@ void avx512_ahead_fetch(struct avx512_ahead *a, size_t n_bytes)
     }
 }
 
-struct avx512_ahead avx512_plan_ahead(const struct cpu_matmul *m, int row, int k0, int chunk)
+struct avx512_ahead avx512_plan_ahead(const struct cpu_matmul *m, int row, int n_rows, int k0, int chunk)
 {
     struct avx512_ahead a = {.at = 0};
     const struct pack *pk = pack_find(m->tensor->type);
     if (!m->packed || row >= m->out) return a;
     /* a chunk is some whole stripes */
     const size_t panel = pack_panel_bytes(pk, m->in), from = pack_panel_bytes(pk, k0), to = pack_panel_bytes(pk, MIN(k0 + chunk, m->in));
-    for (int i = 0; i < 2 && row + i * PANEL < m->out; i++) {
+    for (int i = 0; i < n_rows / PANEL && row + i * PANEL < m->out; i++) {
         a.p[i] = (const uint8_t *)m->packed + (size_t)(row / PANEL + i) * panel + from;
         a.n_bytes[i] = to - from;
         a.total += to - from;
@@ -368,6 +245,26 @@ void avx512_int_unpack(const struct cpu_matmul *m, int row, int k0, int n, const
     const int s0 = k0 / pk->superblock, s1 = (k0 + n) / pk->superblock, n_super = pack_n_super(pk, m->in);
     for (int i = 0; i < 2 && row + i * PANEL < m->out; i++)
         kinds[type].unpack(pk, pack_panel(m, pk, row / PANEL + i), n_super, s0, s1, c->w + 64 * i, c->ws + 16 * i, c->wm + 16 * i);
+}
+
+void avx512_whole_unpack(const struct cpu_matmul *m, int row, int k0, struct avx512_whole *to)
+{
+    const enum tensor_type type = m->tensor->type;
+    const struct pack *pk = pack_find(type);
+    for (int i = 0; i < 2 && row + i * PANEL < m->out; i++)
+        whole_kinds[type].unpack(pk, pack_panel(m, pk, row / PANEL + i), pack_n_super(pk, m->in), k0 / ACT_SUPER, i, to);
+}
+
+void avx512_whole_split(const struct cpu_matmul *m, int row, int k0, struct avx512_parts *to)
+{
+    const enum tensor_type type = m->tensor->type;
+    const struct pack *pk = pack_find(type);
+    whole_kinds[type].split(pk, pack_panel(m, pk, row / PANEL), pack_n_super(pk, m->in), k0 / ACT_SUPER, to);
+}
+
+void avx512_whole_gemv(const struct cpu_matmul *m, int row0, int row1)
+{
+    whole_kinds[m->tensor->type].gemv(m, pack_find(m->tensor->type), row0 / PANEL, (row1 + PANEL - 1) / PANEL);
 }
 
 /* ---- one token against rows of the file ---- */
