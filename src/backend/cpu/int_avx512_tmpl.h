@@ -172,8 +172,8 @@ static void NAME(split_)(const struct pack *pk, const uint8_t *panel, int n_supe
 }
 
 /* One token, AVX512_SIDE panels side by side, as above. */
-static inline __attribute__((always_inline)) void NAME(whole_panels_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift,
-                                                                      __m512 *c)
+static UNCHECKED void NAME(whole_panels_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift,
+                                                                      __m512 *out)
 {
     const int n_super = m->in / SUPERBLOCK;
     const size_t panel_bytes = pack_panel_bytes(pk, m->in);
@@ -181,6 +181,7 @@ static inline __attribute__((always_inline)) void NAME(whole_panels_)(const stru
     const uint8_t *p[PACK_PLANES];
     struct side side = {base + side_ahead(pk), base + panel_bytes, panel_bytes};
     pack_seek(pk, base, n_super, 0, p);
+    __m512 c[AVX512_SIDE];
 #pragma GCC unroll 8
     for (int i = 0; i < AVX512_SIDE; i++) c[i] = _mm512_setzero_ps();
     const int8_t *a = m->acts.whole.q;
@@ -222,6 +223,8 @@ static inline __attribute__((always_inline)) void NAME(whole_panels_)(const stru
         }
         pack_next(pk, base, n_super, s, p);
     }
+#pragma GCC unroll 8
+    for (int i = 0; i < AVX512_SIDE; i++) out[i] = c[i];
 }
 
 static void NAME(gemv_whole_)(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1)

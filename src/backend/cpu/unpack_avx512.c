@@ -73,6 +73,13 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
     _mm512_store_si512(low, _mm512_and_si512(below, _mm512_set1_epi8(0x7f)));
 }
 
+/* Checks of pointer arithmetic in whole_panels_ take clang (14, ScalarEvolution) more than seven minutes to compile; gcc's sanitizer has them. */
+#ifdef __clang__
+#define UNCHECKED __attribute__((noinline, no_sanitize("undefined")))
+#else
+#define UNCHECKED
+#endif
+
 /* X(ENUM, name, group, offset: 0 where groups have minima) */
 #define INT_TYPES(X)                                                                                                              \
     X(Q4_0, q4_0, 32, 8) X(Q4_1, q4_1, 32, 0) X(Q5_0, q5_0, 32, 16) X(Q5_1, q5_1, 32, 0) X(Q8_0, q8_0, 32, 128) X(Q2_K, q2_k, 16, 0)  \

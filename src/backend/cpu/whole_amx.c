@@ -8,6 +8,10 @@
  * multiplies the next item. What was measured: bench/NOTES.md. */
 #include "backend/cpu/avx512.h"
 
+#ifdef __clang__ /* which takes minutes for its checks of pointer arithmetic in loops that are unrolled; gcc's sanitizer has them */
+#pragma clang attribute push(__attribute__((no_sanitize("undefined"))), apply_to = function)
+#endif
+
 /* A chunk is ROWS rows x 256 elements, whose parts stay in L1 while all tokens pass by; activations of as many elements meet BLOCK rows
  * while they are in L2. */
 enum { TILE = ACT_WHOLE_TILE, BOTH = 2 * TILE, PANELS = 2, ROWS = PANELS * PANEL, BLOCK = 256, SUMS = 16 * 16 };
@@ -369,3 +373,7 @@ const struct cpu_format *amx_whole_format(enum tensor_type type)
     };
     return (size_t)type < COUNT_OF(formats) && formats[type].name ? &formats[type] : NULL;
 }
+
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
