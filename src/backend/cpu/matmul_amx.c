@@ -1,4 +1,5 @@
-/* Matmul with int8 activations for AMX: the arithmetic of matmul_avx512.c, bit for bit, with a group's products summed by the matrix unit.
+/* Matmul with int8 activations for AMX, of types that whole_amx.c does not have: the arithmetic of matmul_avx512.c, bit for bit, with a group's
+ * products summed by the matrix unit.
  *
  * Weights, unpacked to bytes 32 rows at a time, and activations are taken as bf16: both are integers of 8 bits at most, activations times
  * 2^-k, so a product is exact and so is the f32 sum of a group's, whatever the order. It comes out as isum * 2^-k, for which integer
@@ -47,11 +48,6 @@ static bool six_bits(enum tensor_type type)
     case TYPE_Q4_1:
     case TYPE_Q5_0:
     case TYPE_Q5_1:
-    case TYPE_Q2_K:
-    case TYPE_Q3_K:
-    case TYPE_Q4_K:
-    case TYPE_Q5_K:
-    case TYPE_Q6_K:
     case TYPE_MXFP4: return true;
     default: return false;
     }
@@ -358,7 +354,6 @@ typedef void (*chunk_fn)(struct chunk *c);
 static void chunk_32(struct chunk *c) { multiply_chunk(c, 32, false); }
 static void chunk_32_min(struct chunk *c) { multiply_chunk(c, 32, true); }
 static void chunk_16(struct chunk *c) { multiply_chunk(c, 16, false); }
-static void chunk_16_min(struct chunk *c) { multiply_chunk(c, 16, true); }
 
 static void run(const struct cpu_matmul *m, int row0, int row1)
 {
@@ -371,7 +366,7 @@ static void run(const struct cpu_matmul *m, int row0, int row1)
     const struct avx512_chunk bytes = {s->bytes, s->ws, s->wm};
     const bool narrow = six_bits(m->tensor->type);
     const struct widths widths = widths_new(kind.has_min, narrow);
-    const chunk_fn fn = kind.group == 16 ? (kind.has_min ? chunk_16_min : chunk_16) : (kind.has_min ? chunk_32_min : chunk_32);
+    const chunk_fn fn = kind.group == 16 ? chunk_16 : kind.has_min ? chunk_32_min : chunk_32; /* groups of 16 with minima: whole_amx.c */
     const size_t n_tiles = (size_t)(m->n + TILE - 1) / TILE;
     for (int first = row0; first < row1; first += BLOCK) {
         const int end = MIN(first + BLOCK, row1);
