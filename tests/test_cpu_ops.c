@@ -422,9 +422,11 @@ static void form_kernels(const struct cpu_kernels *k)
         for (int in = 32; in <= 1088; in += 352) check_wide(k, wide, in, n);
     static const float factors[] = {1e-30f, 1e-37f, 1e-44f, 1e30f};
     for (size_t i = 0; i < COUNT_OF(factors); i++) {
-        random_activations(x, 7 * 96);
-        for (int j = 0; j < 7 * 96; j++) x[j] *= factors[i];
-        check_forms(k, x, 96, 7);
+        for (int in = 96; in <= 608; in += 256) { /* with whole stretches and without */
+            random_activations(x, 7 * in);
+            for (int j = 0; j < 7 * in; j++) x[j] *= factors[i];
+            check_forms(k, x, in, 7);
+        }
     }
     report(k->tier, "quantize");
     whole_kernels(k);

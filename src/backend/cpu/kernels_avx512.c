@@ -184,7 +184,7 @@ static void quantize_avx512(const float *x, int n, struct act_row row)
             const __m256i top = tops(x + i * ACT_SUPER);
             super[i] = act_scale(f32_from_bits(_mm512_reduce_max_epu32(_mm512_castsi256_si512(top))));
             k[i] = shifts(super[i], top);
-            const __m256 one_by = _mm256_set1_ps(super[i] > 0 ? 1.0f / super[i] : 0.0f);
+            const __m256 one_by = _mm256_set1_ps(super[i] >= 0x1p-126f ? 1.0f / super[i] : 0.0f);
             _mm256_store_ps(inv[i], _mm256_mul_ps(one_by, _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(_mm256_set1_epi32(127), k[i]), 23))));
         }
         if (row.wide.q) {
