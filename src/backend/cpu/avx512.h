@@ -62,7 +62,7 @@ void avx512_whole_split(const struct cpu_matmul *m, int row, int k0, struct avx5
 void avx512_whole_gemv(const struct cpu_matmul *m, int row0, int row1); /* one token */
 
 /* The exact sum of minima, four to a word, times sums of activations. */
-static inline __attribute__((always_inline)) __m512 avx512_whole_minima(const struct act_stretch *a, const __m512i *min, const int GROUP)
+static inline __attribute__((always_inline)) __m512i avx512_whole_minima(const struct act_stretch *a, const __m512i *min, const int GROUP)
 {
     const int from = GROUP == 16 ? 0 : 16;
     __m512i high = _mm512_setzero_si512(), low = high;
@@ -74,7 +74,15 @@ static inline __attribute__((always_inline)) __m512 avx512_whole_minima(const st
         high = _mm512_dpbusd_epi32(high, min[i], _mm512_set1_epi32(h));
         low = _mm512_dpbusd_epi32(low, min[i], _mm512_set1_epi32(l));
     }
-    return _mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, 7), low));
+    return _mm512_add_epi32(_mm512_slli_epi32(high, 7), low);
+}
+
+/* Outputs c and what a stretch adds to them, from its exact sums (see whole_amx.c); one formula for one token, few and many. */
+static inline __attribute__((always_inline)) __m512 avx512_whole_add(__m512 c, __m512i sum, __m512 d, __m512i minima, __m512 dmin, float super, const bool HAS_MIN)
+{
+    __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), d);
+    if (HAS_MIN) x = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(minima), dmin, x);
+    return _mm512_fmadd_ps(x, _mm512_set1_ps(super), c);
 }
 
 /* Packed bytes that will be unpacked next: fetched a few lines at a time while tiles are computed, since nothing else would keep the

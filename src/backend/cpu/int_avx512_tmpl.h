@@ -212,14 +212,14 @@ static UNCHECKED void NAME(whole_panels_)(const struct cpu_matmul *m, const stru
 #pragma GCC unroll 8
         for (int i = 0; i < AVX512_SIDE; i++) {
             const uint8_t *const pi[PACK_PLANES] = {p[0] + shift[i], p[1] + shift[i], p[2] + shift[i], p[3] + shift[i]};
-            __m512 x = _mm512_mul_ps(_mm512_cvtepi32_ps(sum[i]), load_f16(pi[0]));
-#if !OFFSET
+#if OFFSET
+            c[i] = avx512_whole_add(c[i], sum[i], load_f16(pi[0]), sum[i], c[i], as->super, false);
+#else
             __m512i min[SUPERBLOCK / GROUP / 4];
 #pragma GCC unroll 4
             for (int j = 0; j < SUPERBLOCK / GROUP / 4; j++) min[j] = NAME(min_words_)(pi, j);
-            x = _mm512_fnmadd_ps(avx512_whole_minima(as, min, GROUP), load_f16(pi[0] + 32), x);
+            c[i] = avx512_whole_add(c[i], sum[i], load_f16(pi[0]), avx512_whole_minima(as, min, GROUP), load_f16(pi[0] + 32), as->super, true);
 #endif
-            c[i] = _mm512_fmadd_ps(x, _mm512_set1_ps(as->super), c[i]);
         }
         pack_next(pk, base, n_super, s, p);
     }

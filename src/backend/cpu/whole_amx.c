@@ -125,19 +125,18 @@ INLINE void scale_token(const struct scratch *s, const struct scales *by, const 
 {
     float *c = x->c + t * 16;
     const __m512i high = _mm512_load_si512(s->sum[t / TILE][0] + t % TILE * 16), low = _mm512_load_si512(s->sum[t / TILE][1] + t % TILE * 16);
-    __m512 v = _mm512_mul_ps(_mm512_cvtepi32_ps(_mm512_add_epi32(_mm512_slli_epi32(high, 7), low)), by->d);
+    __m512i m = _mm512_setzero_si512();
     if (GROUP) {
         const int16_t *sum = x->sum + t * 32 + (GROUP == 16 ? 0 : 16);
-        __m512i m = _mm512_setzero_si512();
 #pragma GCC unroll 8
         for (int i = 0; i < CHUNK / GROUP / 2; i++) {
             int32_t pair;
             memcpy(&pair, sum + 2 * i, 4);
             m = _mm512_dpwssd_epi32(m, by->min[i], _mm512_set1_epi32(pair));
         }
-        v = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(m), by->dmin, v);
     }
-    _mm512_store_ps(c, _mm512_fmadd_ps(v, _mm512_set1_ps(x->super[t]), _mm512_maskz_load_ps(by->later, c)));
+    const __m512i sum = _mm512_add_epi32(_mm512_slli_epi32(high, 7), low);
+    _mm512_store_ps(c, avx512_whole_add(_mm512_maskz_load_ps(by->later, c), sum, by->d, m, by->dmin, x->super[t], GROUP != 0));
 }
 
 INLINE void store_sums(struct scratch *s)
@@ -272,14 +271,15 @@ INLINE void few_end(const struct few *f, int t, int half, __m512i sum, const int
 {
     const struct avx512_whole *x = f->x;
     float *c = f->c + t * 32 + half * 16;
-    __m512 y = _mm512_mul_ps(_mm512_cvtepi32_ps(sum), _mm512_load_ps(x->d[half]));
+    __m512i m = _mm512_setzero_si512();
     if (HAS_MIN) {
         __m512i min[4];
 #pragma GCC unroll 4
         for (int i = 0; i < CHUNK / GROUP / 4; i++) min[i] = _mm512_load_si512(x->min[i][half]);
-        y = _mm512_fnmadd_ps(avx512_whole_minima(&f->as[t], min, GROUP), _mm512_load_ps(x->dmin[half]), y);
+        m = avx512_whole_minima(&f->as[t], min, GROUP);
     }
-    _mm512_store_ps(c, _mm512_fmadd_ps(y, _mm512_set1_ps(f->as[t].super), f->begins ? _mm512_setzero_ps() : _mm512_load_ps(c)));
+    const __m512 before = f->begins ? _mm512_setzero_ps() : _mm512_load_ps(c);
+    _mm512_store_ps(c, avx512_whole_add(before, sum, _mm512_load_ps(x->d[half]), m, _mm512_load_ps(x->dmin[half]), f->as[t].super, HAS_MIN));
 }
 
 INLINE void few(const struct few *f, const int T, const int GROUP, const bool HAS_MIN)
