@@ -83,6 +83,14 @@ struct ring {
     atomic_int wrong;
 };
 
+/* For a thread that waits: some calls, then no more. */
+static bool idle(void *ctx)
+{
+    int *left = ctx;
+    assert_true(*left > 0);
+    return --*left > 0;
+}
+
 static void turn_ring(void *ctx, int i, int n)
 {
     struct ring *r = ctx;
@@ -90,7 +98,8 @@ static void turn_ring(void *ctx, int i, int n)
         r->cell[round % 2][i] = (unsigned)round;
         if ((round * 7 + i) % 13 == 0) /* come late now and then */
             for (volatile int k = 0; k < 300; k++) {}
-        pool_barrier(r->pool);
+        if (round % 3) pool_barrier(r->pool);
+        else pool_barrier_idle(r->pool, idle, &(int){1 + round % 40});
         for (int j = 0; j < n; j++)
             if (r->cell[round % 2][j] != (unsigned)round) atomic_fetch_add(&r->wrong, 1);
     }

@@ -107,6 +107,17 @@ int os_n_processors(void)
     return n > 0 ? (int)n : 1;
 }
 
+size_t os_cache_bytes(int level)
+{
+    long n = 0;
+#ifdef _SC_LEVEL3_CACHE_SIZE
+    n = sysconf(level == 2 ? _SC_LEVEL2_CACHE_SIZE : _SC_LEVEL3_CACHE_SIZE);
+#else
+    (void)level;
+#endif
+    return n > 0 ? (size_t)n : 0;
+}
+
 size_t os_peak_rss(void)
 {
     struct rusage u;

@@ -23,6 +23,7 @@ bool os_is_directory(const char *path);
 
 double os_seconds(void);       /* monotonic clock */
 int os_n_processors(void);     /* that this process may run on */
+size_t os_cache_bytes(int level); /* of a processor's cache of data, 2 or 3; 0: unknown */
 size_t os_peak_rss(void);      /* bytes */
 
 #endif

@@ -8,8 +8,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 
-#define CACHE_LINE 64
-
 struct pool {
     _Alignas(CACHE_LINE) atomic_uint phase;   /* barrier generation */
     _Alignas(CACHE_LINE) atomic_int arrived;
@@ -37,12 +35,13 @@ static inline void cpu_relax(void)
 #endif
 }
 
-/* Returns when *v differs from `old`. */
-static void wait_change(struct pool *p, atomic_uint *v, unsigned old)
+/* Returns when *v differs from `old`. idle may be NULL. */
+static void wait_change(struct pool *p, atomic_uint *v, unsigned old, bool (*idle)(void *), void *ctx)
 {
     for (int i = 0; i < p->spins; i++) {
         if (atomic_load_explicit(v, memory_order_acquire) != old) return;
-        cpu_relax();
+        if (idle && !idle(ctx)) idle = NULL;
+        if (!idle) cpu_relax();
     }
     pthread_mutex_lock(&p->lock);
     atomic_fetch_add(&p->parked, 1);
@@ -61,7 +60,7 @@ static void change(struct pool *p, atomic_uint *v)
     }
 }
 
-void pool_barrier(struct pool *p)
+void pool_barrier_idle(struct pool *p, bool (*idle)(void *), void *ctx)
 {
     if (p->n == 1) return;
     unsigned phase = atomic_load_explicit(&p->phase, memory_order_relaxed);
@@ -69,16 +68,18 @@ void pool_barrier(struct pool *p)
         atomic_store_explicit(&p->arrived, 0, memory_order_relaxed);
         change(p, &p->phase);
     } else {
-        wait_change(p, &p->phase, phase);
+        wait_change(p, &p->phase, phase, idle, ctx);
     }
 }
+
+void pool_barrier(struct pool *p) { pool_barrier_idle(p, NULL, NULL); }
 
 static void *worker_main(void *arg)
 {
     struct worker *w = arg;
     struct pool *p = w->pool;
     for (unsigned seen = 0;; seen++) {
-        wait_change(p, &p->job, seen);
+        wait_change(p, &p->job, seen, NULL, NULL);
         if (atomic_load(&p->stopping)) return NULL;
         p->fn(p->ctx, w->index, p->n);
         pool_barrier(p);

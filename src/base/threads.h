@@ -6,6 +6,8 @@
 
 #include <stdatomic.h>
 
+#define CACHE_LINE 64 /* bytes that processors pass to each other */
+
 struct pool;
 /* n_threads >= 1 counts the caller; n_threads - 1 threads are started. */
 kg_status pool_new(struct pool **out, int n_threads);
@@ -15,5 +17,7 @@ int pool_n_threads(const struct pool *pool);
 void pool_run(struct pool *pool, void (*fn)(void *ctx, int i, int n), void *ctx);
 /* Called by every thread inside pool_run: no thread passes before all have arrived. Spins for a while, then parks. */
 void pool_barrier(struct pool *pool);
+/* The same; while it spins a thread calls idle(ctx), which has to be short (well below a microsecond), until that returns false. */
+void pool_barrier_idle(struct pool *pool, bool (*idle)(void *ctx), void *ctx);
 
 #endif

@@ -247,6 +247,7 @@ static kg_status open_steps(struct cpu *c)
     KG_TRY(pool_new(&c->pool, c->params.n_threads));
     KG_TRY(kv_layout(c));
     KG_TRY(cpu_plan(c));
+    KG_TRY(cpu_share_open(c));
     KG_TRY(allocate(c));
     pool_run(c->pool, pack_weights, c);
     return KG_OK;

@@ -99,7 +99,12 @@ struct cpu {
         int n_steps;
     } plans[8];         /* [n_plans]: the first has all adapters, others come when a batch is the first with just these */
     int n_plans;
-    atomic_int *next;   /* [n_threads][n_steps]: pieces of work taken of each thread's share of SPLIT_SHARED steps */
+    struct cpu_work {   /* who does what of SPLIT_SHARED steps */
+        atomic_int *taken;      /* [n_threads][taken_stride]: of each thread's share of each step, pieces taken */
+        _Atomic uint64_t *gone; /* [n_steps][gone_stride]: bit i: nothing is left of thread i's share */
+    } works[2], *work;  /* of this run and of the next */
+    size_t taken_stride, gone_stride; /* whole cache lines */
+    size_t fetch_most;  /* bytes that a thread asks for while it waits for the others */
     struct cpu_rope_table *rope_tables;
     int n_rope_tables;
     struct cpu_packed *packed;
@@ -143,6 +148,21 @@ struct cpu {
     size_t seq_first_cap;
 };
 
+/* One thread of a run. */
+struct worker {
+    struct cpu *c;
+    int i, n;      /* thread i of n */
+    bool one;      /* the batch is one token, shared out as enum one_split has it */
+    void *scratch; /* its own */
+    const uint8_t *then; /* packed weights that it is going to read, as far as known, of which ... */
+    size_t asked;        /* ... these bytes have been asked for */
+    struct fetch {       /* packed weights that it asks for while it waits for the others */
+        int first, step; /* the matmul that comes next, and the one whose share it is at */
+        const uint8_t *at, *end;
+        size_t left;     /* bytes that it may still ask for */
+    } fetch;
+};
+
 static inline float *cpu_row(const struct cpu *c, int reg, int t) { return c->reg[reg] + (size_t)t * (size_t)c->program->reg_width[reg]; }
 static inline int cpu_n_tokens(const struct cpu *c, const struct step *s) { return s->selected ? c->n_selected : c->batch->n; }
 
@@ -155,6 +175,20 @@ void cpu_experts_sort(struct cpu *c, const struct step *s);
 void cpu_experts_rows(struct cpu *c, const struct step *s, atomic_int *next);
 void cpu_experts_matmul(struct cpu *c, const struct step *s, int n_threads, void *scratch, atomic_int *next);
 void cpu_experts_out(struct cpu *c, const struct step *s, int t);
+/* share.c */
+struct rows {
+    int row0, row1; /* [row0, row1) of a matmul */
+};
+kg_status cpu_share_open(struct cpu *c); /* once the plan is made */
+void cpu_share_clear(struct cpu *c, int thread);
+int cpu_grain(const struct cpu *c, int n);
+struct rows cpu_share(const struct cpu_matmul *m, int grain, int thread, int n_threads);
+struct rows cpu_take(const struct worker *w, int step, struct rows share, int grain, int owner);
+const uint8_t *cpu_next_share(const struct worker *w, int step);
+void cpu_meet(struct worker *w, int at);
+static inline const uint8_t *cpu_packed_at(const struct cpu_matmul *m, int row) { return (const uint8_t *)m->packed + m->format->packed_bytes(row, m->in); }
+/* Pieces of work taken of a thread's share of a step. */
+static inline atomic_int *cpu_taken(const struct worker *w, int step, int owner) { return &w->c->work->taken[(size_t)owner * w->c->taken_stride + (size_t)step]; }
 /* states.c */
 void cpu_states_close(struct cpu *c);
 void cpu_states_step(const struct cpu *c, const struct step *s, int n_threads, void *scratch, atomic_int *next);

@@ -7,7 +7,6 @@
 #include "base/threads.h"
 
 #include <stdlib.h>
-#include <unistd.h>
 
 enum {
     ROUNDS = 1024,       /* between two looks at the clock: some microseconds */
@@ -174,11 +173,7 @@ static void meter_close(void *meter)
 static size_t buffer_bytes(void)
 {
     const size_t least = (size_t)512 << 20, most = (size_t)1 << 30;
-    long cache = 0;
-#ifdef _SC_LEVEL3_CACHE_SIZE
-    cache = sysconf(_SC_LEVEL3_CACHE_SIZE);
-#endif
-    return cache <= 0 ? least : MIN(MAX(4 * (size_t)cache, least), most);
+    return MIN(MAX(4 * os_cache_bytes(3), least), most);
 }
 
 static kg_status choose(struct limit_kernels *k)

@@ -232,10 +232,9 @@ kg_status cpu_plan(struct cpu *c)
     for (int i = 0; i < p->n_ops; i++)
         if (p->ops[i].code == OP_MATMUL || p->ops[i].code == OP_MATMUL_EXPERTS) n_matrices += (size_t)p->ops[i].w->ne[2];
     c->steps = arena_array(&c->arena, 4 * n_ops + 1, sizeof *c->steps);
-    c->next = arena_array(&c->arena, (4 * n_ops + 1) * (size_t)c->params.n_threads, sizeof *c->next);
     c->rope_tables = arena_array(&c->arena, n_ops, sizeof *c->rope_tables);
     c->packed = arena_array(&c->arena, n_matrices, sizeof *c->packed);
-    if (!acts_ready || !c->steps || !c->next || !c->rope_tables || !c->packed) return KG_ERR_MEMORY;
+    if (!acts_ready || !c->steps || !c->rope_tables || !c->packed) return KG_ERR_MEMORY;
     c->logits_reg = -1;
     add_step(c, (struct step){.code = STEP_ROPE_TABLES, .split = SPLIT_TOKENS});
     for (int i = 0; i < p->n_ops; i++) {

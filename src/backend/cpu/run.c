@@ -6,17 +6,6 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* One thread of a run. */
-struct worker {
-    struct cpu *c;
-    int i, n;      /* thread i of n */
-    bool one;      /* the batch is one token, shared out as enum one_split has it */
-    void *scratch; /* its own */
-    const uint8_t *then; /* packed weights that it is going to read, as far as known, of which ... */
-    size_t asked;        /* ... these bytes have been asked for */
-};
-
-
 /* ---- steps that are split by tokens: one token ---- */
 
 static void rope_tables(struct cpu *c, int t)
@@ -146,46 +135,6 @@ static void token_op(const struct worker *w, const struct step *s, int t)
 
 /* ---- steps whose work is shared out in pieces ---- */
 
-/* Pieces of work taken of a step's share for one thread. */
-static atomic_int *taken(const struct worker *w, int step, int owner) { return &w->c->next[owner * w->c->n_steps + step]; }
-
-/* Rows [row0, row1) of a matmul. */
-struct rows {
-    int row0, row1;
-};
-
-/* Rows that work is split at multiples of. */
-static int grain_of(const struct cpu *c, int n) { return n == 1 ? c->kernels.one_rows : 2 * PANEL; }
-
-static struct rows share_of(const struct cpu_matmul *m, int grain, int thread, int n_threads)
-{
-    const int64_t units = (m->out + grain - 1) / grain;
-    return (struct rows){(int)(units * thread / n_threads) * grain, MIN((int)(units * (thread + 1) / n_threads) * grain, m->out)};
-}
-
-/* Piece number i of a share, empty when there is none: a third of what is left each time, so that there are few, to stream, and threads that
- * were slowed down have little left when the others are done. */
-static struct rows piece_of(struct rows share, int grain, int i)
-{
-    struct rows p = {share.row0, share.row0};
-    for (; i >= 0 && p.row1 < share.row1; i--) p = (struct rows){p.row1, MIN(p.row1 + MAX((share.row1 - p.row1) / 3 / grain, 1) * grain, share.row1)};
-    return i >= 0 ? (struct rows){share.row1, share.row1} : p;
-}
-
-static const uint8_t *packed_at(const struct cpu_matmul *m, int row) { return (const uint8_t *)m->packed + m->format->packed_bytes(row, m->in); }
-
-/* What this thread reads of the matmul after this step; the first of all comes after the last. */
-static const uint8_t *next_share(const struct worker *w, int step)
-{
-    const struct cpu *c = w->c;
-    for (int i = 1; i <= c->n_steps; i++) {
-        const struct step *s = &c->steps[(step + i) % c->n_steps];
-        if (s->code != STEP_OP || s->op->code != OP_MATMUL) continue;
-        return s->matmul.packed ? packed_at(&s->matmul, share_of(&s->matmul, grain_of(c, 1), w->i, w->n).row0) : NULL;
-    }
-    return NULL;
-}
-
 /* Each thread has a contiguous share of the rows, so that what is fetched ahead at the end of a piece is what it reads next, and helps
  * the others when it is done. */
 static void matmul(struct worker *w, int step)
@@ -199,18 +148,18 @@ static void matmul(struct worker *w, int step)
     m.acts = own ? c->own[w->i].acts[s->op->src[0]] : c->acts[s->op->src[0]];
     m.y = c->reg[s->op->dst];
     m.scratch = w->scratch;
-    const int grain = grain_of(c, m.n);
+    const int grain = cpu_grain(c, m.n);
     const size_t ahead = m.n == 1 && m.packed && c->kernels.ahead ? c->kernels.ahead(&m) : 0;
-    const uint8_t *after = ahead ? next_share(w, step) : NULL;
+    const uint8_t *after = ahead ? cpu_next_share(w, step) : NULL;
     for (int i = 0; i < w->n; i++) {
         const int owner = (w->i + i) % w->n;
-        const struct rows share = share_of(&m, grain, owner, w->n);
+        const struct rows share = cpu_share(&m, grain, owner, w->n);
         for (;;) {
-            const struct rows p = piece_of(share, grain, atomic_fetch_add_explicit(taken(w, step, owner), 1, memory_order_relaxed));
+            const struct rows p = cpu_take(w, step, share, grain, owner);
             if (p.row0 == p.row1) break;
             if (ahead) {
-                m.asked = w->then == packed_at(&m, p.row0) ? w->asked : 0;
-                w->then = m.then = i == 0 && p.row1 < share.row1 ? packed_at(&m, p.row1) : after;
+                m.asked = w->then == cpu_packed_at(&m, p.row0) ? w->asked : 0;
+                w->then = m.then = i == 0 && p.row1 < share.row1 ? cpu_packed_at(&m, p.row1) : after;
                 w->asked = ahead;
             }
             s->matmul.format->run(&m, p.row0, p.row1);
@@ -244,7 +193,7 @@ static void attend(const struct worker *w, int step)
         for (int h = w->i; h < a->n_kv_heads; h += w->n) kv_store(w, s, 0, h);
         pool_barrier(c->pool);
     }
-    for (int i; (i = atomic_fetch_add_explicit(taken(w, step, 0), 1, memory_order_relaxed)) < n_pieces;) {
+    for (int i; (i = atomic_fetch_add_explicit(cpu_taken(w, step, 0), 1, memory_order_relaxed)) < n_pieces;) {
         const struct token_tile *tile = &c->tiles[c->n_tiles - 1 - i / parts / a->n_kv_heads]; /* late tokens first: they take longest */
         const struct batch_token *tok = &c->batch->tokens[tile->first];
         const int kv_head = i / parts % a->n_kv_heads, first = n_q * (i % parts) / parts, h = kv_head * n_q + first;
@@ -333,9 +282,9 @@ static void run_shared_step(struct worker *w, int at)
     struct cpu *c = w->c;
     const struct step *s = &c->steps[at];
     if (s->code == STEP_EXPERT_SORT && w->i == 0) cpu_experts_sort(c, s);
-    if (s->code == STEP_EXPERT_ROWS) cpu_experts_rows(c, s, taken(w, at, 0));
-    else if (s->code == STEP_EXPERT_MATMUL) cpu_experts_matmul(c, s, w->n, w->scratch, taken(w, at, 0));
-    else if (s->code == STEP_STATE) cpu_states_step(c, s, w->n, w->scratch, taken(w, at, 0));
+    if (s->code == STEP_EXPERT_ROWS) cpu_experts_rows(c, s, cpu_taken(w, at, 0));
+    else if (s->code == STEP_EXPERT_MATMUL) cpu_experts_matmul(c, s, w->n, w->scratch, cpu_taken(w, at, 0));
+    else if (s->code == STEP_STATE) cpu_states_step(c, s, w->n, w->scratch, cpu_taken(w, at, 0));
     else if (s->code == STEP_ATTEND) attend(w, at);
     else if (s->split == SPLIT_SHARED) matmul(w, at);
 }
@@ -371,7 +320,7 @@ static void run_one(struct worker *w)
     for (int at = 0; at < c->n_steps; at++) {
         const struct step *s = &c->steps[at];
         if (s->selected && c->n_selected == 0) break;
-        if (s->one_barrier) pool_barrier(c->pool);
+        if (s->one_barrier) cpu_meet(w, at);
         switch (s->one) {
         case ONE_FIRST:
             if (w->i == 0) token_step(w, s, 0);
@@ -387,7 +336,8 @@ static void run_one(struct worker *w)
 static void run_thread(void *ctx, int i, int n)
 {
     struct cpu *c = ctx;
-    struct worker w = {.c = c, .i = i, .n = n, .scratch = c->scratch[i], .one = c->batch->n == 1 && n > 1 && !c->batch->tap && !c->batch->input};
+    struct worker w = {.c = c, .i = i, .n = n, .scratch = c->scratch[i], .fetch = {.first = -1}, .one = c->batch->n == 1 && n > 1 && !c->batch->tap && !c->batch->input};
+    cpu_share_clear(c, i);
     if (w.one) {
         run_one(&w);
         return;
@@ -395,7 +345,7 @@ static void run_thread(void *ctx, int i, int n)
     for (int at = 0; at < c->n_steps;) {
         const struct step *s = &c->steps[at];
         if (s->selected && c->n_selected == 0) break;
-        if (s->barrier) pool_barrier(c->pool);
+        if (s->barrier) cpu_meet(&w, at);
         if (c->batch->input && ((s->code == STEP_OP && s->op->code == OP_MATMUL) || s->code == STEP_EXPERT_ROWS)) show_input(&w, s);
         if (s->split == SPLIT_TOKENS) at += run_token_steps(&w, at);
         else run_shared_step(&w, at++);
@@ -473,7 +423,7 @@ kg_status cpu_run(void *ctx, const struct batch *b)
     c->batch = b;
     KG_TRY(cpu_choose_plan(c, batch_adapters(b, c->program)));
     c->reg[c->logits_reg] = b->logits;
-    for (int s = 0; s < c->n_steps * c->params.n_threads; s++) atomic_store_explicit(&c->next[s], 0, memory_order_relaxed);
+    c->work = &c->works[c->work == &c->works[0]];
     pool_run(c->pool, run_thread, c);
     c->batch = NULL;
     return KG_OK;

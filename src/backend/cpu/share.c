@@ -1,0 +1,132 @@
+/* How threads share out the rows of a matmul, and what they read while they wait for each other.
+ *
+ * Each thread has a share, rows behind each other, and takes it in pieces; when it is done it helps the others. Pieces are counted in memory of
+ * the share's owner, and a bit for each share says that nothing is left of it, so that many threads need not ask each other.
+ *
+ * A few tokens wait for memory, all the time: a thread that waits for the others asks for the weights that it is going to multiply next. */
+#include "backend/cpu/engine.h"
+
+#include "base/os.h"
+
+#define FETCH_LINES 8   /* asked for between two looks whether the others have come */
+#define FETCH_TOKENS 32 /* at most: more are busy with arithmetic */
+
+kg_status cpu_share_open(struct cpu *c)
+{
+    const size_t n_threads = (size_t)c->params.n_threads;
+    c->taken_stride = ROUND_UP((size_t)c->n_steps, CACHE_LINE / sizeof *c->work->taken);
+    c->gone_stride = ROUND_UP((n_threads + 63) / 64, CACHE_LINE / sizeof *c->work->gone);
+    for (int i = 0; i < 2; i++) {
+        c->works[i].taken = arena_array(&c->arena, n_threads * c->taken_stride, sizeof *c->works[i].taken);
+        c->works[i].gone = arena_array(&c->arena, (size_t)c->n_steps * c->gone_stride, sizeof *c->works[i].gone);
+        if (!c->works[i].taken || !c->works[i].gone) return KG_ERR_MEMORY;
+    }
+    c->work = &c->works[0];
+    c->fetch_most = MAX(os_cache_bytes(2), (size_t)256 << 10) / 2; /* the other half is left to what the thread works with */
+    return KG_OK;
+}
+
+/* Each thread clears its own counters of the next run. Once all have ended this one, those of the run before are nobody's. */
+void cpu_share_clear(struct cpu *c, int thread)
+{
+    struct cpu_work *next = &c->works[c->work == &c->works[0]];
+    const size_t n_steps = (size_t)c->plans[0].n_steps, t = (size_t)thread;
+    for (size_t s = 0; s < n_steps; s++) atomic_store_explicit(&next->taken[t * c->taken_stride + s], 0, memory_order_relaxed);
+    for (size_t s = 0; s < n_steps && t % 64 == 0; s++) atomic_store_explicit(&next->gone[s * c->gone_stride + t / 64], 0, memory_order_relaxed);
+}
+
+/* ---- shares and pieces ---- */
+
+/* Rows that work is split at multiples of. */
+int cpu_grain(const struct cpu *c, int n) { return n == 1 ? c->kernels.one_rows : 2 * PANEL; }
+
+struct rows cpu_share(const struct cpu_matmul *m, int grain, int thread, int n_threads)
+{
+    const int64_t units = (m->out + grain - 1) / grain;
+    return (struct rows){(int)(units * thread / n_threads) * grain, MIN((int)(units * (thread + 1) / n_threads) * grain, m->out)};
+}
+
+/* Piece number i of a share, empty when there is none: a third of what is left each time, so that there are few, to stream, and threads that
+ * were slowed down have little left when the others are done. */
+static struct rows piece_of(struct rows share, int grain, int i)
+{
+    struct rows p = {share.row0, share.row0};
+    for (; i >= 0 && p.row1 < share.row1; i--) p = (struct rows){p.row1, MIN(p.row1 + MAX((share.row1 - p.row1) / 3 / grain, 1) * grain, share.row1)};
+    return i >= 0 ? (struct rows){share.row1, share.row1} : p;
+}
+
+/* The next piece of the owner's share of a step; empty when there is none. */
+struct rows cpu_take(const struct worker *w, int step, struct rows share, int grain, int owner)
+{
+    const struct cpu *c = w->c;
+    _Atomic uint64_t *gone = &c->work->gone[(size_t)step * c->gone_stride + (size_t)owner / 64];
+    const uint64_t bit = (uint64_t)1 << owner % 64;
+    if (share.row0 == share.row1 || (owner != w->i && (atomic_load_explicit(gone, memory_order_relaxed) & bit))) return (struct rows){0, 0};
+    const struct rows p = piece_of(share, grain, atomic_fetch_add_explicit(cpu_taken(w, step, owner), 1, memory_order_relaxed));
+    if (p.row0 < p.row1 && p.row1 == share.row1) atomic_fetch_or_explicit(gone, bit, memory_order_relaxed);
+    return p;
+}
+
+/* ---- what comes next ---- */
+
+/* The matmul behind a step; the first of all comes after the last. -1: one that reads the file's rows. */
+static int next_matmul(const struct cpu *c, int step)
+{
+    for (int i = 1; i <= c->n_steps; i++) {
+        const int at = (step + i) % c->n_steps;
+        const struct step *s = &c->steps[at];
+        if (s->code == STEP_OP && s->op->code == OP_MATMUL) return s->matmul.packed ? at : -1;
+    }
+    return -1;
+}
+
+/* What this thread reads of the matmul after this step; NULL: unknown. */
+const uint8_t *cpu_next_share(const struct worker *w, int step)
+{
+    const int at = next_matmul(w->c, step);
+    return at < 0 ? NULL : cpu_packed_at(&w->c->steps[at].matmul, cpu_share(&w->c->steps[at].matmul, cpu_grain(w->c, 1), w->i, w->n).row0);
+}
+
+/* Goes on with this thread's share of a matmul. */
+static void fetch_from(struct worker *w, int step)
+{
+    struct fetch *f = &w->fetch;
+    if (step < 0) {
+        f->left = 0;
+        return;
+    }
+    const struct cpu_matmul *m = &w->c->steps[step].matmul;
+    const struct rows share = cpu_share(m, cpu_grain(w->c, w->c->batch->n), w->i, w->n);
+    f->step = step;
+    f->at = cpu_packed_at(m, share.row0);
+    f->end = cpu_packed_at(m, share.row1);
+}
+
+/* Asks for a few lines, into the L2 cache. */
+static bool fetch_some(void *ctx)
+{
+    struct worker *w = ctx;
+    struct fetch *f = &w->fetch;
+    if (f->left == 0) return false;
+    const size_t n = MIN((size_t)(f->end - f->at), (size_t)FETCH_LINES * CACHE_LINE);
+    for (const uint8_t *stop = f->at + n; f->at < stop; f->at += CACHE_LINE) __builtin_prefetch(f->at, 0, 2);
+    f->left -= MIN(f->left, (size_t)FETCH_LINES * CACHE_LINE);
+    if (f->at >= f->end) fetch_from(w, next_matmul(w->c, f->step));
+    return true;
+}
+
+/* Meets the other threads before step `at`. */
+void cpu_meet(struct worker *w, int at)
+{
+    struct cpu *c = w->c;
+    if (c->batch->n > FETCH_TOKENS) {
+        pool_barrier(c->pool);
+        return;
+    }
+    const int first = next_matmul(c, at - 1);
+    if (first != w->fetch.first) {
+        w->fetch = (struct fetch){.first = first, .left = c->fetch_most};
+        fetch_from(w, first);
+    }
+    pool_barrier_idle(c->pool, fetch_some, w);
+}
