@@ -109,13 +109,16 @@ static inline void *file_memory(size_t n_bytes)
 
 static inline struct tensor random_tensor(const char *name, const struct type_info *type, int64_t in, int64_t out)
 {
-    struct blocks set = blocks_new(type, 0.25); /* such that f16 holds the values of all but the widest types */
+    static struct blocks set; /* of the type before this one: to find such blocks takes longer than to compute with them */
+    if (set.type != type) {
+        blocks_free(&set);
+        set = blocks_new(type, 0.25); /* such that f16 holds the values of all but the widest types */
+    }
     struct tensor t = {.name = name, .type = type->type, .n_dims = 2, .ne = {in, out, 1, 1}};
     size_t n = (size_t)(in / type->block * out);
     t.n_bytes = n * (size_t)type->block_bytes;
     uint8_t *data = file_memory(t.n_bytes);
     blocks_fill(&set, data, n);
-    blocks_free(&set);
     t.data = data;
     return t;
 }
