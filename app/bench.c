@@ -103,13 +103,29 @@ static bool ends_with(const char *s, const char *end)
     return n >= m && strcmp(s + n - m, end) == 0;
 }
 
-static void count_tensor(struct work *w, const kg_tensor_info *t, bool is_head)
+/* used: which part of it a token meets. */
+static void count_tensor(struct work *w, const kg_tensor_info *t, double used, bool is_head)
 {
-    double n = 1;
+    double n = used;
     for (int i = 0; i < t->n_dims; i++) n *= (double)t->dims[i];
     if (is_head) w->head_weights += n;
     else w->layer_weights += n;
-    w->weight_bytes += (double)t->n_bytes;
+    w->weight_bytes += used * (double)t->n_bytes;
+}
+
+/* Which part of its experts a token is given to. */
+static double experts_used(const kg_file *f)
+{
+    double count = 0, used = 0;
+    for (size_t i = 0; i < kg_file_n_keys(f); i++) {
+        char value[32];
+        const char *key = kg_file_key(f, i);
+        const bool is_used = ends_with(key, ".expert_used_count");
+        if (!is_used && !ends_with(key, ".expert_count")) continue;
+        kg_file_value(f, i, 1, value, sizeof value);
+        *(is_used ? &used : &count) = strtod(value, NULL);
+    }
+    return count > 0 && used > 0 ? used / count : 1;
 }
 
 /* Matrices are weights of products, but for the embeddings; the token embedding is the head too if there is no other. */
@@ -119,21 +135,22 @@ static void count_work(const kg_file *f, struct work *w)
         char type[16];
         double n;
     } sums[64] = {0};
+    const double used = experts_used(f);
     kg_tensor_info t, embedding = {0};
     bool has_head = false;
     for (size_t i = 0; kg_file_tensor(f, i, &t) == KG_OK; i++) {
         if (strcmp(t.name, "token_embd.weight") == 0) embedding = t;
-        else if (t.n_dims == 2 && ends_with(t.name, ".weight") && strcmp(t.name, "position_embd.weight") != 0) {
+        else if (t.n_dims >= 2 && ends_with(t.name, ".weight") && strcmp(t.name, "position_embd.weight") != 0) {
             bool is_head = strcmp(t.name, "output.weight") == 0;
             has_head |= is_head;
-            count_tensor(w, &t, is_head);
+            count_tensor(w, &t, t.n_dims == 3 ? used : 1, is_head);
             size_t k = 0;
             while (k < 63 && sums[k].n > 0 && strcmp(sums[k].type, t.type) != 0) k++;
             snprintf(sums[k].type, sizeof sums[k].type, "%s", t.type);
             sums[k].n += (double)t.n_bytes;
         }
     }
-    if (!has_head && embedding.name) count_tensor(w, &embedding, true);
+    if (!has_head && embedding.name) count_tensor(w, &embedding, 1, true);
     size_t best = 0;
     for (size_t k = 1; k < 64; k++)
         if (sums[k].n > sums[best].n) best = k;

@@ -21,11 +21,14 @@ static const struct shape {
     const char *name;
     uint32_t n_vocab, dim, n_layers, n_heads, n_kv_heads, ffn, n_ctx;
     float rope_base;
+    uint32_t n_experts, n_used; /* of each layer, of width ffn; 0: none */
 } shapes[NOISE_N_SHAPES] = {
-    [NOISE_TINYLLAMA] = {"tinyllama-1.1b", 32000, 2048, 22, 32, 4, 5632, 2048, 1e4f},
-    [NOISE_LLAMA3_1B] = {"llama3-1b", 128256, 2048, 16, 32, 8, 8192, 8192, 5e5f},
-    [NOISE_LLAMA3_8B] = {"llama3-8b", 128256, 4096, 32, 32, 8, 14336, 8192, 5e5f},
-    [NOISE_TINY] = {"tiny", 512, 256, 2, 4, 2, 512, 512, 1e4f},
+    [NOISE_TINYLLAMA] = {"tinyllama-1.1b", 32000, 2048, 22, 32, 4, 5632, 2048, 1e4f, 0, 0},
+    [NOISE_LLAMA3_1B] = {"llama3-1b", 128256, 2048, 16, 32, 8, 8192, 8192, 5e5f, 0, 0},
+    [NOISE_LLAMA3_8B] = {"llama3-8b", 128256, 4096, 32, 32, 8, 14336, 8192, 5e5f, 0, 0},
+    [NOISE_OLMOE] = {"olmoe-1b-7b", 50304, 2048, 16, 16, 16, 1024, 4096, 1e4f, 64, 8},
+    [NOISE_TINY_EXPERTS] = {"tiny-experts", 512, 256, 2, 4, 2, 256, 512, 1e4f, 8, 3},
+    [NOISE_TINY] = {"tiny", 512, 256, 2, 4, 2, 512, 512, 1e4f, 0, 0},
 };
 
 const char *noise_shape_name(enum noise_shape shape) { return shapes[shape].name; }
@@ -207,7 +210,7 @@ static void key_array(FILE *f, const char *key, uint32_t item, uint64_t n)
     put_u64(f, n);
 }
 
-enum { N_KEYS = 13, N_VOCAB_KEYS = 7, N_SPECIALS = 3, N_BYTES = 256 };
+enum { N_KEYS = 13, N_EXPERT_KEYS = 2, N_VOCAB_KEYS = 7, N_SPECIALS = 3, N_BYTES = 256 };
 
 static void put_vocabulary(FILE *f, uint32_t n)
 {
@@ -230,21 +233,41 @@ static void put_vocabulary(FILE *f, uint32_t n)
     key_u32(f, "tokenizer.ggml.unknown_token_id", 0);
 }
 
+static const char *arch_of(const struct shape *s) { return s->n_experts ? "olmoe" : "llama"; }
+
+/* A key of the architecture. */
+static void arch_u32(FILE *f, const struct shape *s, const char *key, uint32_t v)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s.%s", arch_of(s), key);
+    key_u32(f, name, v);
+}
+
+static void arch_f32(FILE *f, const struct shape *s, const char *key, float v)
+{
+    char name[64];
+    snprintf(name, sizeof name, "%s.%s", arch_of(s), key);
+    key_f32(f, name, v);
+}
+
 static void put_metadata(FILE *f, const struct shape *s, int file_type)
 {
-    key_str(f, "general.architecture", "llama");
+    key_str(f, "general.architecture", arch_of(s));
     key_str(f, "general.name", "noise");
     key_u32(f, "general.quantization_version", 2);
     key_u32(f, "general.file_type", file_type < 0 ? 1024 : (uint32_t)file_type); /* 1024: to be guessed */
-    key_u32(f, "llama.vocab_size", s->n_vocab);
-    key_u32(f, "llama.block_count", s->n_layers);
-    key_u32(f, "llama.context_length", s->n_ctx);
-    key_u32(f, "llama.embedding_length", s->dim);
-    key_u32(f, "llama.feed_forward_length", s->ffn);
-    key_u32(f, "llama.attention.head_count", s->n_heads);
-    key_u32(f, "llama.attention.head_count_kv", s->n_kv_heads);
-    key_f32(f, "llama.rope.freq_base", s->rope_base);
-    key_f32(f, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    arch_u32(f, s, "vocab_size", s->n_vocab);
+    arch_u32(f, s, "block_count", s->n_layers);
+    arch_u32(f, s, "context_length", s->n_ctx);
+    arch_u32(f, s, "embedding_length", s->dim);
+    arch_u32(f, s, "feed_forward_length", s->ffn);
+    arch_u32(f, s, "attention.head_count", s->n_heads);
+    arch_u32(f, s, "attention.head_count_kv", s->n_kv_heads);
+    arch_f32(f, s, "rope.freq_base", s->rope_base);
+    arch_f32(f, s, "attention.layer_norm_rms_epsilon", 1e-5f);
+    if (!s->n_experts) return;
+    arch_u32(f, s, "expert_count", s->n_experts);
+    arch_u32(f, s, "expert_used_count", s->n_used);
 }
 
 /* ---- tensors ------------------------------------------------------------------------------------------------- */
@@ -253,11 +276,12 @@ struct weight {
     char name[40];
     const struct type *type;
     uint64_t in, out; /* out 0: a norm */
+    uint64_t n;       /* matrices; 0: one, which is not a stack */
 };
 
 static uint64_t weight_bytes(const struct weight *w)
 {
-    return w->in * (w->out ? w->out : 1) / (uint64_t)w->type->block * (uint64_t)w->type->n_bytes;
+    return w->in * (w->out ? w->out : 1) * (w->n ? w->n : 1) / (uint64_t)w->type->block * (uint64_t)w->type->n_bytes;
 }
 
 /* The type of tensor `what` of layer i. The mixture Q4_K_M gives Q6_K to the output and, of the value and down projections, to the first
@@ -274,23 +298,31 @@ static const struct type *type_of(const struct shape *s, const char *type, const
 /* All tensors, in order; *n of them, malloc'ed. */
 static struct weight *list_weights(const struct shape *s, const char *type, size_t *n)
 {
+    enum { ALWAYS, DENSE, EXPERTS, STACK }; /* which models have it; STACK: each expert one */
     uint64_t dim = s->dim, kv = dim / s->n_heads * s->n_kv_heads, ffn = s->ffn;
     const struct {
         const char *name;
         uint64_t in, out;
-    } layer[] = {{"attn_norm", dim, 0}, {"attn_q", dim, dim},   {"attn_k", dim, kv},    {"attn_v", dim, kv},  {"attn_output", dim, dim},
-                 {"ffn_norm", dim, 0},  {"ffn_gate", dim, ffn}, {"ffn_up", dim, ffn}, {"ffn_down", ffn, dim}};
+        int who;
+    } layer[] = {{"attn_norm", dim, 0, ALWAYS},      {"attn_q", dim, dim, ALWAYS},     {"attn_q_norm", dim, 0, EXPERTS},      {"attn_k", dim, kv, ALWAYS},
+                 {"attn_k_norm", kv, 0, EXPERTS},    {"attn_v", dim, kv, ALWAYS},      {"attn_output", dim, dim, ALWAYS},     {"ffn_norm", dim, 0, ALWAYS},
+                 {"ffn_gate", dim, ffn, DENSE},      {"ffn_up", dim, ffn, DENSE},      {"ffn_down", ffn, dim, DENSE},         {"ffn_gate_inp", dim, s->n_experts, EXPERTS},
+                 {"ffn_gate", dim, ffn, STACK},      {"ffn_up", dim, ffn, STACK},      {"ffn_down", ffn, dim, STACK}};
     const size_t per_layer = sizeof layer / sizeof *layer;
     struct weight *list = malloc((per_layer * s->n_layers + 3) * sizeof *list), *w = list;
     if (!list) return NULL;
-    *w++ = (struct weight){"token_embd.weight", type_of(s, type, "token_embd", 0), dim, s->n_vocab};
+    *w++ = (struct weight){"token_embd.weight", type_of(s, type, "token_embd", 0), dim, s->n_vocab, 0};
     for (uint32_t i = 0; i < s->n_layers; i++)
-        for (size_t k = 0; k < per_layer; k++, w++) {
-            *w = (struct weight){"", layer[k].out ? type_of(s, type, layer[k].name, i) : find_type("f32"), layer[k].in, layer[k].out};
-            snprintf(w->name, sizeof w->name, "blk.%u.%s.weight", (unsigned)i, layer[k].name);
+        for (size_t k = 0; k < per_layer; k++) {
+            const int who = layer[k].who;
+            if (who == DENSE ? s->n_experts > 0 : who != ALWAYS && s->n_experts == 0) continue;
+            const bool f32 = layer[k].out == 0 || who == EXPERTS;
+            *w = (struct weight){"", f32 ? find_type("f32") : type_of(s, type, layer[k].name, i), layer[k].in, layer[k].out, who == STACK ? s->n_experts : 0};
+            snprintf(w->name, sizeof w->name, "blk.%u.%s%s.weight", (unsigned)i, layer[k].name, who == STACK ? "_exps" : "");
+            w++;
         }
-    *w++ = (struct weight){"output_norm.weight", find_type("f32"), dim, 0};
-    *w++ = (struct weight){"output.weight", type_of(s, type, "output", 0), dim, s->n_vocab};
+    *w++ = (struct weight){"output_norm.weight", find_type("f32"), dim, 0, 0};
+    *w++ = (struct weight){"output.weight", type_of(s, type, "output", 0), dim, s->n_vocab, 0};
     *n = (size_t)(w - list);
     return list;
 }
@@ -307,15 +339,16 @@ static bool put_header(FILE *f, const struct shape *s, const char *type, const s
     fputs("GGUF", f);
     put_u32(f, 3);
     put_u64(f, n);
-    put_u64(f, N_KEYS + (vocabulary ? N_VOCAB_KEYS : 0));
+    put_u64(f, N_KEYS + (s->n_experts ? N_EXPERT_KEYS : 0) + (vocabulary ? N_VOCAB_KEYS : 0));
     put_metadata(f, s, mixture ? 15 : find_type(type)->file_type);
     if (vocabulary) put_vocabulary(f, s->n_vocab);
     uint64_t offset = 0;
     for (size_t i = 0; i < n; i++) {
         put_str(f, list[i].name);
-        put_u32(f, list[i].out ? 2 : 1);
+        put_u32(f, list[i].n ? 3 : list[i].out ? 2 : 1);
         put_u64(f, list[i].in);
         if (list[i].out) put_u64(f, list[i].out);
+        if (list[i].n) put_u64(f, list[i].n);
         put_u32(f, list[i].type->id);
         put_u64(f, offset);
         offset += (weight_bytes(&list[i]) + 31) & ~(uint64_t)31;

@@ -12,7 +12,7 @@ struct noise_file {
 };
 
 /* The names are listed in options.def, in this order. */
-enum noise_shape { NOISE_TINYLLAMA, NOISE_LLAMA3_1B, NOISE_LLAMA3_8B, NOISE_TINY, NOISE_N_SHAPES };
+enum noise_shape { NOISE_TINYLLAMA, NOISE_LLAMA3_1B, NOISE_LLAMA3_8B, NOISE_OLMOE, NOISE_TINY, NOISE_TINY_EXPERTS, NOISE_N_SHAPES };
 
 /* type: a tensor type, or "q4_k_m", the mixture of Q4_K and Q6_K. Return 0, or an exit code after printing why. The contents
  * depend on shape and type only. */

@@ -65,6 +65,11 @@ done
 run 0 --shape tiny --type q8_0 "${short[@]}" --verify 8 --json
 error=$(sed -n 's/^  "logits_error": \(.*\),/\1/p' "$tmp/out") bound=$(sed -n 's/^  "logits_bound": \(.*\),/\1/p' "$tmp/out")
 check "error $error within $bound" awk -v e="$error" -v b="$bound" 'BEGIN { exit !(e > 0 && e <= b) }'
+# a token is given to 3 of 8 experts: gate, up and down of each 256 x 256; then attention, the router in floats, the output
+run 0 --shape tiny-experts --type q8_0 "${short[@]}" -t 3 --verify 8 --json
+bytes=$((2 * (3 * 3 * 65536 + 3 * 65536) * 34 / 32 + 2 * 8 * 256 * 4 + 512 * 256 * 34 / 32))
+out_has "\"weight_bytes\": $bytes"
+out_has '"bit_identical": true'
 run 0 --shape tiny "${short[@]}" -t 1 --kv-type q8_0 --activations f32 --context 40 --csv
 check "two lines" [ "$(wc -l <"$tmp/out")" = 2 ]
 check "as many values as names" [ "$(sed -n 1p "$tmp/out" | tr -cd , | wc -c)" = "$(sed -n 2p "$tmp/out" | tr -cd , | wc -c)" ]
