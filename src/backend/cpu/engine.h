@@ -17,7 +17,7 @@ enum one_split {
     ONE_FIRST,   /* the thread that has the first token does it */
     ONE_EACH,    /* every thread does it by itself; the result is its own */
     ONE_PARTS,   /* each thread does a part of the row */
-    ONE_LATER,   /* attention does it, head by head */
+    ONE_NOT,     /* another step does it: attention stores its keys and values, products of experts are put in their places */
     ONE_AS_MANY, /* as with many tokens */
 };
 
@@ -45,6 +45,7 @@ struct step {
     enum acts_kind acts; /* ... this kind */
     bool barrier;  /* threads must meet before this step */
     bool selected; /* after SELECT: works on the tokens that want logits */
+    bool ready;    /* EXPERT_SORT, EXPERT_ROWS: those of the experts before these are the same */
     /* of a batch of one token */
     enum one_split one;
     bool one_barrier;
@@ -67,6 +68,8 @@ struct cpu_experts {
     float *x, *y;     /* [rows][in], [rows][out] in this order */
     struct cpu_acts acts;
     size_t most_rows, in, out, count; /* largest of the program: rows, widths, experts */
+    const struct op *sorted, *prepared; /* while the plan is made: whose order, whose rows are there; NULL: nobody's */
+    enum acts_kind acts_of; /* the latter's */
 };
 
 struct cpu_rope_table {
@@ -172,8 +175,9 @@ kg_status cpu_choose_plan(struct cpu *c, uint64_t active);
 /* experts.c: the choice of one token (scratch: 5 n floats), and the steps of MATMUL_EXPERTS */
 void cpu_route(const struct route *route, const float *x, const float *factors, const float *bias, int n, float *scratch, float *dst);
 void cpu_experts_sort(struct cpu *c, const struct step *s);
-void cpu_experts_rows(struct cpu *c, const struct step *s, atomic_int *next);
-void cpu_experts_matmul(struct cpu *c, const struct step *s, int n_threads, void *scratch, atomic_int *next);
+bool cpu_experts_share_row(const struct cpu *c, const struct step *s);
+void cpu_experts_rows(struct cpu *c, const struct step *s, bool one, atomic_int *next);
+void cpu_experts_matmul(const struct worker *w, const struct step *s, atomic_int *next);
 void cpu_experts_out(struct cpu *c, const struct step *s, int t);
 /* share.c */
 struct rows {
@@ -181,7 +185,7 @@ struct rows {
 };
 kg_status cpu_share_open(struct cpu *c); /* once the plan is made */
 void cpu_share_clear(struct cpu *c, int thread);
-int cpu_grain(const struct cpu *c, int n);
+int cpu_grain(const struct worker *w, const struct cpu_matmul *m, int n);
 struct rows cpu_share(const struct cpu_matmul *m, int grain, int thread, int n_threads);
 struct rows cpu_take(const struct worker *w, int step, struct rows share, int grain, int owner);
 const uint8_t *cpu_next_share(const struct worker *w, int step);

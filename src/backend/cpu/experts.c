@@ -88,33 +88,41 @@ static void prepare_row(const struct cpu *c, enum acts_kind kind, const float *f
     else acts_make(&c->kernels, &a, kind, from, in, n, t);
 }
 
-void cpu_experts_rows(struct cpu *c, const struct step *s, atomic_int *next)
+/* Whether all experts of a token get the same row, not each one of its own. */
+bool cpu_experts_share_row(const struct cpu *c, const struct step *s) { return c->program->reg_width[s->op->src[0]] == s->op->w->ne[0]; }
+
+/* one: a batch of one token, of which a shared row is made once. */
+void cpu_experts_rows(struct cpu *c, const struct step *s, bool one, atomic_int *next)
 {
     const struct op *op = s->op;
-    const int in = (int)op->w->ne[0], same = c->program->reg_width[op->src[0]] == in;
-    for (int at; (at = atomic_fetch_add_explicit(next, 1, memory_order_relaxed)) < c->experts.n_rows;) {
+    const int in = (int)op->w->ne[0];
+    const bool same = cpu_experts_share_row(c, s);
+    for (int at, n = one && same ? 1 : c->experts.n_rows; (at = atomic_fetch_add_explicit(next, 1, memory_order_relaxed)) < n;) {
         const int row = c->experts.order[at];
         prepare_row(c, s->matmul.format->acts, cpu_row(c, op->src[0], row / op->n_used) + (same ? 0 : (size_t)(row % op->n_used) * (size_t)in), in, at);
     }
 }
 
-void cpu_experts_matmul(struct cpu *c, const struct step *s, int n_threads, void *scratch, atomic_int *next)
+/* Of one token the products go where they belong, else behind each other in the order of rows. */
+void cpu_experts_matmul(const struct worker *w, const struct step *s, atomic_int *next)
 {
+    const struct cpu *c = w->c;
     const struct cpu_experts *x = &c->experts;
     const int in = s->matmul.in, out = s->matmul.out;
+    const bool first_only = w->one && cpu_experts_share_row(c, s);
     /* as in a matmul, but that busy experts make pieces already */
-    const int piece = MAX(ROUND_UP(out * x->n_busy / (8 * n_threads), 2 * PANEL), 2 * PANEL), n_pieces = (out + piece - 1) / piece;
+    const int piece = MAX(ROUND_UP(out * x->n_busy / (8 * w->n), 2 * PANEL), 2 * PANEL), n_pieces = (out + piece - 1) / piece;
     for (int i; (i = atomic_fetch_add_explicit(next, 1, memory_order_relaxed)) < n_pieces * x->n_busy;) {
-        const int e = x->busy[i / n_pieces], row0 = i % n_pieces * piece, first = x->first[e];
+        const int e = x->busy[i / n_pieces], row0 = i % n_pieces * piece, first = x->first[e], from = first_only ? 0 : first;
         struct cpu_matmul m = s->matmul;
         m.tensor = &s->views[e];
         m.packed = s->experts[e].data;
         m.n = x->first[e + 1] - first;
-        m.x = x->x + (size_t)first * (size_t)in;
-        m.acts = acts_from(&x->acts, (size_t)first, in);
+        m.x = x->x + (size_t)from * (size_t)in;
+        m.acts = acts_from(&x->acts, (size_t)from, in);
         m.bias = s->b ? s->b + (size_t)e * (size_t)out : NULL;
-        m.y = x->y + (size_t)first * (size_t)out;
-        m.scratch = scratch;
+        m.y = (w->one ? cpu_row(c, s->op->dst, 0) + (size_t)x->order[first] * (size_t)out : x->y + (size_t)first * (size_t)out);
+        m.scratch = w->scratch;
         m.format->run(&m, row0, MIN(row0 + piece, out));
     }
 }

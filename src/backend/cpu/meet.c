@@ -21,12 +21,14 @@ struct places {
     int reads[4], writes; /* -1: none */
 };
 
-/* stores: attention also stores its keys and values; who reads them later has met its writers for its queries. */
-static struct places step_places(const struct cpu *c, const struct step *s, bool stores)
+/* one: of a batch of one token. Then attention also stores its keys and values (who reads them later has met its writers for its queries), and products of experts
+ * are put where they belong. */
+static struct places step_places(const struct cpu *c, const struct step *s, bool one)
 {
     const struct op *op = s->op;
     const int first = c->program->n_regs;
     struct places p = {{-1, -1, -1, -1}, -1};
+    if (s->ready) return p;
     switch (s->code) {
     case STEP_ROPE_TABLES: p.writes = first + ROPE_TABLES; break;
     case STEP_ACTS:
@@ -40,8 +42,8 @@ static struct places step_places(const struct cpu *c, const struct step *s, bool
         break;
     case STEP_ATTEND:
         p.reads[0] = op->src[0];
-        p.reads[1] = stores ? op->src[1] : first + KV;
-        p.reads[2] = stores ? op->src[2] : -1;
+        p.reads[1] = one ? op->src[1] : first + KV;
+        p.reads[2] = one ? op->src[2] : -1;
         p.writes = op->dst;
         break;
     case STEP_EXPERT_SORT:
@@ -52,7 +54,10 @@ static struct places step_places(const struct cpu *c, const struct step *s, bool
         p.reads[0] = op->src[0];
         p.writes = first + EXPERT_ROWS;
         break;
-    case STEP_EXPERT_MATMUL: p.writes = first + EXPERT_ROWS; break;
+    case STEP_EXPERT_MATMUL:
+        if (one) p.reads[0] = first + EXPERT_ROWS;
+        p.writes = one ? op->dst : first + EXPERT_ROWS;
+        break;
     case STEP_EXPERT_OUT:
         p.reads[0] = first + EXPERT_ROWS;
         p.reads[1] = op->src[1];
@@ -129,8 +134,9 @@ static bool is_wide(const struct cpu *c, int reg) { return c->program->reg_width
 static enum one_split split_of_one(const struct cpu *c, int i)
 {
     const struct step *s = &c->steps[i];
+    if (s->code == STEP_KV_STORE || s->code == STEP_EXPERT_OUT || s->ready) return ONE_NOT;
+    if (s->code == STEP_EXPERT_SORT || (s->code == STEP_EXPERT_ROWS && cpu_experts_share_row(c, s))) return ONE_FIRST;
     if (s->split != SPLIT_TOKENS) return ONE_AS_MANY;
-    if (s->code == STEP_KV_STORE) return ONE_LATER;
     if (s->code == STEP_ACTS) return i > 0 && c->steps[i - 1].one == ONE_PARTS && c->steps[i - 1].op->dst == s->reg ? ONE_PARTS : ONE_EACH;
     if (s->code != STEP_OP) return ONE_FIRST;
     const enum op_code code = s->op->code;
@@ -144,7 +150,7 @@ static void meet_of_one(struct cpu *c, struct touched *t, uint8_t *own)
     for (int i = 0; i < c->n_steps; i++) {
         struct step *s = &c->steps[i];
         s->one = split_of_one(c, i);
-        if (s->one == ONE_LATER) continue;
+        if (s->one == ONE_NOT) continue;
         const struct places p = step_places(c, s, true);
         const bool is_matmul = s->code == STEP_OP && s->op->code == OP_MATMUL, each = s->one == ONE_EACH;
         s->own = 0;

@@ -148,12 +148,23 @@ static kg_status add_experts(struct cpu *c, struct step *s)
     return KG_OK;
 }
 
+/* Whether both choose the same experts for every token. */
+static bool same_choice(const struct op *a, const struct op *b) { return a && a->src[1] == b->src[1] && a->n_used == b->n_used && a->w->ne[2] == b->w->ne[2]; }
+
 /* ---- steps ---- */
 
 static struct step *add_step(struct cpu *c, struct step s)
 {
     c->steps[c->n_steps] = s;
     return &c->steps[c->n_steps++];
+}
+
+/* What an operation overwrites is no longer that of experts before it. */
+static void forget_experts(struct cpu *c, const struct op *op)
+{
+    struct cpu_experts *x = &c->experts;
+    if (x->sorted && (op->dst == x->sorted->src[1] || op->code == OP_SELECT)) x->sorted = NULL;
+    if (x->prepared && op->dst == x->prepared->src[0]) x->prepared = NULL;
 }
 
 static kg_status add_op(struct cpu *c, const struct op *op, uint8_t *acts_ready, bool *selected)
@@ -185,10 +196,15 @@ static kg_status add_op(struct cpu *c, const struct op *op, uint8_t *acts_ready,
         KG_TRY(add_experts(c, &s));
         s.code = STEP_EXPERT_SORT;
         s.split = SPLIT_ONE;
+        s.ready = same_choice(c->experts.sorted, op);
         add_step(c, s);
         s.code = STEP_EXPERT_ROWS;
         s.split = SPLIT_SHARED;
+        s.ready = s.ready && c->experts.prepared && c->experts.prepared->src[0] == op->src[0] && c->experts.acts_of == s.matmul.format->acts;
         add_step(c, s);
+        c->experts.sorted = c->experts.prepared = op->adapter ? NULL : op; /* those of an adapter may be left out */
+        c->experts.acts_of = s.matmul.format->acts;
+        s.ready = false;
         s.code = STEP_EXPERT_MATMUL;
         add_step(c, s);
         s.code = STEP_EXPERT_OUT;
@@ -218,6 +234,7 @@ static kg_status add_op(struct cpu *c, const struct op *op, uint8_t *acts_ready,
     default: break;
     }
     if (op->dst >= 0) acts_ready[op->dst] = 0;
+    forget_experts(c, op);
     add_step(c, s);
     return KG_OK;
 }

@@ -148,7 +148,7 @@ static void matmul(struct worker *w, int step)
     m.acts = own ? c->own[w->i].acts[s->op->src[0]] : c->acts[s->op->src[0]];
     m.y = c->reg[s->op->dst];
     m.scratch = w->scratch;
-    const int grain = cpu_grain(c, m.n);
+    const int grain = cpu_grain(w, &m, m.n);
     const size_t ahead = m.n == 1 && m.packed && c->kernels.ahead ? c->kernels.ahead(&m) : 0;
     const uint8_t *after = ahead ? cpu_next_share(w, step) : NULL;
     for (int i = 0; i < w->n; i++) {
@@ -230,6 +230,7 @@ static void token_step(const struct worker *w, const struct step *s, int t)
     case STEP_KV_STORE:
         for (int h = 0; h < s->op->attention.n_kv_heads; h++) kv_store(w, s, t, h);
         break;
+    case STEP_EXPERT_SORT: cpu_experts_sort(w->c, s); break;
     case STEP_EXPERT_OUT: cpu_experts_out(w->c, s, t); break;
     default: token_op(w, s, t); break;
     }
@@ -281,9 +282,10 @@ static void run_shared_step(struct worker *w, int at)
 {
     struct cpu *c = w->c;
     const struct step *s = &c->steps[at];
+    if (s->ready) return;
     if (s->code == STEP_EXPERT_SORT && w->i == 0) cpu_experts_sort(c, s);
-    if (s->code == STEP_EXPERT_ROWS) cpu_experts_rows(c, s, cpu_taken(w, at, 0));
-    else if (s->code == STEP_EXPERT_MATMUL) cpu_experts_matmul(c, s, w->n, w->scratch, cpu_taken(w, at, 0));
+    if (s->code == STEP_EXPERT_ROWS) cpu_experts_rows(c, s, w->one, cpu_taken(w, at, 0));
+    else if (s->code == STEP_EXPERT_MATMUL) cpu_experts_matmul(w, s, cpu_taken(w, at, 0));
     else if (s->code == STEP_STATE) cpu_states_step(c, s, w->n, w->scratch, cpu_taken(w, at, 0));
     else if (s->code == STEP_ATTEND) attend(w, at);
     else if (s->split == SPLIT_SHARED) matmul(w, at);
@@ -323,11 +325,13 @@ static void run_one(struct worker *w)
         if (s->one_barrier) cpu_meet(w, at);
         switch (s->one) {
         case ONE_FIRST:
-            if (w->i == 0) token_step(w, s, 0);
+            if (w->i > 0) break;
+            if (s->code == STEP_EXPERT_ROWS) cpu_experts_rows(w->c, s, true, cpu_taken(w, at, 0));
+            else token_step(w, s, 0);
             break;
         case ONE_EACH: token_step(w, s, 0); break;
         case ONE_PARTS: part_step(w, s); break;
-        case ONE_LATER: break;
+        case ONE_NOT: break;
         case ONE_AS_MANY: run_shared_step(w, at); break;
         }
     }

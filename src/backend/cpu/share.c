@@ -37,8 +37,12 @@ void cpu_share_clear(struct cpu *c, int thread)
 
 /* ---- shares and pieces ---- */
 
-/* Rows that work is split at multiples of. */
-int cpu_grain(const struct cpu *c, int n) { return n == 1 ? c->kernels.one_rows : 2 * PANEL; }
+/* Rows that the work of n tokens is split at multiples of: for one token as many as are read side by side, if that leaves each thread some. */
+int cpu_grain(const struct worker *w, const struct cpu_matmul *m, int n)
+{
+    const int side = w->c->kernels.one_rows;
+    return n == 1 && m->out > (w->n - 1) * side ? side : 2 * PANEL;
+}
 
 struct rows cpu_share(const struct cpu_matmul *m, int grain, int thread, int n_threads)
 {
@@ -69,12 +73,13 @@ struct rows cpu_take(const struct worker *w, int step, struct rows share, int gr
 
 /* ---- what comes next ---- */
 
-/* The matmul behind a step; the first of all comes after the last. -1: one that reads the file's rows. */
+/* The matmul behind a step; the first of all comes after the last. -1: one that reads the file's rows, or matrices that a token chooses. */
 static int next_matmul(const struct cpu *c, int step)
 {
     for (int i = 1; i <= c->n_steps; i++) {
         const int at = (step + i) % c->n_steps;
         const struct step *s = &c->steps[at];
+        if (s->code == STEP_EXPERT_MATMUL) return -1;
         if (s->code == STEP_OP && s->op->code == OP_MATMUL) return s->matmul.packed ? at : -1;
     }
     return -1;
@@ -84,7 +89,9 @@ static int next_matmul(const struct cpu *c, int step)
 const uint8_t *cpu_next_share(const struct worker *w, int step)
 {
     const int at = next_matmul(w->c, step);
-    return at < 0 ? NULL : cpu_packed_at(&w->c->steps[at].matmul, cpu_share(&w->c->steps[at].matmul, cpu_grain(w->c, 1), w->i, w->n).row0);
+    if (at < 0) return NULL;
+    const struct cpu_matmul *m = &w->c->steps[at].matmul;
+    return cpu_packed_at(m, cpu_share(m, cpu_grain(w, m, 1), w->i, w->n).row0);
 }
 
 /* Goes on with this thread's share of a matmul. */
@@ -96,7 +103,7 @@ static void fetch_from(struct worker *w, int step)
         return;
     }
     const struct cpu_matmul *m = &w->c->steps[step].matmul;
-    const struct rows share = cpu_share(m, cpu_grain(w->c, w->c->batch->n), w->i, w->n);
+    const struct rows share = cpu_share(m, cpu_grain(w, m, w->c->batch->n), w->i, w->n);
     f->step = step;
     f->at = cpu_packed_at(m, share.row0);
     f->end = cpu_packed_at(m, share.row1);
