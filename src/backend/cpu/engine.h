@@ -68,8 +68,7 @@ struct cpu_experts {
     float *x, *y;     /* [rows][in], [rows][out] in this order */
     struct cpu_acts acts;
     size_t most_rows, in, out, count; /* largest of the program: rows, widths, experts */
-    const struct op *sorted, *prepared; /* while the plan is made: whose order, whose rows are there; NULL: nobody's */
-    enum acts_kind acts_of; /* the latter's */
+    const struct step *sorted, *prepared; /* while the plan is made: whose order, whose rows are there; NULL: nobody's */
 };
 
 struct cpu_rope_table {
@@ -185,6 +184,7 @@ struct rows {
 };
 kg_status cpu_share_open(struct cpu *c); /* once the plan is made */
 void cpu_share_clear(struct cpu *c, int thread);
+static inline struct cpu_work *cpu_other_work(struct cpu *c) { return &c->works[c->work == &c->works[0]]; }
 int cpu_grain(const struct worker *w, const struct cpu_matmul *m, int n);
 struct rows cpu_share(const struct cpu_matmul *m, int grain, int thread, int n_threads);
 struct rows cpu_take(const struct worker *w, int step, struct rows share, int grain, int owner);

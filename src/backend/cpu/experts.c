@@ -121,7 +121,7 @@ void cpu_experts_matmul(const struct worker *w, const struct step *s, atomic_int
         m.x = x->x + (size_t)from * (size_t)in;
         m.acts = acts_from(&x->acts, (size_t)from, in);
         m.bias = s->b ? s->b + (size_t)e * (size_t)out : NULL;
-        m.y = (w->one ? cpu_row(c, s->op->dst, 0) + (size_t)x->order[first] * (size_t)out : x->y + (size_t)first * (size_t)out);
+        m.y = w->one ? cpu_row(c, s->op->dst, 0) + (size_t)x->order[first] * (size_t)out : x->y + (size_t)first * (size_t)out;
         m.scratch = w->scratch;
         m.format->run(&m, row0, MIN(row0 + piece, out));
     }

@@ -148,8 +148,11 @@ static kg_status add_experts(struct cpu *c, struct step *s)
     return KG_OK;
 }
 
-/* Whether both choose the same experts for every token. */
-static bool same_choice(const struct op *a, const struct op *b) { return a && a->src[1] == b->src[1] && a->n_used == b->n_used && a->w->ne[2] == b->w->ne[2]; }
+/* Whether it chooses the same experts for every token. */
+static bool same_choice(const struct step *s, const struct op *op)
+{
+    return s && s->op->src[1] == op->src[1] && s->op->n_used == op->n_used && s->op->w->ne[2] == op->w->ne[2];
+}
 
 /* ---- steps ---- */
 
@@ -163,8 +166,8 @@ static struct step *add_step(struct cpu *c, struct step s)
 static void forget_experts(struct cpu *c, const struct op *op)
 {
     struct cpu_experts *x = &c->experts;
-    if (x->sorted && (op->dst == x->sorted->src[1] || op->code == OP_SELECT)) x->sorted = NULL;
-    if (x->prepared && op->dst == x->prepared->src[0]) x->prepared = NULL;
+    if (x->sorted && (op->dst == x->sorted->op->src[1] || op->code == OP_SELECT)) x->sorted = NULL;
+    if (x->prepared && op->dst == x->prepared->op->src[0]) x->prepared = NULL;
 }
 
 static kg_status add_op(struct cpu *c, const struct op *op, uint8_t *acts_ready, bool *selected)
@@ -200,10 +203,10 @@ static kg_status add_op(struct cpu *c, const struct op *op, uint8_t *acts_ready,
         add_step(c, s);
         s.code = STEP_EXPERT_ROWS;
         s.split = SPLIT_SHARED;
-        s.ready = s.ready && c->experts.prepared && c->experts.prepared->src[0] == op->src[0] && c->experts.acts_of == s.matmul.format->acts;
-        add_step(c, s);
-        c->experts.sorted = c->experts.prepared = op->adapter ? NULL : op; /* those of an adapter may be left out */
-        c->experts.acts_of = s.matmul.format->acts;
+        const struct step *before = c->experts.prepared;
+        s.ready = s.ready && before && before->op->src[0] == op->src[0] && before->matmul.format->acts == s.matmul.format->acts;
+        const struct step *rows = add_step(c, s);
+        c->experts.sorted = c->experts.prepared = op->adapter ? NULL : rows; /* those of an adapter may be left out */
         s.ready = false;
         s.code = STEP_EXPERT_MATMUL;
         add_step(c, s);

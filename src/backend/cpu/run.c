@@ -230,7 +230,6 @@ static void token_step(const struct worker *w, const struct step *s, int t)
     case STEP_KV_STORE:
         for (int h = 0; h < s->op->attention.n_kv_heads; h++) kv_store(w, s, t, h);
         break;
-    case STEP_EXPERT_SORT: cpu_experts_sort(w->c, s); break;
     case STEP_EXPERT_OUT: cpu_experts_out(w->c, s, t); break;
     default: token_op(w, s, t); break;
     }
@@ -326,8 +325,8 @@ static void run_one(struct worker *w)
         switch (s->one) {
         case ONE_FIRST:
             if (w->i > 0) break;
-            if (s->code == STEP_EXPERT_ROWS) cpu_experts_rows(w->c, s, true, cpu_taken(w, at, 0));
-            else token_step(w, s, 0);
+            if (s->split == SPLIT_TOKENS) token_step(w, s, 0);
+            else run_shared_step(w, at);
             break;
         case ONE_EACH: token_step(w, s, 0); break;
         case ONE_PARTS: part_step(w, s); break;
@@ -427,7 +426,7 @@ kg_status cpu_run(void *ctx, const struct batch *b)
     c->batch = b;
     KG_TRY(cpu_choose_plan(c, batch_adapters(b, c->program)));
     c->reg[c->logits_reg] = b->logits;
-    c->work = &c->works[c->work == &c->works[0]];
+    c->work = cpu_other_work(c);
     pool_run(c->pool, run_thread, c);
     c->batch = NULL;
     return KG_OK;

@@ -29,7 +29,7 @@ kg_status cpu_share_open(struct cpu *c)
 /* Each thread clears its own counters of the next run. Once all have ended this one, those of the run before are nobody's. */
 void cpu_share_clear(struct cpu *c, int thread)
 {
-    struct cpu_work *next = &c->works[c->work == &c->works[0]];
+    struct cpu_work *next = cpu_other_work(c);
     const size_t n_steps = (size_t)c->plans[0].n_steps, t = (size_t)thread;
     for (size_t s = 0; s < n_steps; s++) atomic_store_explicit(&next->taken[t * c->taken_stride + s], 0, memory_order_relaxed);
     for (size_t s = 0; s < n_steps && t % 64 == 0; s++) atomic_store_explicit(&next->gone[s * c->gone_stride + t / 64], 0, memory_order_relaxed);
@@ -126,7 +126,7 @@ static bool fetch_some(void *ctx)
 void cpu_meet(struct worker *w, int at)
 {
     struct cpu *c = w->c;
-    if (c->batch->n > FETCH_TOKENS) {
+    if (w->n == 1 || c->batch->n > FETCH_TOKENS) {
         pool_barrier(c->pool);
         return;
     }
