@@ -12,6 +12,7 @@
  * Measured: bench/NOTES.md. */
 static inline bool avx512_one_stream(void) { return __builtin_cpu_is("amd"); }
 #define AVX512_SIDE 4 /* panels side by side */
+#define AVX512_FLOAT_SIDE 8 /* those of floats, which need fewer registers */
 
 /* ---- integer weights ---- */
 

@@ -148,7 +148,7 @@ struct cpu_kernels {
     void (*delta)(const struct cpu_state_job *j);
     void (*wkv)(const struct cpu_state_job *j);
     const struct cpu_format *(*format)(enum tensor_type type, kg_activations activations);
-    int one_rows; /* how many rows a single token's product takes side by side: a multiple of 2 * PANEL */
+    int side[ACTS_N]; /* rows that a single token's product reads side by side, by its activations: 2 * PANEL (0 says so, too) times a power of two */
     size_t (*ahead)(const struct cpu_matmul *m); /* how far ahead of a single token's product packed bytes are asked for; may be NULL */
 };
 

@@ -553,7 +553,6 @@ static void fill_kernels(struct cpu_kernels *k)
 {
     *k = (struct cpu_kernels){
         .act_excess = 1,
-        .one_rows = 2 * PANEL,
         .rms_norm = rms_norm,
         .layer_norm = layer_norm,
         .rope = rope,

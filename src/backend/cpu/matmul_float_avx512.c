@@ -133,24 +133,24 @@ static void widen(enum tensor_type type, bool as_pairs, const uint8_t *panel, in
         for (int k = 0; k < n; k++) _mm512_store_ps(w + k * 32, bf16_of_pair(_mm512_loadu_si512(panel + (size_t)((k0 + k) / 2) * 64), k & 1));
 }
 
-/* One token: four panels at a time, so that four sums are under way; lines are asked for AHEAD bytes before they are read, if at all. */
+/* One token: SIDE panels at a time, so that as many sums are under way; lines are asked for AHEAD bytes before they are read, if at all. */
 static inline __attribute__((always_inline)) void gemv(const struct cpu_matmul *m, int row0, int row1, const enum tensor_type TYPE, const bool PAIRS,
-                                                       const size_t AHEAD)
+                                                       const int SIDE, const size_t AHEAD)
 {
     const int n_panels = (row1 - row0 + PANEL - 1) / PANEL, n = PAIRS ? (m->in + 1) / 2 : m->in;
     const float *x = PAIRS ? (const float *)(const void *)m->acts.bf16 : m->acts.f32;
-    for (int p = 0; p < n_panels; p += 4) {
-        const uint8_t *w[4];
-        __m512 c[4];
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
+    for (int p = 0; p < n_panels; p += SIDE) {
+        const uint8_t *w[AVX512_FLOAT_SIDE];
+        __m512 c[AVX512_FLOAT_SIDE];
+#pragma GCC unroll 8
+        for (int i = 0; i < SIDE; i++) {
             w[i] = panel_at(m, row0 / PANEL + MIN(p + i, n_panels - 1));
             c[i] = _mm512_setzero_ps();
         }
         for (int k = 0; k < n; k++) {
             const __m512 b = _mm512_set1_ps(x[k]);
-#pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) {
+#pragma GCC unroll 8
+            for (int i = 0; i < SIDE; i++) {
                 if (AHEAD) __builtin_prefetch(w[i] + (size_t)k * (TYPE == TYPE_F32 || PAIRS ? 64 : 32) + AHEAD);
                 if (PAIRS) c[i] = _mm512_dpbf16_ps(c[i], (__m512bh)_mm512_loadu_ps(w[i] + (size_t)k * 64), (__m512bh)b);
                 else if (TYPE == TYPE_F16) c[i] = _mm512_fmadd_ps(load_f16(w[i] + (size_t)k * 32), b, c[i]);
@@ -158,19 +158,20 @@ static inline __attribute__((always_inline)) void gemv(const struct cpu_matmul *
                 else c[i] = _mm512_fmadd_ps(bf16_of_pair(_mm512_loadu_si512(w[i] + (size_t)(k / 2) * 64), k & 1), b, c[i]);
             }
         }
-#pragma GCC unroll 4
-        for (int i = 0; i < 4; i++)
+#pragma GCC unroll 8
+        for (int i = 0; i < SIDE; i++)
             if (p + i < n_panels) avx512_store_row(m, 0, row0 + (p + i) * PANEL, c[i]);
     }
 }
 
-static inline __attribute__((always_inline)) void gemv_type(const struct cpu_matmul *m, int row0, int row1, bool pairs, const size_t AHEAD)
+static inline __attribute__((always_inline)) void gemv_type(const struct cpu_matmul *m, int row0, int row1, bool pairs, const int SIDE,
+                                                            const size_t AHEAD)
 {
     const enum tensor_type type = m->tensor->type;
-    if (pairs) gemv(m, row0, row1, TYPE_BF16, true, AHEAD);
-    else if (type == TYPE_F16) gemv(m, row0, row1, TYPE_F16, false, AHEAD);
-    else if (type == TYPE_F32) gemv(m, row0, row1, TYPE_F32, false, AHEAD);
-    else gemv(m, row0, row1, TYPE_BF16, false, AHEAD);
+    if (pairs) gemv(m, row0, row1, TYPE_BF16, true, SIDE, AHEAD);
+    else if (type == TYPE_F16) gemv(m, row0, row1, TYPE_F16, false, SIDE, AHEAD);
+    else if (type == TYPE_F32) gemv(m, row0, row1, TYPE_F32, false, SIDE, AHEAD);
+    else gemv(m, row0, row1, TYPE_BF16, false, SIDE, AHEAD);
 }
 
 static void run_packed(const struct cpu_matmul *m, int row0, int row1)
@@ -179,8 +180,8 @@ static void run_packed(const struct cpu_matmul *m, int row0, int row1)
     const enum tensor_type type = m->tensor->type;
     const bool pairs = m->format->acts == ACTS_BF16_TILES;
     if (m->n == 1) {
-        if (avx512_one_stream()) gemv_type(m, row0, row1, pairs, 0);
-        else gemv_type(m, row0, row1, pairs, 2048);
+        if (avx512_one_stream()) gemv_type(m, row0, row1, pairs, 4, 0);
+        else gemv_type(m, row0, row1, pairs, AVX512_FLOAT_SIDE, 512);
         return;
     }
     for (int row = row0; row < row1; row += 2 * PANEL) {
