@@ -43,6 +43,7 @@ struct work {
 /* The runs of one kind; all arrays [runs]. */
 struct series {
     double *tok_s, *share, *rate; /* rate: operations (prompt) or bytes (generation) per second */
+    double *vector_share;         /* of what vector instructions do, where the limit is a matrix unit's; NaN elsewhere */
     int n_repeated, n_unsettled;
 };
 
@@ -204,8 +205,9 @@ static int make_tokens(struct bench *b)
     for (int i = 0; i < N_KINDS; i++) {
         b->series[i].tok_s = malloc(runs * sizeof(double));
         b->series[i].share = malloc(runs * sizeof(double));
+        b->series[i].vector_share = malloc(runs * sizeof(double));
         b->series[i].rate = malloc(runs * sizeof(double));
-        good = good && b->series[i].tok_s && b->series[i].share && b->series[i].rate;
+        good = good && b->series[i].tok_s && b->series[i].share && b->series[i].vector_share && b->series[i].rate;
     }
     if (!good) return print_error(EXIT_RUNTIME, "out of memory");
     random_tokens(b->prompt, n_prompt, n_vocab, 1);
@@ -348,10 +350,13 @@ static kg_status measure(struct bench *b, enum kind kind, int i)
         if (status) return status;
         x->tok_s[i] = n / time;
         x->rate[i] = work_of(b, kind) / time;
-        x->share[i] = NAN;
+        x->share[i] = x->vector_share[i] = NAN;
         if (!b->meter) return KG_OK;
-        double before = limit_of(b, kind, &b->limits[b->n_limits - 2]), after = limit_of(b, kind, &b->limits[b->n_limits - 1]);
-        x->share[i] = work_of(b, kind) / time / (0.5 * (before + after));
+        const kg_limits *limits = &b->limits[b->n_limits - 2]; /* before the run and after it */
+        double before = limit_of(b, kind, &limits[0]), after = limit_of(b, kind, &limits[1]);
+        double vectors = strcmp(arithmetic(b), "int8") == 0 ? 0.5e12 * (limits[0].int8_vector_tops + limits[1].int8_vector_tops) : 0;
+        x->share[i] = x->rate[i] / (0.5 * (before + after));
+        if (kind == PROMPT && vectors > 0) x->vector_share[i] = x->rate[i] / vectors;
         if (fabs(after / before - 1) <= MOST_MOVE) return KG_OK;
         if (attempt == MOST_ATTEMPTS) {
             x->n_unsettled++;
@@ -391,6 +396,7 @@ static struct spread spread_of(const void *values, size_t stride, size_t n)
 static struct spread rates(const struct bench *b, enum kind k) { return spread_of(b->series[k].tok_s, sizeof(double), (size_t)b->s->runs); }
 static struct spread work_rates(const struct bench *b, enum kind k) { return spread_of(b->series[k].rate, sizeof(double), (size_t)b->s->runs); }
 static struct spread shares(const struct bench *b, enum kind k) { return spread_of(b->series[k].share, sizeof(double), (size_t)b->s->runs); }
+static struct spread vector_shares(const struct bench *b) { return spread_of(b->series[PROMPT].vector_share, sizeof(double), (size_t)b->s->runs); }
 
 /* Medians of all measurements of the limits. */
 static kg_limits median_limits(const struct bench *b)
@@ -399,6 +405,7 @@ static kg_limits median_limits(const struct bench *b)
     return (kg_limits){
         .read_gb_s = spread_of(&b->limits->read_gb_s, step, b->n_limits).median,
         .int8_tops = spread_of(&b->limits->int8_tops, step, b->n_limits).median,
+        .int8_vector_tops = spread_of(&b->limits->int8_vector_tops, step, b->n_limits).median,
         .f32_tflops = spread_of(&b->limits->f32_tflops, step, b->n_limits).median,
         .bf16_tflops = spread_of(&b->limits->bf16_tflops, step, b->n_limits).median,
         .copy_gb_s = spread_of(&b->limits->copy_gb_s, step, b->n_limits).median,
@@ -435,6 +442,7 @@ static size_t list_numbers(const struct bench *b, struct number out[MOST_NUMBERS
         {"prompt_share", ps.median},
         {"prompt_share_min", ps.least},
         {"prompt_share_max", ps.most},
+        {"prompt_vector_share", vector_shares(b).median},
         {"generation_tok_s", g.median},
         {"generation_tok_s_min", g.least},
         {"generation_tok_s_max", g.most},
@@ -444,6 +452,7 @@ static size_t list_numbers(const struct bench *b, struct number out[MOST_NUMBERS
         {"generation_share_max", gs.most},
         {"read_gb_s", measured(l.read_gb_s)},
         {"int8_tops", measured(l.int8_tops)},
+        {"int8_vector_tops", measured(l.int8_vector_tops)},
         {"f32_tflops", measured(l.f32_tflops)},
         {"bf16_tflops", measured(l.bf16_tflops)},
         {"copy_gb_s", measured(l.copy_gb_s)},
@@ -620,6 +629,9 @@ static void print_summary(const struct bench *b)
         kg_limits l = median_limits(b);
         printf("limits (medians): read %.2f GB/s, int8 %.3f Top/s, f32 %.3f Tflop/s, bf16 %.3f Tflop/s\n", l.read_gb_s, l.int8_tops, l.f32_tflops,
                l.bf16_tflops);
+        if (l.int8_vector_tops > 0) printf("vector instructions alone: int8 %.3f Top/s", l.int8_vector_tops);
+        if (isfinite(vector_shares(b).median)) printf(", of which prompts reach %.1f %% (%.1f to %.1f)", 100 * vector_shares(b).median, 100 * vector_shares(b).least, 100 * vector_shares(b).most);
+        if (l.int8_vector_tops > 0) putchar('\n');
     }
     int repeated = b->series[PROMPT].n_repeated + b->series[GENERATION].n_repeated;
     int unsettled = b->series[PROMPT].n_unsettled + b->series[GENERATION].n_unsettled;
@@ -716,6 +728,7 @@ static void release(struct bench *b)
     for (int i = 0; i < N_KINDS; i++) {
         free(b->series[i].tok_s);
         free(b->series[i].share);
+        free(b->series[i].vector_share);
         free(b->series[i].rate);
     }
 }

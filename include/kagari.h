@@ -391,6 +391,7 @@ KG_API kg_status kg_perplexity(kg_model *model, kg_model *base, const int32_t *t
 typedef struct kg_limits {
     double read_gb_s;   /* 1e9 bytes per second, from memory */
     double int8_tops;   /* 1e12 operations per second, a multiply-add counts as two */
+    double int8_vector_tops; /* the same by vector instructions, where int8_tops is what a matrix unit does */
     double f32_tflops;  /* the same */
     double bf16_tflops; /* bf16 products summed up in f32 */
     double copy_gb_s;   /* of a device: bytes read and bytes written by a copy within its memory */

@@ -86,6 +86,7 @@ for key in prompt_tok_s prompt_tops prompt_share generation_tok_s generation_gb_
     check "\"$key\" is a number above 0" grep -qE "^  \"$key\": ([1-9]|0\.0*[1-9]|[0-9.]+e)" "$tmp/out"
 done
 out_has '"int8_tops": null'
+out_has '"int8_vector_tops": null'
 run 0 --shape tiny --type q8_0 "${short[@]}" -b emulator --deterministic
 out_has ': bit-identical'
 out_has 'GB/s'

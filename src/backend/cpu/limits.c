@@ -133,7 +133,7 @@ static double rate(struct meter *m, uint32_t (*compute)(int64_t), double seconds
 /* In turns, since the memory of a machine that is shared changes its speed; the median decides. */
 static void choose_read(struct meter *m)
 {
-    enum { TURNS = 5 };
+    enum { TURNS = 11 };
     double rates[LIMIT_READS][TURNS], best = 0;
     for (int turn = 0; turn < TURNS; turn++)
         for (int i = 0; i < LIMIT_READS && m->kernels.read[i]; i++) {
@@ -153,7 +153,8 @@ static kg_status meter_run(void *meter, double seconds, kg_limits *out)
     const struct limit_kernels *k = &m->kernels;
     *out = (kg_limits){.with = k->with};
     out->read_gb_s = rate(m, NULL, 0.4 * seconds) * (double)LIMIT_STRETCH * 1e-9;
-    out->int8_tops = rate(m, k->int8, 0.2 * seconds) * k->int8_ops * 1e-12;
+    out->int8_tops = rate(m, k->int8, (k->int8_vector ? 0.1 : 0.2) * seconds) * k->int8_ops * 1e-12;
+    if (k->int8_vector) out->int8_vector_tops = rate(m, k->int8_vector, 0.1 * seconds) * k->int8_vector_ops * 1e-12;
     out->f32_tflops = rate(m, k->f32, 0.2 * seconds) * k->f32_ops * 1e-12;
     out->bf16_tflops = k->bf16 == k->f32 ? out->f32_tflops : rate(m, k->bf16, 0.2 * seconds) * k->bf16_ops * 1e-12;
     return KG_OK;

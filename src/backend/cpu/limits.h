@@ -6,17 +6,18 @@
 #include "backend/backend.h"
 
 #define LIMIT_STRETCH ((size_t)256 << 10) /* bytes that are read at a time */
-#define LIMIT_READS 4
+#define LIMIT_READS 5
 
 /* Each does its work `rounds` times (read: once over LIMIT_STRETCH bytes) and returns something that depends on all of it, so that no
  * compiler can leave it out. Processors differ in which order of reading is fastest: the meter tries them all. */
 struct limit_kernels {
     const char *with; /* the instructions, for people */
     uint32_t (*int8)(int64_t rounds);
+    uint32_t (*int8_vector)(int64_t rounds); /* NULL: int8 is such */
     uint32_t (*f32)(int64_t rounds);
     uint32_t (*bf16)(int64_t rounds);
     uint32_t (*read[LIMIT_READS])(const uint8_t *p); /* NULL: no more */
-    double int8_ops, f32_ops, bf16_ops; /* per round; a multiply-add counts as two */
+    double int8_ops, int8_vector_ops, f32_ops, bf16_ops; /* per round; a multiply-add counts as two */
 };
 
 /* Each fills every entry with the instructions of a tier of struct cpu_kernels. */

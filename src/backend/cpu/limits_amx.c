@@ -56,7 +56,9 @@ KERNEL(bf16_amx, _tile_dpbf16ps)
 void limits_amx(struct limit_kernels *k)
 {
     limits_avx512(k);
-    k->with = "AMX: tdpbusd, tdpbf16ps; AVX-512: vfmadd";
+    k->with = "AMX: tdpbusd, tdpbf16ps; AVX-512: vpdpbusd, vfmadd";
+    k->int8_vector = k->int8;
+    k->int8_vector_ops = k->int8_ops;
     k->int8 = int8_amx;
     k->int8_ops = 2.0 * SUMS * MULTIPLY_ADDS_INT8;
     k->bf16 = bf16_amx;

@@ -68,22 +68,27 @@ static uint32_t read_ahead(const uint8_t *p)
     return (uint32_t)_mm512_reduce_add_epi32(_mm512_xor_si512(_mm512_xor_si512(a, b), _mm512_xor_si512(c, d)));
 }
 
-/* N streams side by side, far from each other. */
-static inline __attribute__((always_inline)) uint32_t read_side(const uint8_t *p, const size_t N)
+/* N streams side by side, far from each other, that ask for lines AHEAD bytes ahead, if at all. */
+static inline __attribute__((always_inline)) uint32_t read_side(const uint8_t *p, const size_t N, const size_t AHEAD)
 {
     __m512i a[16];
 #pragma GCC unroll 16
     for (size_t s = 0; s < N; s++) a[s] = _mm512_setzero_si512();
     for (size_t i = 0; i < LIMIT_STRETCH / N; i += 64)
 #pragma GCC unroll 16
-        for (size_t s = 0; s < N; s++) a[s] = _mm512_xor_si512(a[s], _mm512_load_si512(p + s * (LIMIT_STRETCH / N) + i));
+        for (size_t s = 0; s < N; s++) {
+            const uint8_t *at = p + s * (LIMIT_STRETCH / N) + i;
+            if (AHEAD) __builtin_prefetch(at + AHEAD);
+            a[s] = _mm512_xor_si512(a[s], _mm512_load_si512(at));
+        }
 #pragma GCC unroll 16
     for (size_t s = 1; s < N; s++) a[0] = _mm512_xor_si512(a[0], a[s]);
     return (uint32_t)_mm512_reduce_add_epi32(a[0]);
 }
-static uint32_t read_4(const uint8_t *p) { return read_side(p, 4); }
-static uint32_t read_8(const uint8_t *p) { return read_side(p, 8); }
-static uint32_t read_16(const uint8_t *p) { return read_side(p, 16); } /* the fastest on Sapphire Rapids, with read_8 */
+static uint32_t read_4(const uint8_t *p) { return read_side(p, 4, 0); }
+static uint32_t read_8(const uint8_t *p) { return read_side(p, 8, 0); }
+static uint32_t read_16(const uint8_t *p) { return read_side(p, 16, 0); }
+static uint32_t read_16_ahead(const uint8_t *p) { return read_side(p, 16, 256); } /* the fastest on Sapphire Rapids */
 
 void limits_avx512(struct limit_kernels *k)
 {
@@ -95,6 +100,6 @@ void limits_avx512(struct limit_kernels *k)
         .f32_ops = 12 * 16 * 2,
         .bf16 = bf16_avx512,
         .bf16_ops = 12 * 32 * 2,
-        .read = {read_ahead, read_4, read_8, read_16},
+        .read = {read_ahead, read_4, read_8, read_16, read_16_ahead},
     };
 }
