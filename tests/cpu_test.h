@@ -169,7 +169,7 @@ static inline void blocks_free(struct blocks *set) { free(set->data); }
 /* ---- activations of a batch, as the engine prepares them ---- */
 
 struct batch_acts {
-    struct guarded x, q, group, halves, f32, bf16, wide_q, wide_sum, wide_super, stretch, sum, super;
+    struct guarded x, q, group, halves, f32, bf16, blocks, wide_q, wide_sum, wide_super, stretch, sum, super;
     struct cpu_acts a;
 };
 
@@ -199,9 +199,10 @@ static inline struct batch_acts acts_new(const struct cpu_kernels *k, enum acts_
     }
     if (kind == ACTS_F32_TILES) b.f32 = guarded_new(rows * row * sizeof(float), 64);
     if (kind == ACTS_BF16_TILES) b.bf16 = guarded_new(rows * even * sizeof(uint16_t), 64);
+    if (kind == ACTS_BF16_BLOCKS) b.blocks = guarded_new(rows * act_blocks_row(row) * sizeof(uint16_t), 64);
     b.a = (struct cpu_acts){(void *)b.q.p, (void *)b.group.p, (void *)b.halves.p, (void *)b.f32.p, (void *)b.bf16.p,
                             {(void *)b.wide_q.p, (void *)b.wide_sum.p, (void *)b.wide_super.p},
-                            {(void *)b.q.p, (void *)b.stretch.p, (void *)b.sum.p, (void *)b.super.p}};
+                            {(void *)b.q.p, (void *)b.stretch.p, (void *)b.sum.p, (void *)b.super.p}, (void *)b.blocks.p};
     for (int t = 0; t < n; t++) {
         const float *xt = (const float *)(const void *)b.x.p + (size_t)t * row;
         acts_make(k, &b.a, kind, xt, in, n, t);
@@ -223,6 +224,7 @@ static inline void acts_free(struct batch_acts *b)
     if (b->super.map) guarded_free(&b->super, "scales of stretches");
     if (b->f32.map) guarded_free(&b->f32, "tiles of f32 activations");
     if (b->bf16.map) guarded_free(&b->bf16, "tiles of bf16 activations");
+    if (b->blocks.map) guarded_free(&b->blocks, "blocks of bf16 activations");
 }
 
 /* Element i of a row of whole stretches, and its scale. */
@@ -247,7 +249,7 @@ static inline void acts_seen(const struct batch_acts *b, enum acts_kind kind, in
     for (int i = 0; i < in; i++) {
         if (kind == ACTS_INT8) seen[i] = (double)r.group[i / ACT_GROUP * r.T].scale * r.q[i / 4 * r.T * 4 + i % 4];
         else if (kind == ACTS_INT8_WHOLE) seen[i] = (double)whole_scale(&w, i) * whole_q(&w, i);
-        else if (kind == ACTS_BF16_TILES) seen[i] = (double)f32_from_bf16(bf16_from_f32(x[i]));
+        else if (kind == ACTS_BF16_TILES || kind == ACTS_BF16_BLOCKS) seen[i] = (double)f32_from_bf16(bf16_from_f32(x[i]));
         else seen[i] = (double)x[i];
     }
 }

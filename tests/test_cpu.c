@@ -142,7 +142,7 @@ static double bound(const struct problem *p, const struct row *r, const double *
     } else {
         for (int i = 0; i < in; i++) size += r->size[i] * fabs(x[i]);
     }
-    double tiny = p->f->acts == ACTS_BF16_TILES ? 0x1p-126 : 0x1p-149;
+    double tiny = p->f->acts == ACTS_BF16_TILES || p->f->acts == ACTS_BF16_BLOCKS ? 0x1p-126 : 0x1p-149;
     return U * ((8 + 6 * sqrt(terms)) * size + fabs(y) + fabs(bias)) + 2 * tiny * in * top;
 }
 
@@ -212,7 +212,7 @@ static void check_problem(struct problem *p, const struct blocks *blocks, bool m
     const size_t in = (size_t)p->in;
     p->row_bytes = in / (size_t)p->type->block * (size_t)p->type->block_bytes;
     p->rows = malloc(MAX_OUT * p->row_bytes);
-    p->n = p->f->acts == ACTS_INT8_WHOLE ? MAX_N : FEW_N; /* these have another way for many */
+    p->n = p->f->acts == ACTS_INT8_WHOLE || p->f->acts == ACTS_BF16_BLOCKS ? MAX_N : FEW_N; /* these have another way for many */
     p->x = malloc((size_t)p->n * in * sizeof(float));
     p->y = malloc((size_t)p->n * MAX_OUT * sizeof(float));
     float bias[MAX_OUT];

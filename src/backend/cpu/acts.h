@@ -12,6 +12,7 @@ enum acts_kind {
     ACTS_INT8_WHOLE,
     ACTS_F32_TILES,
     ACTS_BF16_TILES,
+    ACTS_BF16_BLOCKS,
     ACTS_N
 };
 
@@ -20,6 +21,8 @@ enum acts_kind {
  *   q [in / 4][T][4], group and halves [in / ACT_GROUP][T]: x ~ scale * q, and what else a kernel wants to know of a group, computed
  *                                                           once here and not per weight
  *   f32 [in][T]; bf16 [in / 2][T][2], pairs of elements
+ * For matrix units, bf16 in tiles of ACT_WIDE_TILE: blocks [spans of ACT_SPAN][tiles][steps of 32 elements][T][32], zeros behind the last element. A
+ * span of all tokens is in one piece.
  * A tier with matrix units (cpu_kernels.act_wide) has int8 activations of ACT_WIDE_LEAST tokens and more in a form of their own, in tiles of
  * ACT_WIDE_TILE:
  *   wide.q [stretches of ACT_SUPER][tiles][groups of a stretch][T][ACT_GROUP] in the order of ACT_WIDE_INDEX: x ~ super * q, where q is the
@@ -52,6 +55,7 @@ struct act_whole {
     int16_t *sum; /* NULL: no room for many tokens */
     float *super;
 };
+#define ACT_SPAN 512
 struct cpu_acts {
     int8_t *q;
     struct act_group *group;
@@ -60,6 +64,7 @@ struct cpu_acts {
     uint16_t *bf16;
     struct act_wide wide; /* NULL: the tier has none */
     struct act_whole whole;
+    uint16_t *blocks;
 };
 #define ACT_MAGIC 12582912.0f /* 1.5 * 2^23: the float whose bits, plus a small integer i, are those of 1.5 * 2^23 + i */
 #define ACT_MAGIC_BITS 0x4b400000
@@ -156,6 +161,14 @@ static inline struct act_whole_row act_whole_row(const struct cpu_acts *a, int i
     const int tile = many ? ACT_WHOLE_TILE : ACT_TILE, t0 = t / tile * tile, T = MIN(tile, n - t0);
     if (many) return (struct act_whole_row){{w->q + t0 * ACT_SUPER + (t - t0) * 64, NULL, w->sum + t * 32, w->super + t}, T, n};
     return (struct act_whole_row){{w->q + (size_t)t0 * (size_t)in + 4 * (t - t0), w->stretch + (size_t)t0 * (size_t)(in / ACT_SUPER) + (t - t0), NULL, NULL}, T, 0};
+}
+
+/* Step k, elements 32 k and on, of the tile that begins with token t0 of n. */
+static inline size_t act_blocks_row(size_t in) { return ROUND_UP(in, (size_t)32); }
+static inline uint16_t *act_block_at(uint16_t *blocks, int in, int n, int t0, int k)
+{
+    const int width = (int)act_blocks_row((size_t)in), span = k / (ACT_SPAN / 32), rest = k % (ACT_SPAN / 32);
+    return blocks + (size_t)span * ACT_SPAN * (size_t)n + (size_t)t0 * (size_t)MIN(ACT_SPAN, width - span * ACT_SPAN) + (size_t)(rest * MIN(ACT_WIDE_TILE, n - t0)) * 32;
 }
 
 struct cpu_kernels;

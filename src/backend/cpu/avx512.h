@@ -121,8 +121,6 @@ static inline void avx512_ask_rows(const struct cpu_matmul *m, int t0, int n, in
 const struct cpu_format *avx512_int_format(enum tensor_type type);   /* int8 activations; NULL: not a block type */
 const struct cpu_format *avx512_float_format(enum tensor_type type, kg_activations activations); /* f32 or bf16 activations */
 
-const struct cpu_format *amx_whole_format(enum tensor_type type); /* integer scales, for AMX; NULL: not such a type */
-
 /* e^x as exp_fast of the plain C kernels. */
 static inline __m512 avx512_exp(__m512 x)
 {

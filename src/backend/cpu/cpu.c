@@ -277,7 +277,8 @@ static double matmul_error(const struct cpu_matmul *m, int excess)
     switch (m->format->acts) {
     case ACTS_INT8: return excess * sqrt(ACT_GROUP / 12.0) / 127;
     case ACTS_INT8_WHOLE: return sqrt(ACT_SUPER / 12.0) / 127;
-    case ACTS_BF16_TILES: return 0x1p-9 + chain;
+    case ACTS_BF16_TILES:
+    case ACTS_BF16_BLOCKS: return 0x1p-9 + chain;
     case ACTS_ROWS: return chain / 4;
     default: return chain;
     }

@@ -11,15 +11,13 @@
  * 16 outputs take 16 cycles with scales alone and 32 with minima, beside 16 for the product, 16 for the store and 20 for loads.
  *
  * Fewer than ACT_WIDE_LEAST tokens go to the AVX-512 kernels: widening weights takes as long as they need for a dozen tokens. */
-#include "backend/cpu/avx512.h"
+#include "backend/cpu/amx.h"
 
 #define TILE ACT_WIDE_TILE
 #define CHUNK ACT_SUPER /* 16 KiB of widened values in L1 */
 #define BLOCK 128       /* rows that a chunk of activations meets while it is in the L2 cache */
 #define AHEAD 2         /* a product is stored so many steps after it was begun */
 enum { STEP_GROUPS = 2, SUMS = 16 * 16, OCTET = 8 };
-
-#define INLINE static inline __attribute__((always_inline))
 
 /* ---- scratch of a thread; every array 64-byte aligned. Behind it: sums [BLOCK / 32][tiles][TILE][2][16] ---- */
 
@@ -411,6 +409,7 @@ static const struct cpu_format *format(enum tensor_type type, kg_activations act
     static const struct cpu_format rows = {"rows int8", ACTS_INT8, NULL, NULL, scratch_bytes, run};
     const struct cpu_format *whole = activations == KG_ACT_INT8 ? amx_whole_format(type) : NULL;
     if (whole) return whole;
+    if (activations == KG_ACT_INT8 && type == TYPE_BF16) return amx_bf16_format();
     if (activations != KG_ACT_INT8 || !avx512_int_kind(type).group) return avx512_float_format(type, activations);
     return (size_t)type < COUNT_OF(packed) && packed[type].name ? &packed[type] : &rows;
 }
@@ -419,4 +418,5 @@ void cpu_kernels_amx(struct cpu_kernels *k)
 {
     k->format = format;
     k->act_wide = true;
+    k->block_bf16 = amx_block_bf16;
 }

@@ -6,18 +6,15 @@
  * For tiles, w scale = 128 high + low, both of 8 bits: two products by the matrix unit, 16 cycles each for 16 tokens x 16 rows x 64 elements.
  * The sums of an item, 32 tokens x 16 rows, go through memory to the vector unit, which makes outputs of them while the matrix unit
  * multiplies the next item. What was measured: bench/NOTES.md. */
-#include "backend/cpu/avx512.h"
+#include "backend/cpu/amx.h"
 
 #ifdef __clang__ /* which takes minutes for its checks of pointer arithmetic in loops that are unrolled; gcc's sanitizer has them */
 #pragma clang attribute push(__attribute__((no_sanitize("undefined"))), apply_to = function)
 #endif
 
-/* A chunk is ROWS rows x 256 elements, whose parts stay in L1 while all tokens pass by; activations of as many elements meet BLOCK rows
- * while they are in L2. */
-enum { TILE = ACT_WHOLE_TILE, BOTH = 2 * TILE, PANELS = 2, ROWS = PANELS * PANEL, BLOCK = 256, SUMS = 16 * 16 };
+/* A chunk is AMX_ROWS rows x 256 elements, whose parts stay in L1 while all tokens pass by. */
+enum { TILE = AMX_TILE, BOTH = AMX_BOTH, PANELS = AMX_PANELS, ROWS = AMX_ROWS, BLOCK = AMX_BLOCK, SUMS = 16 * 16 };
 #define CHUNK ACT_SUPER
-
-#define INLINE static inline __attribute__((always_inline))
 
 /* Scratch of a thread; every array 64-byte aligned. Behind it: sums so far, many tokens [BLOCK / ROWS][of 32 tokens][PANELS][BOTH][16], few
  * [tiles][ACT_TILE][2][16]. */
@@ -34,17 +31,6 @@ static size_t scratch_bytes(int in, int max_n)
 }
 
 /* ---- many tokens; tiles: 0 to 3 sums [tile][high, low], 4 and 5 activations of two tiles, 6 and 7 weights ---- */
-
-static void configure(int tokens)
-{
-    struct {
-        uint8_t palette, start, reserved[14];
-        uint16_t row_bytes[16];
-        uint8_t rows[16];
-    } c = {.palette = 1};
-    for (int i = 0; i < 8; i++) c.rows[i] = (uint8_t)(i < 6 ? tokens : 16), c.row_bytes[i] = 64;
-    _tile_loadconfig(&c);
-}
 
 #define MULTIPLY(sum, a, w)                                                                                                                \
     do {                                                                                                                                   \
@@ -195,8 +181,7 @@ INLINE void multiply_chunk(struct chunk *c, const int GROUP)
     const int n = c->m->n, whole = n / BOTH * c->n_panels;
     const size_t step_bytes = (c->next.total * BOTH + (size_t)(n * c->n_panels) - 1) / (size_t)(n * c->n_panels);
     struct item x = item_at(c, 0);
-    __asm__ volatile("" ::: "memory"); /* tiles are loaded behind the compiler's back */
-    if (n >= TILE) configure(TILE);
+    if (n >= TILE) amx_configure(TILE);
     if (whole) {
         multiply_both(c, &x);
         for (int i = 1; i < whole; i++) {
@@ -209,7 +194,7 @@ INLINE void multiply_chunk(struct chunk *c, const int GROUP)
     }
     for (int t0 = n / BOTH * BOTH; t0 < n; t0 += TILE) {
         const int T = MIN(TILE, n - t0);
-        if (T < TILE) configure(T);
+        if (T < TILE) amx_configure(T);
         x = item_at(c, t0);
         for (int i = 0; i < c->n_panels; i++, x.panel++, x.c += BOTH * 16) {
             multiply_one(c, &x, T);
@@ -221,17 +206,6 @@ INLINE void multiply_chunk(struct chunk *c, const int GROUP)
 static void chunk_plain(struct chunk *c) { multiply_chunk(c, 0); }
 static void chunk_min_16(struct chunk *c) { multiply_chunk(c, 16); }
 static void chunk_min_32(struct chunk *c) { multiply_chunk(c, 32); }
-
-/* The sums of rows [row, end) are whole. All of a token at once, since its neighbours' outputs may be a power of two away, in the same set of the L1 cache. */
-static void store_block(const struct cpu_matmul *m, const float *sums, int row, int end)
-{
-    const size_t chunk = (size_t)ROUND_UP(m->n, BOTH) * ROWS;
-    for (int t = 0; t < m->n; t++) {
-        const float *from = sums + t / BOTH * (BOTH * ROWS) + t % BOTH * 16;
-        for (int r = row, i = 0; r < end; r += PANEL, i++)
-            avx512_store_row(m, t, r, _mm512_load_ps(from + (size_t)(i / PANELS) * chunk + i % PANELS * (BOTH * 16)));
-    }
-}
 
 static void run_many(const struct cpu_matmul *m, int row0, int row1)
 {
@@ -251,7 +225,7 @@ static void run_many(const struct cpu_matmul *m, int row0, int row1)
                 fn(&c);
             }
         }
-        store_block(m, (float *)(s + 1), first, end);
+        amx_store_block(m, (float *)(s + 1), first, end);
     }
     _tile_release();
 }
