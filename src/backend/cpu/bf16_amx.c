@@ -1,21 +1,25 @@
 /* Matmul for AMX of BF16 weights with activations rounded to BF16, exact products summed in f32 by the matrix unit. The packed layout is that of its
  * tiles: 32 elements of 16 rows are 1 KiB on end, so weights go from memory to tiles as they are.
  *
- * One output is a chain of tdpbf16ps over 32 elements after 32, whatever the number of tokens: a tile with fewer rows does the same for
- * each of them, also for a single one. Sums leave their tile and come back between spans, exactly. */
+ * One output is a chain of tdpbf16ps over 32 elements after 32, whatever the number of tokens: tiles with fewer rows do the same for each of
+ * them. Sums leave their tile and come back between spans, exactly. A single token, which waits for memory, reads more panels side by side than
+ * there are tiles: vector instructions do what the manual says of tdpbf16ps (Intel SDM volume 2): a chain of fma over even elements from 0 and one over
+ * odd ones, numbers below the normal range taken for zero, then c + (even + odd). */
 #include "backend/cpu/amx.h"
 
 enum {
     STEP = 32,                 /* elements of one product */
     SIDE = AVX512_SIDE,        /* panels side by side, few tokens */
-    AHEAD = 2048,              /* bytes that these ask for ahead in each */
+    AHEAD = 2048,              /* bytes that these ask for ahead in each, and ... */
+    ALONE = AVX512_FLOAT_SIDE, /* ... a single token, so many side by side */
+    ALONE_AHEAD = 512,
     WEIGHTS = STEP * PANEL * 2 /* bytes of a tile of weights */
 };
 
 /* Scratch of a thread. Behind it, for many tokens: sums, see amx_store_block. */
 struct scratch {
     _Alignas(64) uint8_t rest[SIDE][WEIGHTS]; /* the end of a panel whose rows are no whole steps, and zeros */
-    float sum[SIDE][AMX_TILE][16];
+    float sum[SIDE][AMX_TILE][PANEL], alone[ALONE][PANEL];
 };
 
 static size_t scratch_bytes(int in, int max_n)
@@ -34,6 +38,62 @@ static const uint8_t *panel_rest(const struct cpu_matmul *m, const uint8_t *pane
     memset(to, 0, WEIGHTS);
     memcpy(to, panel + whole * WEIGHTS, left);
     return to;
+}
+
+/* ---- a single token ---- */
+
+INLINE __m512 even(__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
+INLINE __m512 odd(__m512i pairs) { return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u))); }
+
+/* Pairs [at, at + n) of ALONE panels: one tdpbf16ps. */
+INLINE void alone_step(const uint8_t *const w[ALONE], size_t at, const uint16_t *a, int n, __m512 c[ALONE])
+{
+    __m512 e[ALONE], o[ALONE];
+#pragma GCC unroll 8
+    for (int i = 0; i < ALONE; i++) e[i] = o[i] = _mm512_setzero_ps();
+    for (int k = 0; k < n; k++, at += 64, a += 2) {
+        int32_t pair;
+        memcpy(&pair, a, sizeof pair);
+        const __m512i x = _mm512_set1_epi32(pair);
+        const __m512 x0 = even(x), x1 = odd(x);
+#pragma GCC unroll 8
+        for (int i = 0; i < ALONE; i++) {
+            __builtin_prefetch(w[i] + at + ALONE_AHEAD);
+            const __m512i v = _mm512_loadu_si512(w[i] + at);
+            e[i] = _mm512_fmadd_ps(even(v), x0, e[i]);
+            o[i] = _mm512_fmadd_ps(odd(v), x1, o[i]);
+        }
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < ALONE; i++) c[i] = _mm512_add_ps(c[i], _mm512_add_ps(e[i], o[i]));
+}
+
+/* Not inline, so that nothing of it moves out of where numbers below the normal range are zero. */
+static __attribute__((noinline)) void multiply_alone(const struct cpu_matmul *m, const uint8_t *const w[ALONE], float (*sum)[PANEL])
+{
+    const int pairs = (m->in + 1) / 2;
+    __m512 c[ALONE];
+#pragma GCC unroll 8
+    for (int i = 0; i < ALONE; i++) c[i] = _mm512_setzero_ps();
+    for (int k = 0; k < pairs; k += STEP / 2) alone_step(w, (size_t)k * 64, m->acts.blocks + 2 * k, MIN(STEP / 2, pairs - k), c);
+#pragma GCC unroll 8
+    for (int i = 0; i < ALONE; i++) _mm512_store_ps(sum[i], c[i]);
+}
+
+static void run_alone(const struct cpu_matmul *m, int row0, int row1)
+{
+    enum { DAZ_FTZ = 0x8040 };
+    struct scratch *s = m->scratch;
+    const unsigned before = _mm_getcsr();
+    const int panel0 = row0 / PANEL, panel1 = (row1 + PANEL - 1) / PANEL;
+    for (int panel = panel0; panel < panel1; panel += ALONE) {
+        const uint8_t *w[ALONE];
+        for (int i = 0; i < ALONE; i++) w[i] = panel_at(m, MIN(panel + i, panel1 - 1));
+        _mm_setcsr(before | DAZ_FTZ);
+        multiply_alone(m, w, s->alone);
+        _mm_setcsr(before);
+        for (int i = 0; i < MIN(ALONE, panel1 - panel); i++) avx512_store_row(m, 0, (panel + i) * PANEL, _mm512_load_ps(s->alone[i]));
+    }
 }
 
 /* ---- up to AMX_TILE tokens: sums of SIDE panels stay in tiles 0 to 3, 4 activations, 6 and 7 weights ---- */
@@ -90,10 +150,10 @@ struct span {
     struct avx512_ahead next;
 };
 
-/* Two tiles of tokens or one, T tokens each, a and a + next; two panels or one. */
+/* Two tiles of tokens or one, a and a + next; two panels or one. Activations are loaded past L1, where weights are to stay. */
 INLINE void many_step(const uint16_t *a, size_t next, const uint8_t *const w[AMX_PANELS], size_t at, const bool TWO, const bool PAIR)
 {
-    _tile_loadd(4, a, 64);
+    _tile_stream_loadd(4, a, 64);
     _tile_loadd(6, w[0] + at, 64);
     _tile_dpbf16ps(0, 4, 6);
     if (PAIR) {
@@ -101,7 +161,7 @@ INLINE void many_step(const uint16_t *a, size_t next, const uint8_t *const w[AMX
         _tile_dpbf16ps(1, 4, 7);
     }
     if (TWO) {
-        _tile_loadd(5, a + next, 64);
+        _tile_stream_loadd(5, a + next, 64);
         _tile_dpbf16ps(2, 5, 6);
         if (PAIR) _tile_dpbf16ps(3, 5, 7);
     }
@@ -124,7 +184,12 @@ INLINE void many(const struct span *x, int t0, const bool TWO, const bool PAIR)
         if (TWO) _tile_loadd(2, c + AMX_TILE * 16, 64);
         if (TWO && PAIR) _tile_loadd(3, c1 + AMX_TILE * 16, 64);
     }
-    for (int i = 0; i < x->steps; i++) many_step(a + i * T * STEP, next, x->w, (size_t)i * WEIGHTS, TWO, PAIR);
+    const float *later = c + AMX_BOTH * AMX_ROWS; /* sums of the next tokens, asked for meanwhile */
+    for (int i = 0; i < x->steps; i++, later += AMX_BOTH * AMX_ROWS / (ACT_SPAN / STEP)) {
+#pragma GCC unroll 4
+        for (int l = 0; l < AMX_BOTH * AMX_ROWS / (ACT_SPAN / STEP); l += 16) __builtin_prefetch(later + l);
+        many_step(a + i * T * STEP, next, x->w, (size_t)i * WEIGHTS, TWO, PAIR);
+    }
     if (x->rest[0]) many_step(a + x->steps * T * STEP, next, x->rest, 0, TWO, PAIR);
     _tile_stored(0, c, 64);
     if (PAIR) _tile_stored(1, c1, 64);
@@ -177,7 +242,8 @@ static void run_many(const struct cpu_matmul *m, int row0, int row1)
 
 static void run(const struct cpu_matmul *m, int row0, int row1)
 {
-    if (m->n <= AMX_TILE) run_few(m, row0, row1);
+    if (m->n == 1) run_alone(m, row0, row1);
+    else if (m->n <= AMX_TILE) run_few(m, row0, row1);
     else run_many(m, row0, row1);
 }
 

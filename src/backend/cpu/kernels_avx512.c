@@ -330,8 +330,8 @@ void cpu_kernels_avx512(struct cpu_kernels *k)
     k->rope = rope_avx512;
     k->glu = glu_avx512;
     if (!avx512_one_stream()) {
-        k->side[ACTS_INT8] = k->side[ACTS_INT8_WHOLE] = k->side[ACTS_BF16_BLOCKS] = AVX512_SIDE * PANEL;
-        k->side[ACTS_F32_TILES] = k->side[ACTS_BF16_TILES] = AVX512_FLOAT_SIDE * PANEL;
+        k->side[ACTS_INT8] = k->side[ACTS_INT8_WHOLE] = AVX512_SIDE * PANEL;
+        k->side[ACTS_F32_TILES] = k->side[ACTS_BF16_TILES] = k->side[ACTS_BF16_BLOCKS] = AVX512_FLOAT_SIDE * PANEL;
     }
     k->ahead = avx512_int_ahead;
     k->attend = avx512_attend;
