@@ -147,7 +147,8 @@ struct span {
     const uint8_t *w[AMX_PANELS], *rest[AMX_PANELS]; /* rest: NULL, or the last step */
     float *c;                                        /* [of AMX_BOTH tokens][AMX_PANELS][AMX_BOTH][16] */
     int k0, steps, n_panels;                         /* in elements; whole steps */
-    struct avx512_ahead next;
+    const uint8_t *then[AMX_PANELS];                 /* what comes after it, asked for into L2 meanwhile, ... */
+    size_t then_bytes, then_step;                    /* ... so many bytes of each with every step */
 };
 
 /* Two tiles of tokens or one, a and a + next; two panels or one. Activations are loaded past L1, where weights are to stay. */
@@ -185,9 +186,12 @@ INLINE void many(const struct span *x, int t0, const bool TWO, const bool PAIR)
         if (TWO && PAIR) _tile_loadd(3, c1 + AMX_TILE * 16, 64);
     }
     const float *later = c + AMX_BOTH * AMX_ROWS; /* sums of the next tokens, asked for meanwhile */
+    size_t then = (size_t)(t0 / AMX_BOTH * x->steps) * x->then_step;
     for (int i = 0; i < x->steps; i++, later += AMX_BOTH * AMX_ROWS / (ACT_SPAN / STEP)) {
 #pragma GCC unroll 4
         for (int l = 0; l < AMX_BOTH * AMX_ROWS / (ACT_SPAN / STEP); l += 16) __builtin_prefetch(later + l);
+        for (const size_t end = MIN(then + x->then_step, x->then_bytes); then < end; then += 64)
+            for (int p = 0; p < AMX_PANELS; p++) __builtin_prefetch(x->then[p] + then, 0, 2);
         many_step(a + i * T * STEP, next, x->w, (size_t)i * WEIGHTS, TWO, PAIR);
     }
     if (x->rest[0]) many_step(a + x->steps * T * STEP, next, x->rest, 0, TWO, PAIR);
@@ -197,21 +201,29 @@ INLINE void many(const struct span *x, int t0, const bool TWO, const bool PAIR)
     if (TWO && PAIR) _tile_stored(3, c1 + AMX_TILE * 16, 64);
 }
 
-static void multiply_span(struct span *x)
+static void multiply_span(const struct span *x)
 {
     const int n = x->m->n, whole = n / AMX_BOTH * AMX_BOTH;
-    const size_t step_bytes = x->next.total * AMX_BOTH / (size_t)n + 1;
     amx_configure(AMX_TILE);
     for (int t0 = 0; t0 < whole; t0 += AMX_BOTH) {
         if (x->n_panels == 2) many(x, t0, true, true);
         else many(x, t0, true, false);
-        avx512_ahead_fetch(&x->next, step_bytes);
     }
     for (int t0 = whole; t0 < n; t0 += AMX_TILE) {
         if (n - t0 < AMX_TILE) amx_configure(n - t0);
         if (x->n_panels == 2) many(x, t0, false, true);
         else many(x, t0, false, false);
     }
+}
+
+/* Elements k0 and on of rows row and on come next. */
+static void plan_then(struct span *x, int row, int k0)
+{
+    const struct avx512_ahead next = avx512_plan_ahead(x->m, row, AMX_ROWS, k0, ACT_SPAN);
+    const size_t n_steps = (size_t)(MAX(x->m->n / AMX_BOTH, 1) * MAX(x->steps, 1));
+    for (int i = 0; i < AMX_PANELS; i++) x->then[i] = next.n_bytes[i] ? next.p[i] : next.p[0];
+    x->then_bytes = next.n_bytes[0];
+    x->then_step = ROUND_UP((next.n_bytes[0] + n_steps - 1) / n_steps, (size_t)64);
 }
 
 static void run_many(const struct cpu_matmul *m, int row0, int row1)
@@ -231,7 +243,7 @@ static void run_many(const struct cpu_matmul *m, int row0, int row1)
                     x.rest[i] = width % STEP ? panel_rest(m, panel, s->rest[i]) : NULL;
                 }
                 const bool last_row = row + AMX_ROWS >= end, last = last_row && k0 + ACT_SPAN >= m->in;
-                x.next = avx512_plan_ahead(m, last ? end : last_row ? first : row + AMX_ROWS, AMX_ROWS, last ? 0 : last_row ? k0 + ACT_SPAN : k0, ACT_SPAN);
+                plan_then(&x, last ? end : last_row ? first : row + AMX_ROWS, last ? 0 : last_row ? k0 + ACT_SPAN : k0);
                 multiply_span(&x);
             }
         }
