@@ -199,10 +199,11 @@ static inline struct batch_acts acts_new(const struct cpu_kernels *k, enum acts_
     }
     if (kind == ACTS_F32_TILES) b.f32 = guarded_new(rows * row * sizeof(float), 64);
     if (kind == ACTS_BF16_TILES) b.bf16 = guarded_new(rows * even * sizeof(uint16_t), 64);
-    if (kind == ACTS_BF16_BLOCKS) b.blocks = guarded_new(rows * act_blocks_row(row) * sizeof(uint16_t), 64);
+    const int parts = act_parts(kind);
+    if (parts) b.blocks = guarded_new(rows * act_blocks_row(row, parts) * sizeof(uint16_t), 64);
     b.a = (struct cpu_acts){(void *)b.q.p, (void *)b.group.p, (void *)b.halves.p, (void *)b.f32.p, (void *)b.bf16.p,
                             {(void *)b.wide_q.p, (void *)b.wide_sum.p, (void *)b.wide_super.p},
-                            {(void *)b.q.p, (void *)b.stretch.p, (void *)b.sum.p, (void *)b.super.p}, (void *)b.blocks.p};
+                            {(void *)b.q.p, (void *)b.stretch.p, (void *)b.sum.p, (void *)b.super.p}, {parts == 1 ? (void *)b.blocks.p : NULL, parts == 2 ? (void *)b.blocks.p : NULL}};
     for (int t = 0; t < n; t++) {
         const float *xt = (const float *)(const void *)b.x.p + (size_t)t * row;
         acts_make(k, &b.a, kind, xt, in, n, t);
@@ -238,6 +239,12 @@ static inline float whole_scale(const struct act_whole_row *r, int i)
     return r->n ? r->at.super[i / ACT_SUPER * r->n] : r->at.stretch[i / ACT_SUPER * r->T].super;
 }
 
+static inline double two_parts(float x)
+{
+    const float first = f32_from_bf16(bf16_from_f32(x));
+    return (double)first + (double)f32_from_bf16(bf16_from_f32(x - first));
+}
+
 /* What a matmul of this kind sees of token t's x: its rounding taken as given. */
 static inline void acts_seen(const struct batch_acts *b, enum acts_kind kind, int in, int n, int t, double *seen)
 {
@@ -250,6 +257,7 @@ static inline void acts_seen(const struct batch_acts *b, enum acts_kind kind, in
         if (kind == ACTS_INT8) seen[i] = (double)r.group[i / ACT_GROUP * r.T].scale * r.q[i / 4 * r.T * 4 + i % 4];
         else if (kind == ACTS_INT8_WHOLE) seen[i] = (double)whole_scale(&w, i) * whole_q(&w, i);
         else if (kind == ACTS_BF16_TILES || kind == ACTS_BF16_BLOCKS) seen[i] = (double)f32_from_bf16(bf16_from_f32(x[i]));
+        else if (kind == ACTS_BF16_PARTS) seen[i] = two_parts(x[i]);
         else seen[i] = (double)x[i];
     }
 }

@@ -124,6 +124,8 @@ static void row_read(const struct problem *p, int o, struct row *r)
  * int8: the sum within a scale group is exact, so roundings work on group sums: isum * a, times w, added, and the same for the
  * minima. Groups have at least 16 elements; a tier with larger ones has fewer and no larger terms, and one that sums integers over 256 rounds less often.
  *
+ * Of activations and weights in two parts of bf16, 8 bits each, the product of both second parts is left out: 2^-8 |x| times 2^-7 |w|.
+ *
  * Numbers below the normal range round at 2^-150 absolutely; vdpbf16ps takes them for zero, factors as well as sums: 2^-126. */
 static double bound(const struct problem *p, const struct row *r, const double *x, double y, double bias)
 {
@@ -142,8 +144,9 @@ static double bound(const struct problem *p, const struct row *r, const double *
     } else {
         for (int i = 0; i < in; i++) size += r->size[i] * fabs(x[i]);
     }
-    double tiny = p->f->acts == ACTS_BF16_TILES || p->f->acts == ACTS_BF16_BLOCKS ? 0x1p-126 : 0x1p-149;
-    return U * ((8 + 6 * sqrt(terms)) * size + fabs(y) + fabs(bias)) + 2 * tiny * in * top;
+    double tiny = p->f->acts == ACTS_BF16_TILES || act_parts(p->f->acts) ? 0x1p-126 : 0x1p-149;
+    double left = p->f->acts == ACTS_BF16_PARTS ? 0x1p-15 : 0;
+    return left * size + U * ((8 + 6 * sqrt(terms)) * size + fabs(y) + fabs(bias)) + 2 * tiny * in * top;
 }
 
 /* Every token alone, and every fourth (KAGARI_TEST_LONG: every one) against float64. */
@@ -212,7 +215,7 @@ static void check_problem(struct problem *p, const struct blocks *blocks, bool m
     const size_t in = (size_t)p->in;
     p->row_bytes = in / (size_t)p->type->block * (size_t)p->type->block_bytes;
     p->rows = malloc(MAX_OUT * p->row_bytes);
-    p->n = p->f->acts == ACTS_INT8_WHOLE || p->f->acts == ACTS_BF16_BLOCKS ? MAX_N : FEW_N; /* these have another way for many */
+    p->n = p->f->acts == ACTS_INT8_WHOLE || act_parts(p->f->acts) ? MAX_N : FEW_N; /* these have another way for many */
     p->x = malloc((size_t)p->n * in * sizeof(float));
     p->y = malloc((size_t)p->n * MAX_OUT * sizeof(float));
     float bias[MAX_OUT];

@@ -12,7 +12,8 @@ void acts_lay_out(struct cpu_acts *a, const struct cpu_kernels *k, unsigned kind
     const size_t whole = kinds >> ACTS_INT8_WHOLE & 1 ? n : 0, many = n >= ACT_WHOLE_LEAST ? whole : 0, supers = in / ACT_SUPER;
     const size_t whole_q = layout_take(used, whole * in), stretch = layout_take(used, whole * supers * sizeof *a->whole.stretch);
     const size_t whole_sum = layout_take(used, 32 * many * supers * sizeof *a->whole.sum), whole_super = layout_take(used, many * supers * sizeof *a->whole.super);
-    const size_t blocks = layout_take(used, (kinds >> ACTS_BF16_BLOCKS & 1 ? n : 0) * act_blocks_row(in) * sizeof *a->blocks);
+    size_t blocks[2];
+    for (int i = 0; i < 2; i++) blocks[i] = layout_take(used, (kinds >> (i ? ACTS_BF16_PARTS : ACTS_BF16_BLOCKS) & 1 ? n : 0) * act_blocks_row(in, i + 1) * sizeof *a->blocks[i]);
     if (!base) return;
     *a = (struct cpu_acts){0};
     if (int8) {
@@ -25,7 +26,8 @@ void acts_lay_out(struct cpu_acts *a, const struct cpu_kernels *k, unsigned kind
     if (many) a->whole.sum = (void *)(base + whole_sum), a->whole.super = (void *)(base + whole_super);
     if (f32) a->f32 = (void *)(base + tiles_f32);
     if (bf16) a->bf16 = (void *)(base + tiles_bf16);
-    if (kinds >> ACTS_BF16_BLOCKS & 1) a->blocks = (void *)(base + blocks);
+    if (kinds >> ACTS_BF16_BLOCKS & 1) a->blocks[0] = (void *)(base + blocks[0]);
+    if (kinds >> ACTS_BF16_PARTS & 1) a->blocks[1] = (void *)(base + blocks[1]);
 }
 
 struct cpu_acts acts_from(const struct cpu_acts *a, size_t row, int in)
@@ -42,14 +44,19 @@ struct cpu_acts acts_from(const struct cpu_acts *a, size_t row, int in)
     if (a->whole.sum) from.whole.sum += 32 * row * (width / ACT_SUPER), from.whole.super += row * (width / ACT_SUPER);
     if (a->f32) from.f32 += row * width;
     if (a->bf16) from.bf16 += row * ROUND_UP(width, 2);
-    if (a->blocks) from.blocks += row * act_blocks_row(width);
+    for (int i = 0; i < 2; i++)
+        if (a->blocks[i]) from.blocks[i] += row * act_blocks_row(width, i + 1);
     return from;
 }
 
-static void make_blocks(const struct cpu_kernels *k, const struct cpu_acts *a, const float *x, int in, int n, int t)
+/* Of token t, elements from `from` on, a multiple of 32, which x are. */
+static void make_blocks(const struct cpu_kernels *k, const struct cpu_acts *a, int parts, const float *x, int in, int from, int n_elements, int n, int t)
 {
-    const int t0 = t / ACT_WIDE_TILE * ACT_WIDE_TILE, T = MIN(ACT_WIDE_TILE, n - t0);
-    for (int i = 0; i < in; i += ACT_SPAN) k->block_bf16(x + i, MIN(ACT_SPAN, in - i), act_block_at(a->blocks, in, n, t0, i / 32) + 32 * (t - t0), T);
+    const int t0 = t / ACT_WIDE_TILE * ACT_WIDE_TILE, T = MIN(ACT_WIDE_TILE, n - t0), end = from + n_elements;
+    for (int next; from < end; x += next - from, from = next) {
+        next = MIN(from / ACT_SPAN * ACT_SPAN + ACT_SPAN, end);
+        k->block_bf16(x, next - from, act_block_at(a, parts, in, n, t0, from / 32) + 32 * (t - t0), T, parts);
+    }
 }
 
 void acts_make(const struct cpu_kernels *k, const struct cpu_acts *a, enum acts_kind kind, const float *x, int in, int n, int t)
@@ -60,7 +67,8 @@ void acts_make(const struct cpu_kernels *k, const struct cpu_acts *a, enum acts_
     case ACTS_INT8_WHOLE: k->quantize_whole(x, in, act_whole_row(a, in, n, t)); break;
     case ACTS_F32_TILES: k->tile_f32(x, in, a->f32 + (size_t)t0 * (size_t)in + t - t0, T); break;
     case ACTS_BF16_TILES: k->tile_bf16(x, in, a->bf16 + (size_t)t0 * ROUND_UP((size_t)in, 2) + 2 * (t - t0), T); break;
-    case ACTS_BF16_BLOCKS: make_blocks(k, a, x, in, n, t); break;
+    case ACTS_BF16_BLOCKS:
+    case ACTS_BF16_PARTS: make_blocks(k, a, act_parts(kind), x, in, 0, in, n, t); break;
     default: break;
     }
 }
@@ -78,7 +86,8 @@ void acts_make_part(const struct cpu_kernels *k, const struct cpu_acts *a, enum 
         break;
     case ACTS_F32_TILES: k->tile_f32(x, n, a->f32 + from, 1); break;
     case ACTS_BF16_TILES: k->tile_bf16(x, n, a->bf16 + from, 1); break;
-    case ACTS_BF16_BLOCKS: k->block_bf16(x, n, a->blocks + from, 1); break;
+    case ACTS_BF16_BLOCKS:
+    case ACTS_BF16_PARTS: make_blocks(k, a, act_parts(kind), x, in, from, n, 1, 0); break;
     default: break;
     }
 }

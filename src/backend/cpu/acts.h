@@ -13,6 +13,7 @@ enum acts_kind {
     ACTS_F32_TILES,
     ACTS_BF16_TILES,
     ACTS_BF16_BLOCKS,
+    ACTS_BF16_PARTS,
     ACTS_N
 };
 
@@ -21,8 +22,8 @@ enum acts_kind {
  *   q [in / 4][T][4], group and halves [in / ACT_GROUP][T]: x ~ scale * q, and what else a kernel wants to know of a group, computed
  *                                                           once here and not per weight
  *   f32 [in][T]; bf16 [in / 2][T][2], pairs of elements
- * For matrix units, bf16 in tiles of ACT_WIDE_TILE: blocks [spans of ACT_SPAN][tiles][steps of 32 elements][T][32], zeros behind the last element. A
- * span of all tokens is in one piece.
+ * For matrix units, bf16 in tiles of ACT_WIDE_TILE: blocks [spans of ACT_SPAN][tiles][steps of 32 elements][parts][T][32], zeros behind the last
+ * element. Of two parts, the first is x rounded and the second what that leaves of x, rounded. A span of all tokens is in one piece.
  * A tier with matrix units (cpu_kernels.act_wide) has int8 activations of ACT_WIDE_LEAST tokens and more in a form of their own, in tiles of
  * ACT_WIDE_TILE:
  *   wide.q [stretches of ACT_SUPER][tiles][groups of a stretch][T][ACT_GROUP] in the order of ACT_WIDE_INDEX: x ~ super * q, where q is the
@@ -64,7 +65,7 @@ struct cpu_acts {
     uint16_t *bf16;
     struct act_wide wide; /* NULL: the tier has none */
     struct act_whole whole;
-    uint16_t *blocks;
+    uint16_t *blocks[2]; /* [parts - 1] */
 };
 #define ACT_MAGIC 12582912.0f /* 1.5 * 2^23: the float whose bits, plus a small integer i, are those of 1.5 * 2^23 + i */
 #define ACT_MAGIC_BITS 0x4b400000
@@ -163,12 +164,15 @@ static inline struct act_whole_row act_whole_row(const struct cpu_acts *a, int i
     return (struct act_whole_row){{w->q + (size_t)t0 * (size_t)in + 4 * (t - t0), w->stretch + (size_t)t0 * (size_t)(in / ACT_SUPER) + (t - t0), NULL, NULL}, T, 0};
 }
 
+/* How many parts a kind of blocks has; 0: it is none. */
+static inline int act_parts(enum acts_kind kind) { return kind == ACTS_BF16_BLOCKS ? 1 : kind == ACTS_BF16_PARTS ? 2 : 0; }
+static inline size_t act_blocks_row(size_t in, int parts) { return ROUND_UP(in, (size_t)32) * (size_t)parts; }
 /* Step k, elements 32 k and on, of the tile that begins with token t0 of n. */
-static inline size_t act_blocks_row(size_t in) { return ROUND_UP(in, (size_t)32); }
-static inline uint16_t *act_block_at(uint16_t *blocks, int in, int n, int t0, int k)
+static inline uint16_t *act_block_at(const struct cpu_acts *a, int parts, int in, int n, int t0, int k)
 {
-    const int width = (int)act_blocks_row((size_t)in), span = k / (ACT_SPAN / 32), rest = k % (ACT_SPAN / 32);
-    return blocks + (size_t)span * ACT_SPAN * (size_t)n + (size_t)t0 * (size_t)MIN(ACT_SPAN, width - span * ACT_SPAN) + (size_t)(rest * MIN(ACT_WIDE_TILE, n - t0)) * 32;
+    const size_t row = act_blocks_row((size_t)in, parts), span = (size_t)(ACT_SPAN * parts), first = (size_t)(k / (ACT_SPAN / 32)) * span;
+    const int T = MIN(ACT_WIDE_TILE, n - t0);
+    return a->blocks[parts - 1] + first * (size_t)n + (size_t)t0 * MIN(span, row - first) + (size_t)(k % (ACT_SPAN / 32) * T * 32 * parts);
 }
 
 struct cpu_kernels;

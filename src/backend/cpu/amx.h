@@ -36,7 +36,7 @@ static inline void amx_store_block(const struct cpu_matmul *m, const float *sums
 }
 
 const struct cpu_format *amx_whole_format(enum tensor_type type); /* int8 activations and integer scales; NULL: not such a type */
-const struct cpu_format *amx_bf16_format(void);                   /* BF16 weights and activations */
-void amx_block_bf16(const float *x, int n, uint16_t *dst, int T); /* cpu_kernels.block_bf16 */
+const struct cpu_format *amx_float_format(enum tensor_type type); /* BF16 and F16 by tiles of bf16; NULL: not such a type */
+void amx_block_bf16(const float *x, int n, uint16_t *dst, int T, int parts); /* cpu_kernels.block_bf16 */
 
 #endif

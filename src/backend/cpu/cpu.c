@@ -279,6 +279,7 @@ static double matmul_error(const struct cpu_matmul *m, int excess)
     case ACTS_INT8_WHOLE: return sqrt(ACT_SUPER / 12.0) / 127;
     case ACTS_BF16_TILES:
     case ACTS_BF16_BLOCKS: return 0x1p-9 + chain;
+    case ACTS_BF16_PARTS: return 0x1p-16 + 0x1p-15 + chain; /* half an ulp of second parts; products of them, 2^-8 times 2^-7, are left out */
     case ACTS_ROWS: return chain / 4;
     default: return chain;
     }

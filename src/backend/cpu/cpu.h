@@ -140,7 +140,8 @@ struct cpu_kernels {
     void (*quantize_whole)(const float *x, int n, struct act_whole_row row); /* n a multiple of ACT_SUPER; NULL: no format of the tier asks for it */
     void (*tile_f32)(const float *x, int n, float *dst, int T);     /* dst[i * T] */
     void (*tile_bf16)(const float *x, int n, uint16_t *dst, int T); /* dst[i / 2 * T * 2 + i % 2] */
-    void (*block_bf16)(const float *x, int n, uint16_t *dst, int T); /* dst[i / 32 * T * 32 + i % 32], zeros up to a multiple of 32; NULL: as above */
+    /* dst[((i / 32) * parts + part) * T * 32 + i % 32], zeros up to a multiple of 32; NULL: no format of the tier asks for it */
+    void (*block_bf16)(const float *x, int n, uint16_t *dst, int T, int parts);
     void (*kv_store)(const struct cpu_kv_layout *kv, uint8_t *block, int slot, int head, const float *k, const float *v); /* k, v: of the head */
     void (*attend)(const struct cpu_attend *a);
     size_t (*attend_scratch_bytes)(int n_rows, int k_dim, int v_dim); /* n_rows: n_q * n_tokens at most */

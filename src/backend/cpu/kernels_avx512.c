@@ -331,7 +331,7 @@ void cpu_kernels_avx512(struct cpu_kernels *k)
     k->glu = glu_avx512;
     if (!avx512_one_stream()) {
         k->side[ACTS_INT8] = k->side[ACTS_INT8_WHOLE] = AVX512_SIDE * PANEL;
-        k->side[ACTS_F32_TILES] = k->side[ACTS_BF16_TILES] = k->side[ACTS_BF16_BLOCKS] = AVX512_FLOAT_SIDE * PANEL;
+        for (int i = ACTS_F32_TILES; i < ACTS_N; i++) k->side[i] = AVX512_FLOAT_SIDE * PANEL; /* kinds of floats */
     }
     k->ahead = avx512_int_ahead;
     k->attend = avx512_attend;

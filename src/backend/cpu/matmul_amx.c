@@ -407,9 +407,11 @@ static const struct cpu_format *format(enum tensor_type type, kg_activations act
 #undef X
     };
     static const struct cpu_format rows = {"rows int8", ACTS_INT8, NULL, NULL, scratch_bytes, run};
-    const struct cpu_format *whole = activations == KG_ACT_INT8 ? amx_whole_format(type) : NULL;
-    if (whole) return whole;
-    if (activations == KG_ACT_INT8 && type == TYPE_BF16) return amx_bf16_format();
+    if (activations == KG_ACT_INT8) {
+        const struct cpu_format *f = amx_whole_format(type);
+        if (!f) f = amx_float_format(type);
+        if (f) return f;
+    }
     if (activations != KG_ACT_INT8 || !avx512_int_kind(type).group) return avx512_float_format(type, activations);
     return (size_t)type < COUNT_OF(packed) && packed[type].name ? &packed[type] : &rows;
 }
