@@ -163,7 +163,8 @@ KG_API kg_status kg_answer_tool_calls(const kg_answer *answer, char **json);
 typedef struct kg_model kg_model;
 
 typedef enum kg_kv_type { KG_KV_F16, KG_KV_F32, KG_KV_Q8_0 } kg_kv_type;
-/* What quantized weights are multiplied with: activations rounded to int8 per block (fast), or exact f32. */
+/* What weights are multiplied with. KG_ACT_INT8 (fast): quantized ones with activations rounded to int8 per block; where the processor multiplies
+ * bf16 faster than f32, BF16 with activations rounded to that, and F16 with a matrix unit, with activations of 16 bits. KG_ACT_F32: exact activations. */
 typedef enum kg_activations { KG_ACT_INT8, KG_ACT_F32 } kg_activations;
 
 /* A low-rank adapter: a GGUF file whose general.type is "adapter", or a folder with adapter_config.json and adapter_model.safetensors. */

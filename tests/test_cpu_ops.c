@@ -407,6 +407,45 @@ static void whole_kernels(const struct cpu_kernels *k)
     report(k->tier, "quantize_whole");
 }
 
+/* Blocks of bf16, of one part and of two: every element where act_block_at says, zeros behind them. */
+static void check_blocks(const struct cpu_kernels *k, enum acts_kind kind, const float *x, int in, int n)
+{
+    const int parts = act_parts(kind);
+    struct batch_acts b = acts_new(k, kind, x, in, n);
+    for (int t = 0; t < n; t++) {
+        const int t0 = t / ACT_WIDE_TILE * ACT_WIDE_TILE, T = MIN(ACT_WIDE_TILE, n - t0);
+        for (int i = 0; i < ROUND_UP(in, 32); i++) {
+            const float v = i < in ? x[t * in + i] : 0;
+            const uint16_t *at = act_block_at(&b.a, parts, in, n, t0, i / 32) + 32 * (t - t0) + i % 32;
+            assert_int_equal(at[0], bf16_from_f32(v));
+            if (parts == 2) assert_int_equal(at[32 * T], bf16_from_f32(v - f32_from_bf16(at[0])));
+        }
+    }
+    if (n == 1 && in > ACT_SUPER) { /* in two portions */
+        uint16_t *whole = malloc(b.blocks.n), *blocks = b.a.blocks[parts - 1];
+        assert_non_null(whole);
+        memcpy(whole, blocks, b.blocks.n);
+        memset(blocks, 0xff, b.blocks.n);
+        acts_make_part(k, &b.a, kind, x, in, 0, ACT_SUPER);
+        acts_make_part(k, &b.a, kind, x + ACT_SUPER, in, ACT_SUPER, in - ACT_SUPER);
+        assert_memory_equal(whole, blocks, b.blocks.n);
+        free(whole);
+    }
+    acts_free(&b);
+}
+
+static void block_kernels(const struct cpu_kernels *k)
+{
+    static const int ins[] = {1, 31, 32, 33, 288, 544, 1100};
+    static float x[37 * 1100];
+    if (!k->block_bf16) return;
+    random_activations(x, COUNT_OF(x));
+    for (size_t i = 0; i < COUNT_OF(x); i++)
+        if (fabsf(x[i]) < 0x1p-90f) x[i] = 1; /* parts below the normal range may be taken for zero */
+    for (size_t i = 0; i < COUNT_OF(ins); i++)
+        for (int n = 1; n <= 37; n += 9) check_blocks(k, ACTS_BF16_BLOCKS, x, ins[i], n), check_blocks(k, ACTS_BF16_PARTS, x, ins[i], n);
+}
+
 static void form_kernels(const struct cpu_kernels *k)
 {
     static const int ins[] = {1, 7, 32, 33, 96, 544, 1024};
@@ -430,6 +469,7 @@ static void form_kernels(const struct cpu_kernels *k)
     }
     report(k->tier, "quantize");
     whole_kernels(k);
+    block_kernels(k);
 }
 
 static void forms_of_activations(void **state)
