@@ -303,24 +303,41 @@ static int check_threads(struct bench *b)
 
 /* ---- limits and shares ----------------------------------------------------------------------------------------- */
 
+/* F16 weights are two parts of bf16, and three products of those, where a matrix unit makes that faster than f32. */
+static double third_of_bf16(const kg_limits *l) { return l->int8_vector_tops > 0 ? l->bf16_tflops / 3 : 0; }
+
 /* What the matrix products of a prompt are made of; those of a device, of halves, whatever the weights are. */
-static const char *arithmetic(const struct bench *b)
+enum arithmetic { IN_INT8, IN_F32, IN_BF16, IN_THREE_BF16, IN_F16 };
+static const char *const arithmetic_names[] = {[IN_INT8] = "int8", [IN_F32] = "f32", [IN_BF16] = "bf16", [IN_THREE_BF16] = "bf16/3", [IN_F16] = "f16"};
+
+static enum arithmetic arithmetic(const struct bench *b)
 {
     const char *t = b->work.main_type;
-    if (on_device(b)) return "f16";
-    if (b->params.activations == KG_ACT_F32 || strcmp(t, "F32") == 0 || strcmp(t, "F16") == 0 || strcmp(t, "F64") == 0) return "f32";
-    return strcmp(t, "BF16") == 0 ? "bf16" : "int8";
+    if (on_device(b)) return IN_F16;
+    if (b->params.activations == KG_ACT_F32 || strcmp(t, "F32") == 0 || strcmp(t, "F64") == 0) return IN_F32;
+    if (strcmp(t, "F16") == 0) return b->n_limits && third_of_bf16(&b->limits[0]) > b->limits[0].f32_tflops ? IN_THREE_BF16 : IN_F32;
+    return strcmp(t, "BF16") == 0 ? IN_BF16 : IN_INT8;
 }
 
 /* The limit of a kind of run, in operations or bytes per second. */
 static double limit_of(const struct bench *b, enum kind kind, const kg_limits *l)
 {
-    const char *how = arithmetic(b);
     if (kind == GENERATION) return (on_device(b) ? l->copy_gb_s : l->read_gb_s) * 1e9;
-    if (on_device(b)) return l->f16_tflops * 1e12;
-    if (strcmp(how, "int8") == 0) return l->int8_tops * 1e12;
-    if (strcmp(how, "f32") == 0) return l->f32_tflops * 1e12;
-    return fmax(l->bf16_tflops, l->f32_tflops) * 1e12; /* bf16 may be widened where that is faster */
+    switch (arithmetic(b)) {
+    case IN_F16: return l->f16_tflops * 1e12;
+    case IN_INT8: return l->int8_tops * 1e12;
+    case IN_F32: return l->f32_tflops * 1e12;
+    case IN_THREE_BF16: return third_of_bf16(l) * 1e12;
+    default: return fmax(l->bf16_tflops, l->f32_tflops) * 1e12; /* bf16 may be widened where that is faster */
+    }
+}
+
+/* That of a prompt without the matrix unit, in operations per second; 0: there is none, or it is not used. */
+static double vector_limit(const struct bench *b, const kg_limits *l)
+{
+    const enum arithmetic in = arithmetic(b);
+    if (in == IN_INT8) return l->int8_vector_tops * 1e12;
+    return l->int8_vector_tops > 0 && in != IN_F32 ? l->f32_tflops * 1e12 : 0;
 }
 
 /* What a whole run of a kind computes (prompt) or reads (generation). Of a prompt, only the last token needs the head. */
@@ -354,7 +371,7 @@ static kg_status measure(struct bench *b, enum kind kind, int i)
         if (!b->meter) return KG_OK;
         const kg_limits *limits = &b->limits[b->n_limits - 2]; /* before the run and after it */
         double before = limit_of(b, kind, &limits[0]), after = limit_of(b, kind, &limits[1]);
-        double vectors = strcmp(arithmetic(b), "int8") == 0 ? 0.5e12 * (limits[0].int8_vector_tops + limits[1].int8_vector_tops) : 0;
+        double vectors = 0.5 * (vector_limit(b, &limits[0]) + vector_limit(b, &limits[1]));
         x->share[i] = x->rate[i] / (0.5 * (before + after));
         if (kind == PROMPT && vectors > 0) x->vector_share[i] = x->rate[i] / vectors;
         if (fabs(after / before - 1) <= MOST_MOVE) return KG_OK;
@@ -483,7 +500,7 @@ static void list_texts(const struct bench *b, const char *texts[6][2])
                              {"backend", b->params.backend},
                              {"kv_type", kv_names[b->params.kv_type]},
                              {"activations", activation_names[b->params.activations]},
-                             {"arithmetic", arithmetic(b)}};
+                             {"arithmetic", arithmetic_names[arithmetic(b)]}};
     memcpy(texts, all, sizeof all);
 }
 
@@ -562,7 +579,7 @@ static int write_plot(const struct bench *b)
     }
     const char *label[N_KINDS] = {labels[0], labels[1]}, *note[N_KINDS] = {notes[0], notes[1]}, *name = strrchr(b->name, '/');
     snprintf(title, sizeof title, "%.200s, %s, %s backend, %d threads", name ? name + 1 : b->name, b->type, b->params.backend, b->params.n_threads);
-    snprintf(subtitle, sizeof subtitle, "Median, lowest and highest of %lld runs; prompt: share of the %s peak, generation: of the %s bandwidth", (long long)b->s->runs, arithmetic(b), on_device(b) ? "copy" : "read");
+    snprintf(subtitle, sizeof subtitle, "Median, lowest and highest of %lld runs; prompt: share of the %s peak, generation: of the %s bandwidth", (long long)b->s->runs, arithmetic_names[arithmetic(b)], on_device(b) ? "copy" : "read");
     struct plot_series s = {.name = "", .y = median, .low = least, .high = most, .n = N_KINDS};
     struct plot p = {.title = title, .subtitle = subtitle, .y_label = "share of the machine's limit, measured just before and after each run", .percent = b->n_limits > 0,
                      .labels = label, .n_labels = N_KINDS, .notes = note, .series = &s, .n_series = 1};
@@ -589,7 +606,7 @@ static void print_start(const struct bench *b)
     if (b->meter) printf("limits measured with %s\n", b->limits[0].with);
     printf("\n            prompt of %-6lld                        generation of %lld after %lld\n", (long long)s->prompt_tokens, (long long)s->generate_tokens,
            (long long)s->context);
-    printf("run       tokens/s     %s  of %-4s peak      tokens/s       GB/s  of %s bandwidth\n", strcmp(arithmetic(b), "int8") ? "Tflop/s" : "  Top/s", arithmetic(b), on_device(b) ? "copy" : "read");
+    printf("run       tokens/s     %s  of %-4s peak      tokens/s       GB/s  of %s bandwidth\n", arithmetic(b) == IN_INT8 ? "  Top/s" : "Tflop/s", arithmetic_names[arithmetic(b)], on_device(b) ? "copy" : "read");
 }
 
 /* Of prompt, then of generation: tokens/s, operations or bytes per second, share. */
@@ -629,9 +646,10 @@ static void print_summary(const struct bench *b)
         kg_limits l = median_limits(b);
         printf("limits (medians): read %.2f GB/s, int8 %.3f Top/s, f32 %.3f Tflop/s, bf16 %.3f Tflop/s\n", l.read_gb_s, l.int8_tops, l.f32_tflops,
                l.bf16_tflops);
-        if (l.int8_vector_tops > 0) printf("vector instructions alone: int8 %.3f Top/s", l.int8_vector_tops);
-        if (isfinite(vector_shares(b).median)) printf(", of which prompts reach %.1f %% (%.1f to %.1f)", 100 * vector_shares(b).median, 100 * vector_shares(b).least, 100 * vector_shares(b).most);
-        if (l.int8_vector_tops > 0) putchar('\n');
+        struct spread v = vector_shares(b);
+        if (l.int8_vector_tops > 0) printf("without the matrix unit: int8 %.3f Top/s\n", l.int8_vector_tops);
+        if (isfinite(v.median))
+            printf("prompts reach %.1f %% (%.1f to %.1f) of the %s peak without it\n", 100 * v.median, 100 * v.least, 100 * v.most, arithmetic(b) == IN_INT8 ? "int8" : "f32");
     }
     int repeated = b->series[PROMPT].n_repeated + b->series[GENERATION].n_repeated;
     int unsettled = b->series[PROMPT].n_unsettled + b->series[GENERATION].n_unsettled;
