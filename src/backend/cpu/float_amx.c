@@ -17,9 +17,9 @@ enum {
     SPLIT_SPAN = SPAN / 2,      /* ... as two of them */
     SIDE = AVX512_SIDE,         /* panels side by side, few tokens, ... */
     SIDE_AHEAD = 2048,          /* ... which ask for so many bytes ahead in each; */
-    ALONE = AVX512_FLOAT_SIDE,  /* a single one, ... */
+    ALONE = AVX512_FLOAT_SIDE,  /* a single one, if there are so many, ... */
     ALONE_AHEAD = 512,
-    HALF = ALONE / 2            /* ... of F16 in two halves, step by step */
+    HALF = ALONE / 2            /* ... else so many; of F16 two halves, step by step */
 };
 
 /* Scratch of a thread. Behind it, for many tokens: sums, see amx_store_block. */
@@ -59,29 +59,29 @@ INLINE __m512i pair_of(const uint16_t *a)
     return _mm512_set1_epi32(pair);
 }
 
-/* Pairs [at, at + n) of ALONE panels: one tdpbf16ps. */
-INLINE void alone_step(const uint8_t *const w[ALONE], size_t at, const uint16_t *a, int n, __m512 c[ALONE])
+/* Pairs [at, at + n) of N panels: one tdpbf16ps. */
+INLINE void alone_step(const uint8_t *const w[ALONE], size_t at, const uint16_t *a, int n, __m512 c[ALONE], const int N, const size_t ahead)
 {
     __m512 e[ALONE], o[ALONE];
 #pragma GCC unroll 8
-    for (int i = 0; i < ALONE; i++) e[i] = o[i] = _mm512_setzero_ps();
+    for (int i = 0; i < N; i++) e[i] = o[i] = _mm512_setzero_ps();
     for (int k = 0; k < n; k++, at += 64, a += 2) {
         const __m512i x = pair_of(a);
         const __m512 x0 = even(x), x1 = odd(x);
 #pragma GCC unroll 8
-        for (int i = 0; i < ALONE; i++) {
-            __builtin_prefetch(w[i] + at + ALONE_AHEAD);
+        for (int i = 0; i < N; i++) {
+            __builtin_prefetch(w[i] + at + ahead);
             const __m512i v = _mm512_loadu_si512(w[i] + at);
             e[i] = _mm512_fmadd_ps(even(v), x0, e[i]);
             o[i] = _mm512_fmadd_ps(odd(v), x1, o[i]);
         }
     }
 #pragma GCC unroll 8
-    for (int i = 0; i < ALONE; i++) c[i] = _mm512_add_ps(c[i], _mm512_add_ps(e[i], o[i]));
+    for (int i = 0; i < N; i++) c[i] = _mm512_add_ps(c[i], _mm512_add_ps(e[i], o[i]));
 }
 
 /* Elements [k, k + n) of HALF panels of F16, one step: three tdpbf16ps. */
-INLINE void alone_split_step(const uint8_t *const w[HALF], int k, const uint16_t *a, int n, __m512 c[HALF])
+INLINE void alone_split_step(const uint8_t *const w[HALF], int k, const uint16_t *a, int n, __m512 c[HALF], const size_t ahead)
 {
     __m512 sum[HALF][3][2]; /* [product][of even elements, of odd ones] */
 #pragma GCC unroll 4
@@ -97,7 +97,7 @@ INLINE void alone_split_step(const uint8_t *const w[HALF], int k, const uint16_t
 #pragma GCC unroll 4
             for (int i = 0; i < HALF; i++) {
                 const uint8_t *p = w[i] + (size_t)(k + h) * 32;
-                if (h == 0) __builtin_prefetch(p + ALONE_AHEAD);
+                if (h == 0) __builtin_prefetch(p + ahead);
                 const struct split v = split_f16(p);
                 sum[i][0][h] = _mm512_fmadd_ps(v.first, first, sum[i][0][h]);
                 sum[i][1][h] = _mm512_fmadd_ps(v.first, second, sum[i][1][h]);
@@ -111,24 +111,34 @@ INLINE void alone_split_step(const uint8_t *const w[HALF], int k, const uint16_t
         for (int j = 0; j < 3; j++) c[i] = _mm512_add_ps(c[i], _mm512_add_ps(sum[i][j][0], sum[i][j][1]));
 }
 
-/* Not inline, so that nothing of these moves out of where numbers below the normal range are zero. */
-static __attribute__((noinline)) void multiply_alone(const struct cpu_matmul *m, const uint8_t *const w[ALONE], float (*sum)[PANEL])
+INLINE void multiply_panels(const struct cpu_matmul *m, const uint8_t *const w[ALONE], float (*sum)[PANEL], const int N, const size_t ahead)
 {
     const int pairs = (m->in + 1) / 2;
     __m512 c[ALONE];
 #pragma GCC unroll 8
-    for (int i = 0; i < ALONE; i++) c[i] = _mm512_setzero_ps();
-    for (int k = 0; k < pairs; k += STEP / 2) alone_step(w, (size_t)k * 64, m->acts.blocks[0] + 2 * k, MIN(STEP / 2, pairs - k), c);
+    for (int i = 0; i < N; i++) c[i] = _mm512_setzero_ps();
+    for (int k = 0; k < pairs; k += STEP / 2) alone_step(w, (size_t)k * 64, m->acts.blocks[0] + 2 * k, MIN(STEP / 2, pairs - k), c, N, ahead);
 #pragma GCC unroll 8
-    for (int i = 0; i < ALONE; i++) _mm512_store_ps(sum[i], c[i]);
+    for (int i = 0; i < N; i++) _mm512_store_ps(sum[i], c[i]);
 }
-static __attribute__((noinline)) void multiply_alone_split(const struct cpu_matmul *m, const uint8_t *const w[ALONE], float (*sum)[PANEL])
+
+INLINE void multiply_split_panels(const struct cpu_matmul *m, const uint8_t *const w[ALONE], float (*sum)[PANEL], const int N, const size_t ahead)
 {
     __m512 c[ALONE];
-    for (int i = 0; i < ALONE; i++) c[i] = _mm512_setzero_ps();
+    for (int i = 0; i < N; i++) c[i] = _mm512_setzero_ps();
     for (int k = 0; k < m->in; k += STEP)
-        for (int i = 0; i < ALONE; i += HALF) alone_split_step(w + i, k, m->acts.blocks[1] + 2 * k, MIN(STEP, m->in - k), c + i);
-    for (int i = 0; i < ALONE; i++) _mm512_store_ps(sum[i], c[i]);
+        for (int i = 0; i < N; i += HALF) alone_split_step(w + i, k, m->acts.blocks[1] + 2 * k, MIN(STEP, m->in - k), c + i, ahead);
+    for (int i = 0; i < N; i++) _mm512_store_ps(sum[i], c[i]);
+}
+
+/* Up to ALONE panels. Not inline, so that nothing of it moves out of where numbers below the normal range are zero. */
+static __attribute__((noinline)) void multiply_alone(const struct cpu_matmul *m, const uint8_t *const w[ALONE], float (*sum)[PANEL], bool wide)
+{
+    const bool split = m->tensor->type == TYPE_F16;
+    if (split && wide) multiply_split_panels(m, w, sum, ALONE, ALONE_AHEAD);
+    else if (split) multiply_split_panels(m, w, sum, HALF, SIDE_AHEAD);
+    else if (wide) multiply_panels(m, w, sum, ALONE, ALONE_AHEAD);
+    else multiply_panels(m, w, sum, HALF, SIDE_AHEAD);
 }
 
 static void run_alone(const struct cpu_matmul *m, int row0, int row1)
@@ -136,16 +146,15 @@ static void run_alone(const struct cpu_matmul *m, int row0, int row1)
     enum { DAZ_FTZ = 0x8040 };
     struct scratch *s = m->scratch;
     const unsigned before = _mm_getcsr();
-    const bool split = m->tensor->type == TYPE_F16;
-    const int panel0 = row0 / PANEL, panel1 = (row1 + PANEL - 1) / PANEL;
-    for (int panel = panel0; panel < panel1; panel += ALONE) {
+    const int panel1 = (row1 + PANEL - 1) / PANEL;
+    for (int panel = row0 / PANEL, n; panel < panel1; panel += n) {
         const uint8_t *w[ALONE];
-        for (int i = 0; i < ALONE; i++) w[i] = panel_at(m, MIN(panel + i, panel1 - 1)); /* too few: the last one again */
+        n = panel1 - panel >= ALONE ? ALONE : MIN(panel1 - panel, HALF);
+        for (int i = 0; i < ALONE; i++) w[i] = panel_at(m, panel + MIN(i, n - 1)); /* too few: the last one again */
         _mm_setcsr(before | DAZ_FTZ);
-        if (split) multiply_alone_split(m, w, s->alone);
-        else multiply_alone(m, w, s->alone);
+        multiply_alone(m, w, s->alone, n == ALONE);
         _mm_setcsr(before);
-        for (int i = 0; i < MIN(ALONE, panel1 - panel); i++) avx512_store_row(m, 0, (panel + i) * PANEL, _mm512_load_ps(s->alone[i]));
+        for (int i = 0; i < n; i++) avx512_store_row(m, 0, (panel + i) * PANEL, _mm512_load_ps(s->alone[i]));
     }
 }
 

@@ -181,7 +181,11 @@ static void run_packed(const struct cpu_matmul *m, int row0, int row1)
     const bool pairs = m->format->acts == ACTS_BF16_TILES;
     if (m->n == 1) {
         if (avx512_one_stream()) gemv_type(m, row0, row1, pairs, 4, 0);
-        else gemv_type(m, row0, row1, pairs, AVX512_FLOAT_SIDE, 512);
+        else {
+            const int wide = row0 + (row1 - row0) / (AVX512_FLOAT_SIDE * PANEL) * (AVX512_FLOAT_SIDE * PANEL);
+            gemv_type(m, row0, wide, pairs, AVX512_FLOAT_SIDE, 512);
+            gemv_type(m, wide, row1, pairs, AVX512_SIDE, 2048);
+        }
         return;
     }
     for (int row = row0; row < row1; row += 2 * PANEL) {

@@ -37,11 +37,13 @@ void cpu_share_clear(struct cpu *c, int thread)
 
 /* ---- shares and pieces ---- */
 
-/* Rows that the work of n tokens is split at multiples of: for one token as many as are read side by side, or fewer, so that each thread has some. */
+/* Rows that the work of n tokens is split at multiples of: for one token as many as are read side by side, or fewer, so that each thread has some; more than
+ * four panels only if they can be shared out evenly. */
 int cpu_grain(const struct worker *w, const struct cpu_matmul *m, int n)
 {
     if (n != 1) return 2 * PANEL;
     int side = MAX(w->c->kernels.side[m->format->acts], 2 * PANEL);
+    while (side > 4 * PANEL && m->out < 8 * w->n * side) side /= 2;
     while (side > 2 * PANEL && m->out <= (w->n - 1) * side) side /= 2;
     return side;
 }
