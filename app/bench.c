@@ -606,7 +606,9 @@ static void print_start(const struct bench *b)
     if (b->meter) printf("limits measured with %s\n", b->limits[0].with);
     printf("\n            prompt of %-6lld                        generation of %lld after %lld\n", (long long)s->prompt_tokens, (long long)s->generate_tokens,
            (long long)s->context);
-    printf("run       tokens/s     %s  of %-4s peak      tokens/s       GB/s  of %s bandwidth\n", arithmetic(b) == IN_INT8 ? "  Top/s" : "Tflop/s", arithmetic_names[arithmetic(b)], on_device(b) ? "copy" : "read");
+    char peak[32];
+    snprintf(peak, sizeof peak, "of %s peak", arithmetic_names[arithmetic(b)]);
+    printf("run       tokens/s     %s  %-14s    tokens/s       GB/s  of %s bandwidth\n", arithmetic(b) == IN_INT8 ? "  Top/s" : "Tflop/s", peak, on_device(b) ? "copy" : "read");
 }
 
 /* Of prompt, then of generation: tokens/s, operations or bytes per second, share. */

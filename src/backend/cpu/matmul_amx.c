@@ -1,4 +1,4 @@
-/* Matmul with int8 activations for AMX, of types that whole_amx.c does not have: the arithmetic of matmul_avx512.c, bit for bit, with a group's
+/* Matmul with int8 activations for AMX, of types that whole_amx.c and float_amx.c do not have: the arithmetic of matmul_avx512.c, bit for bit, with a group's
  * products summed by the matrix unit.
  *
  * Weights, unpacked to bytes 32 rows at a time, and activations are taken as bf16: both are integers of 8 bits at most, activations times
