@@ -215,7 +215,7 @@ static void check_problem(struct problem *p, const struct blocks *blocks, bool m
     const size_t in = (size_t)p->in;
     p->row_bytes = in / (size_t)p->type->block * (size_t)p->type->block_bytes;
     p->rows = malloc(MAX_OUT * p->row_bytes);
-    p->n = many && (p->f->acts == ACTS_INT8_WHOLE || act_parts(p->f->acts)) ? MAX_N : FEW_N; /* these have another way for many */
+    p->n = p->f->acts == ACTS_INT8_WHOLE || act_parts(p->f->acts) ? MAX_N : FEW_N; /* these have another way for many */
     p->x = malloc((size_t)p->n * in * sizeof(float));
     p->y = malloc((size_t)p->n * MAX_OUT * sizeof(float));
     float bias[MAX_OUT];
