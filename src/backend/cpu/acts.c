@@ -13,7 +13,7 @@ void acts_lay_out(struct cpu_acts *a, const struct cpu_kernels *k, unsigned kind
     const size_t whole_q = layout_take(used, whole * in), stretch = layout_take(used, whole * supers * sizeof *a->whole.stretch);
     const size_t whole_sum = layout_take(used, 32 * many * supers * sizeof *a->whole.sum), whole_super = layout_take(used, many * supers * sizeof *a->whole.super);
     size_t blocks[2];
-    for (int i = 0; i < 2; i++) blocks[i] = layout_take(used, (kinds >> (i ? ACTS_BF16_PARTS : ACTS_BF16_BLOCKS) & 1 ? n : 0) * act_blocks_row(in, i + 1) * sizeof *a->blocks[i]);
+    for (int i = 0; i < 2; i++) blocks[i] = layout_take(used, (kinds >> (ACTS_BF16_BLOCKS + i) & 1 ? n : 0) * act_blocks_row(in, i + 1) * sizeof *a->blocks[i]);
     if (!base) return;
     *a = (struct cpu_acts){0};
     if (int8) {
@@ -26,8 +26,8 @@ void acts_lay_out(struct cpu_acts *a, const struct cpu_kernels *k, unsigned kind
     if (many) a->whole.sum = (void *)(base + whole_sum), a->whole.super = (void *)(base + whole_super);
     if (f32) a->f32 = (void *)(base + tiles_f32);
     if (bf16) a->bf16 = (void *)(base + tiles_bf16);
-    if (kinds >> ACTS_BF16_BLOCKS & 1) a->blocks[0] = (void *)(base + blocks[0]);
-    if (kinds >> ACTS_BF16_PARTS & 1) a->blocks[1] = (void *)(base + blocks[1]);
+    for (int i = 0; i < 2; i++)
+        if (kinds >> (ACTS_BF16_BLOCKS + i) & 1) a->blocks[i] = (void *)(base + blocks[i]);
 }
 
 struct cpu_acts acts_from(const struct cpu_acts *a, size_t row, int in)

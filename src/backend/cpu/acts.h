@@ -12,8 +12,8 @@ enum acts_kind {
     ACTS_INT8_WHOLE,
     ACTS_F32_TILES,
     ACTS_BF16_TILES,
-    ACTS_BF16_BLOCKS,
-    ACTS_BF16_PARTS,
+    ACTS_BF16_BLOCKS, /* of one part ... */
+    ACTS_BF16_PARTS,  /* ... and of two: this order */
     ACTS_N
 };
 

@@ -8,7 +8,9 @@
 
 /* Many tokens go over the weights two tiles at a time; AMX_ROWS rows of them stay in L1 meanwhile, activations of as many elements in L2 for
  * AMX_BLOCK rows. */
-enum { AMX_TILE = 16, AMX_BOTH = 2 * AMX_TILE, AMX_PANELS = 2, AMX_ROWS = AMX_PANELS * PANEL, AMX_BLOCK = 256 };
+enum { AMX_TILE = ACT_WIDE_TILE, AMX_BOTH = 2 * AMX_TILE, AMX_PANELS = 2, AMX_ROWS = AMX_PANELS * PANEL, AMX_BLOCK = 256 };
+
+_Static_assert((int)ACT_WHOLE_TILE == (int)AMX_TILE, "one size of tiles of tokens");
 
 /* Tiles 0 to 5 have as many rows as there are tokens, 6 and 7, which are of weights, have 16. */
 INLINE void amx_configure(int tokens)

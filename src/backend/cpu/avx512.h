@@ -14,6 +14,13 @@ static inline bool avx512_one_stream(void) { return __builtin_cpu_is("amd"); }
 #define AVX512_SIDE 4 /* panels side by side */
 #define AVX512_FLOAT_SIDE 8 /* those of floats, which need fewer registers */
 
+static inline __m512 load_f16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
+/* One half of 16 pairs of BF16, widened. */
+static inline __m512 bf16_of_pair(__m512i v, int second)
+{
+    return _mm512_castsi512_ps(second ? _mm512_and_si512(v, _mm512_set1_epi32((int)0xffff0000u)) : _mm512_slli_epi32(v, 16));
+}
+
 /* ---- integer weights ---- */
 
 /* Types with a packed layout of integers: X(ENUM, name). */

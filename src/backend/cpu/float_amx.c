@@ -37,27 +37,19 @@ static size_t scratch_bytes(int in, int max_n)
 
 static const uint8_t *panel_at(const struct cpu_matmul *m, int panel) { return pack_panel(m, pack_find(m->tensor->type), panel); }
 
-INLINE __m512 even(__m512i pairs) { return _mm512_castsi512_ps(_mm512_slli_epi32(pairs, 16)); }
-INLINE __m512 odd(__m512i pairs) { return _mm512_castsi512_ps(_mm512_and_si512(pairs, _mm512_set1_epi32((int)0xffff0000u))); }
-
 /* 16 rows of F16 as two parts: the upper 8 bits, and the 3 that are left. */
 struct split {
     __m512 first, second;
 };
 INLINE struct split split_f16(const uint8_t *p)
 {
-    const __m512 w = _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)), first = odd(_mm512_castps_si512(w));
+    const __m512 w = load_f16(p), first = bf16_of_pair(_mm512_castps_si512(w), 1);
     return (struct split){first, _mm512_sub_ps(w, first)};
 }
 
 /* ---- a single token ---- */
 
-INLINE __m512i pair_of(const uint16_t *a)
-{
-    int32_t pair;
-    memcpy(&pair, a, sizeof pair);
-    return _mm512_set1_epi32(pair);
-}
+INLINE __m512i pair_of(const uint16_t *a) { return _mm512_set1_epi32((int32_t)load_u32(a)); }
 
 /* Pairs [at, at + n) of N panels: one tdpbf16ps. */
 INLINE void alone_step(const uint8_t *const w[ALONE], size_t at, const uint16_t *a, int n, __m512 c[ALONE], const int N, const size_t ahead)
@@ -67,13 +59,13 @@ INLINE void alone_step(const uint8_t *const w[ALONE], size_t at, const uint16_t 
     for (int i = 0; i < N; i++) e[i] = o[i] = _mm512_setzero_ps();
     for (int k = 0; k < n; k++, at += 64, a += 2) {
         const __m512i x = pair_of(a);
-        const __m512 x0 = even(x), x1 = odd(x);
+        const __m512 x0 = bf16_of_pair(x, 0), x1 = bf16_of_pair(x, 1);
 #pragma GCC unroll 8
         for (int i = 0; i < N; i++) {
             __builtin_prefetch(w[i] + at + ahead);
             const __m512i v = _mm512_loadu_si512(w[i] + at);
-            e[i] = _mm512_fmadd_ps(even(v), x0, e[i]);
-            o[i] = _mm512_fmadd_ps(odd(v), x1, o[i]);
+            e[i] = _mm512_fmadd_ps(bf16_of_pair(v, 0), x0, e[i]);
+            o[i] = _mm512_fmadd_ps(bf16_of_pair(v, 1), x1, o[i]);
         }
     }
 #pragma GCC unroll 8
@@ -92,7 +84,7 @@ INLINE void alone_split_step(const uint8_t *const w[HALF], int k, const uint16_t
         const __m512i x = pair_of(a), y = pair_of(a + STEP);
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
-            const __m512 first = h ? odd(x) : even(x), second = h ? odd(y) : even(y);
+            const __m512 first = bf16_of_pair(x, h), second = bf16_of_pair(y, h);
             if (k + h == end) break; /* an odd number of elements */
 #pragma GCC unroll 4
             for (int i = 0; i < HALF; i++) {
@@ -259,7 +251,8 @@ INLINE void many_step(const uint16_t *a, size_t next, int T, const uint8_t *cons
 
 INLINE void many(const struct span *x, int t0, const bool TWO, const bool PAIR, const int PARTS)
 {
-    enum { SUMS = AMX_BOTH * AMX_ROWS, LATER = SUMS / (SPLIT_SPAN / STEP) };
+    enum { SUMS = AMX_BOTH * AMX_ROWS };
+    const int LATER = SUMS / ((PARTS == 2 ? SPLIT_SPAN : SPAN) / STEP); /* floats asked for with each step */
     const struct cpu_matmul *m = x->m;
     const int T = MIN(AMX_TILE, m->n - t0), k = x->k0 / STEP;
     const uint16_t *a = act_block_at(&m->acts, PARTS, m->in, m->n, t0, k);
@@ -280,7 +273,7 @@ INLINE void many(const struct span *x, int t0, const bool TWO, const bool PAIR, 
     size_t then = (size_t)(t0 / AMX_BOTH * x->steps) * x->then_step;
     for (int i = 0; i < x->steps; i++) {
 #pragma GCC unroll 8
-        for (int l = 0; l < LATER; l += 16) __builtin_prefetch(later + MIN(i * LATER, SUMS) + l);
+        for (int l = 0; l < LATER; l += 16) __builtin_prefetch(later + i * LATER + l);
         for (const size_t end = MIN(then + x->then_step, x->then_bytes); then < end; then += 64)
             for (int p = 0; p < AMX_PANELS; p++) __builtin_prefetch(x->then[p] + then, 0, 2);
         many_step(a + i * T * STEP * PARTS, next, T, x->w, (size_t)(i * WEIGHTS * PARTS), TWO, PAIR, PARTS);

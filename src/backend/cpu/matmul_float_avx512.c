@@ -112,14 +112,6 @@ static inline const uint8_t *panel_at(const struct cpu_matmul *m, int panel)
     return pack_panel(m, pack_find(m->tensor->type), panel);
 }
 
-static inline __m512 load_f16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
-
-/* One half of 16 pairs of BF16, widened. */
-static inline __m512 bf16_of_pair(__m512i v, int second)
-{
-    return _mm512_castsi512_ps(second ? _mm512_and_si512(v, _mm512_set1_epi32((int)0xffff0000u)) : _mm512_slli_epi32(v, 16));
-}
-
 /* Elements [k0, k0 + n) of one packed panel to every other vector of w; k0 is even. as_pairs: BF16 stays as it is. */
 static void widen(enum tensor_type type, bool as_pairs, const uint8_t *panel, int k0, int n, float *w)
 {

@@ -13,7 +13,6 @@ static inline int32_t load_i32(const void *p)
 }
 
 static inline __m512i load(const uint8_t *p) { return _mm512_loadu_si512(p); }
-static inline __m512 load_f16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
 /* 4-bit value in bits 0..3, others above */
 static inline __m512i nibble_below(const uint8_t *plane, int u, int j)
 {
