@@ -75,11 +75,15 @@ void acts_make(const struct cpu_kernels *k, const struct cpu_acts *a, enum acts_
 
 void acts_make_part(const struct cpu_kernels *k, const struct cpu_acts *a, enum acts_kind kind, const float *x, int in, int from, int n)
 {
-    const struct act_row row = act_row(a, in, 1, 0);
-    struct act_whole_row whole = act_whole_row(a, in, 1, 0);
+    struct act_row row; /* of the kind alone: the others have no memory, and nothing may be added to a null pointer */
+    struct act_whole_row whole;
     switch (kind) {
-    case ACTS_INT8: k->quantize(x, n, (struct act_row){row.q + from, row.group + from / ACT_GROUP, row.halves + from / ACT_GROUP, 1, {0}, 0, 0}); break;
+    case ACTS_INT8:
+        row = act_row(a, in, 1, 0);
+        k->quantize(x, n, (struct act_row){row.q + from, row.group + from / ACT_GROUP, row.halves + from / ACT_GROUP, 1, {0}, 0, 0});
+        break;
     case ACTS_INT8_WHOLE:
+        whole = act_whole_row(a, in, 1, 0);
         whole.at.q += from;
         whole.at.stretch += from / ACT_SUPER;
         k->quantize_whole(x, n, whole);
