@@ -256,7 +256,7 @@ INLINE void scales_iq4_xs(const uint8_t *const *p, float *ws, float *wm)
     (void)wm;
     for (int h = 0; h < 2; h++) {
         const __m256 d = load_f16(p[0], h);
-        const __m256i low = load(p[1] + 32 * h), high = _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(p[1] + 64 + 16 * h)));
+        const __m256i low = load(p[0] + 32 + 32 * h), high = _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(p[0] + 96 + 16 * h)));
 #pragma GCC unroll 8
         for (int g = 0; g < 8; g++) store_product(ws + 16 * g + 8 * h, six_bits(low, 4 * g, high, 2 * g), d);
     }
@@ -289,11 +289,11 @@ INLINE void scales_of(const enum tensor_type TYPE, const uint8_t *const *p, floa
     }
 }
 
-/* ---- the types: values of elements 32 u + 4 j .. + 3 of half h of the panel's rows ---- */
+/* ---- the types: values of elements 4 j .. + 3 of a unit, half h of the panel's rows ---- */
 
-INLINE __m256i nibble(const uint8_t *plane, int u, int j, int h)
+INLINE __m256i nibble(const uint8_t *unit, const int bits, int j, int h)
 {
-    const __m256i v = load(plane + (u * 4 + j / 2) * 64 + 32 * h);
+    const __m256i v = load(unit + PACK_NIBBLE(bits, j) + 32 * h);
     return _mm256_and_si256(j & 1 ? _mm256_srli_epi16(v, 4) : v, _mm256_set1_epi8(0x0f));
 }
 
@@ -303,8 +303,8 @@ INLINE __m256i field(__m256i v, const int at, const int to, const int mask)
     v = to > at ? _mm256_slli_epi16(v, to > at ? to - at : 0) : to < at ? _mm256_srli_epi16(v, at > to ? at - to : 0) : v;
     return _mm256_and_si256(v, _mm256_set1_epi8((char)(mask << to)));
 }
-INLINE __m256i crumb(const uint8_t *plane, int u, int j, int h, const int to) { return field(load(plane + (u * 2 + j / 4) * 64 + 32 * h), 2 * (j & 3), to, 3); }
-INLINE __m256i bit(const uint8_t *plane, int u, int j, int h, const int to) { return field(load(plane + u * 64 + 32 * h), j, to, 1); }
+INLINE __m256i crumb(const uint8_t *unit, const int bits, int j, int h, const int to) { return field(load(unit + PACK_CRUMB(bits, j) + 32 * h), 2 * (j & 3), to, 3); }
+INLINE __m256i bit(const uint8_t *unit, int j, int h, const int to) { return field(load(unit + 32 * h), j, to, 1); }
 
 /* table[i] + offset, or one nibble of it */
 INLINE __m256i lookup(const int8_t table[16], int offset, __m256i i, const int shift, const int mask)
@@ -314,20 +314,17 @@ INLINE __m256i lookup(const int8_t table[16], int offset, __m256i i, const int s
 }
 
 /* Stored values; for split types the low or high nibble. */
-INLINE __m256i values(const enum tensor_type TYPE, const uint8_t *const *p, int u, int j, int h, const bool HIGH)
+INLINE __m256i values(const enum tensor_type TYPE, const uint8_t *unit, int j, int h, const bool HIGH)
 {
     switch (TYPE) {
-    case TYPE_Q5_0: case TYPE_Q5_1: return _mm256_or_si256(nibble(p[1], u, j, h), bit(p[2], u, j, h, 4));
-    case TYPE_Q8_0: return field(load(p[1] + (u * 8 + j) * 64 + 32 * h), HIGH ? 4 : 0, 0, 15);
-    case TYPE_Q2_K: return crumb(p[2], u, j, h, 0);
-    case TYPE_Q3_K: return _mm256_or_si256(crumb(p[2], u, j, h, 0), bit(p[3], u, j, h, 2));
-    case TYPE_Q4_K: return nibble(p[2], u, j, h);
-    case TYPE_Q5_K: return _mm256_or_si256(nibble(p[2], u, j, h), bit(p[3], u, j, h, 4));
-    case TYPE_Q6_K: return _mm256_or_si256(nibble(p[2], u, j, h), crumb(p[3], u, j, h, 4));
-    case TYPE_IQ4_NL: return lookup(kvalues_iq4nl, 128, nibble(p[1], u, j, h), HIGH ? 4 : 0, 15);
-    case TYPE_IQ4_XS: return lookup(kvalues_iq4nl, 128, nibble(p[2], u, j, h), HIGH ? 4 : 0, 15);
-    case TYPE_MXFP4: return lookup(kvalues_fp4, 16, nibble(p[1], u, j, h), 0, 0xff);
-    default: return nibble(p[1], u, j, h);
+    case TYPE_Q5_0: case TYPE_Q5_1: case TYPE_Q5_K: return _mm256_or_si256(nibble(unit, 5, j, h), bit(unit, j, h, 4));
+    case TYPE_Q8_0: return field(load(unit + j * 64 + 32 * h), HIGH ? 4 : 0, 0, 15);
+    case TYPE_Q2_K: return crumb(unit, 2, j, h, 0);
+    case TYPE_Q3_K: return _mm256_or_si256(crumb(unit, 3, j, h, 0), bit(unit, j, h, 2));
+    case TYPE_Q6_K: return _mm256_or_si256(nibble(unit, 6, j, h), crumb(unit, 6, j, h, 4));
+    case TYPE_IQ4_NL: case TYPE_IQ4_XS: return lookup(kvalues_iq4nl, 128, nibble(unit, 4, j, h), HIGH ? 4 : 0, 15);
+    case TYPE_MXFP4: return lookup(kvalues_fp4, 16, nibble(unit, 4, j, h), 0, 0xff);
+    default: return nibble(unit, 4, j, h);
     }
 }
 
@@ -337,25 +334,26 @@ INLINE void unpack(const struct pack *pk, const uint8_t *panel, int n_super, int
 {
     const uint8_t *p[PACK_PLANES];
     pack_seek(pk, panel, n_super, s0, p);
-    for (int s = s0; s < s1; pack_next(pk, panel, n_super, s, p), s++) {
+    for (int s = s0; s < s1; pack_next(pk, panel, n_super, s, 1, p), s++) {
         scales_of(TYPE, p, ws, wm);
         ws += pk->superblock / GROUP * 16;
         wm += pk->superblock / GROUP * 16;
-        for (int u = 0; u < pk->superblock / 32; u++) {
+        const uint8_t *unit = p[2];
+        for (int u = 0; u < pk->superblock / 32; u++, unit += PACK_UNIT(pk->bits)) {
 #pragma GCC unroll 8
             for (int j = 0; j < 8; j++) {
 #pragma GCC unroll 2
                 for (int high = 0; high <= SPLIT; high++, w += 64) {
-                    _mm256_store_si256((void *)w, values(TYPE, p, u, j, 0, high));
-                    _mm256_store_si256((void *)(w + 32), values(TYPE, p, u, j, 1, high));
+                    _mm256_store_si256((void *)w, values(TYPE, unit, j, 0, high));
+                    _mm256_store_si256((void *)(w + 32), values(TYPE, unit, j, 1, high));
                 }
             }
         }
     }
 }
 
-/* The sum of a group's stored values times the activations a, elements from 32 u + 4 j0 on. */
-INLINE __m256i group_sum(const uint8_t *const *p, int u, int j0, int h, const int8_t *a, const enum tensor_type TYPE, const int GROUP, const int ADDS,
+/* The sum of a group's stored values times the activations a, elements of the unit from 4 j0 on. */
+INLINE __m256i group_sum(const uint8_t *unit, int j0, int h, const int8_t *a, const enum tensor_type TYPE, const int GROUP, const int ADDS,
                          const bool HIGH)
 {
     __m256i sum = _mm256_setzero_si256();
@@ -364,7 +362,7 @@ INLINE __m256i group_sum(const uint8_t *const *p, int u, int j0, int h, const in
         __m256i acc = sum;
 #pragma GCC unroll 8
         for (int j = i; j < i + ADDS; j++) {
-            const __m256i v = _mm256_maddubs_epi16(values(TYPE, p, u, j0 + j, h, HIGH), _mm256_set1_epi32(load_i32(a + 4 * j)));
+            const __m256i v = _mm256_maddubs_epi16(values(TYPE, unit, j0 + j, h, HIGH), _mm256_set1_epi32(load_i32(a + 4 * j)));
             acc = j == i ? v : in_order(_mm256_add_epi16(acc, v));
         }
         const __m256i wide = _mm256_madd_epi16(acc, _mm256_set1_epi16(HIGH ? 16 : 1));
@@ -373,20 +371,19 @@ INLINE __m256i group_sum(const uint8_t *const *p, int u, int j0, int h, const in
     return sum;
 }
 
-/* One token: what group `half` of unit u adds to c, the sums of a panel's 16 rows. The same arithmetic as in tile(). */
-INLINE void add_group(__m256 c[2], const uint8_t *const *p, const float *ws, const float *wm, int u, const int half, const int8_t *a,
+/* One token: what group `half` of a unit, with scales ws and wm, adds to c, the sums of a panel's 16 rows. The same arithmetic as in tile(). */
+INLINE void add_group(__m256 c[2], const uint8_t *unit, const float *ws, const float *wm, const int half, const int8_t *a,
                       const struct act_group *ag, const struct act_halves *ah, const enum tensor_type TYPE, const int GROUP, const int OFFSET, const int ADDS, const bool HAS_MIN)
 {
-    const int g = u * (32 / GROUP) + half;
     a += half * 16;
 #pragma GCC unroll 2
     for (int h = 0; h < 2; h++) {
-        __m256i sum = group_sum(p, u, half * 4, h, a, TYPE, GROUP, ADDS, false);
-        if (SPLIT) sum = _mm256_add_epi32(sum, group_sum(p, u, half * 4, h, a, TYPE, GROUP, ADDS, true));
-        c[h] = _mm256_fmadd_ps(scaled(sum, ag, ah, half, GROUP, OFFSET), _mm256_load_ps(ws + 16 * g + 8 * h), c[h]);
+        __m256i sum = group_sum(unit, half * 4, h, a, TYPE, GROUP, ADDS, false);
+        if (SPLIT) sum = _mm256_add_epi32(sum, group_sum(unit, half * 4, h, a, TYPE, GROUP, ADDS, true));
+        c[h] = _mm256_fmadd_ps(scaled(sum, ag, ah, half, GROUP, OFFSET), _mm256_load_ps(ws + 16 * half + 8 * h), c[h]);
         if (HAS_MIN) {
             const __m256 t = _mm256_set1_ps(GROUP == 32 ? ag->sum_scaled : ah->sum_scaled[half]);
-            c[h] = _mm256_fnmadd_ps(t, _mm256_load_ps(wm + 16 * g + 8 * h), c[h]);
+            c[h] = _mm256_fnmadd_ps(t, _mm256_load_ps(wm + 16 * half + 8 * h), c[h]);
         }
     }
 }
@@ -406,11 +403,13 @@ INLINE void gemv(const struct cpu_matmul *m, const struct pack *pk, int panel0, 
         const struct act_halves *ah = m->acts.halves;
         for (int s = 0; s < n_super; s++) {
             scales_of(TYPE, p, ws, wm);
-            for (int u = 0; u < units; u++, a += 32, ag++, ah++) {
-                add_group(c, p, ws, wm, u, 0, a, ag, ah, TYPE, GROUP, OFFSET, ADDS, HAS_MIN);
-                if (GROUP == 16) add_group(c, p, ws, wm, u, 1, a, ag, ah, TYPE, GROUP, OFFSET, ADDS, HAS_MIN);
+            const uint8_t *unit = p[2];
+            for (int u = 0; u < units; u++, unit += PACK_UNIT(pk->bits), a += 32, ag++, ah++) {
+                const int at = u * (32 / GROUP) * 16;
+                add_group(c, unit, ws + at, wm + at, 0, a, ag, ah, TYPE, GROUP, OFFSET, ADDS, HAS_MIN);
+                if (GROUP == 16) add_group(c, unit, ws + at, wm + at, 1, a, ag, ah, TYPE, GROUP, OFFSET, ADDS, HAS_MIN);
             }
-            pack_next(pk, base, n_super, s, p);
+            pack_next(pk, base, n_super, s, 1, p);
         }
         store_8(m, 0, panel * PANEL, c[0]);
         store_8(m, 0, panel * PANEL + 8, c[1]);

@@ -195,7 +195,7 @@ NEON_INLINE void scales_iq4_xs(const uint8_t *const *p, float *ws, float *wm)
     (void)wm;
     for (int i = 0; i < 4; i++) {
         const float32x4_t d = load_f16(p[0], i);
-        const uint32x4_t l = load_words(p[1], i), h = vmovl_u16(vreinterpret_u16_u8(vld1_u8(p[1] + 64 + 8 * i)));
+        const uint32x4_t l = load_words(p[0] + 32, i), h = vmovl_u16(vreinterpret_u16_u8(vld1_u8(p[0] + 96 + 8 * i)));
 #pragma GCC unroll 8
         for (int g = 0; g < 8; g++) vst1q_f32(ws + g * 16 + 4 * i, vmulq_f32(six_bits_f32(shift_right(l, 4 * g), shift_right(h, 2 * g)), d));
     }
@@ -214,46 +214,42 @@ NEON_INLINE void scales_mxfp4(const uint8_t *const *p, float *ws, float *wm)
     }
 }
 
-/* ---- values: rows 4 i .. 4 i + 3 of elements 32 u + 4 j .. + 3, plus the type's offset ---- */
+/* ---- values: rows 4 i .. 4 i + 3 of elements 4 j .. + 3 of a unit, plus the type's offset ---- */
 
-typedef int8x16_t (*values_fn)(const uint8_t *const *p, int u, int j, int i);
+typedef int8x16_t (*values_fn)(const uint8_t *unit, int j, int i);
 
 /* Left by n bits, or right by -n; a constant once loops are unrolled. */
 NEON_INLINE uint8x16_t shift(uint8x16_t v, int n) { return n ? vshlq_u8(v, vdupq_n_s8((int8_t)n)) : v; }
-NEON_INLINE uint8x16_t nibble(const uint8_t *plane, int u, int j, int i)
+NEON_INLINE uint8x16_t nibble(const uint8_t *unit, const int bits, int j, int i)
 {
-    const uint8x16_t v = vld1q_u8(plane + (u * 4 + j / 2) * 64 + i * 16);
+    const uint8x16_t v = vld1q_u8(unit + PACK_NIBBLE(bits, j) + i * 16);
     return j & 1 ? vshrq_n_u8(v, 4) : vandq_u8(v, vdupq_n_u8(0x0f));
 }
 /* 2-bit value in bits `to` and `to` + 1 */
-NEON_INLINE uint8x16_t crumb(const uint8_t *plane, int u, int j, int i, int to)
+NEON_INLINE uint8x16_t crumb(const uint8_t *unit, const int bits, int j, int i, int to)
 {
-    const uint8x16_t v = vld1q_u8(plane + (u * 2 + j / 4) * 64 + i * 16);
+    const uint8x16_t v = vld1q_u8(unit + PACK_CRUMB(bits, j) + i * 16);
     return vandq_u8(shift(v, to - 2 * (j & 3)), vdupq_n_u8((uint8_t)(3 << to)));
 }
 /* 1-bit value in bit `to` */
-NEON_INLINE uint8x16_t bit(const uint8_t *plane, int u, int j, int i, int to)
-{
-    return vandq_u8(shift(vld1q_u8(plane + u * 64 + i * 16), to - j), vdupq_n_u8((uint8_t)(1 << to)));
-}
+NEON_INLINE uint8x16_t bit(const uint8_t *unit, int j, int i, int to) { return vandq_u8(shift(vld1q_u8(unit + i * 16), to - j), vdupq_n_u8((uint8_t)(1 << to))); }
 NEON_INLINE int8x16_t with(uint8x16_t low, uint8x16_t high) { return vreinterpretq_s8_u8(vorrq_u8(low, high)); }
 
-NEON_INLINE int8x16_t w_q4_0(const uint8_t *const *p, int u, int j, int i) { return vreinterpretq_s8_u8(nibble(p[1], u, j, i)); }
-NEON_INLINE int8x16_t w_q5_0(const uint8_t *const *p, int u, int j, int i) { return with(nibble(p[1], u, j, i), bit(p[2], u, j, i, 4)); }
-NEON_INLINE int8x16_t w_q8_0(const uint8_t *const *p, int u, int j, int i)
-{
-    return vreinterpretq_s8_u8(veorq_u8(vld1q_u8(p[1] + (u * 8 + j) * 64 + i * 16), vdupq_n_u8(0x80)));
-}
-NEON_INLINE int8x16_t w_q2_k(const uint8_t *const *p, int u, int j, int i) { return vreinterpretq_s8_u8(crumb(p[2], u, j, i, 0)); }
-NEON_INLINE int8x16_t w_q3_k(const uint8_t *const *p, int u, int j, int i) { return with(crumb(p[2], u, j, i, 0), bit(p[3], u, j, i, 2)); }
-NEON_INLINE int8x16_t w_q4_k(const uint8_t *const *p, int u, int j, int i) { return vreinterpretq_s8_u8(nibble(p[2], u, j, i)); }
-NEON_INLINE int8x16_t w_q5_k(const uint8_t *const *p, int u, int j, int i) { return with(nibble(p[2], u, j, i), bit(p[3], u, j, i, 4)); }
-NEON_INLINE int8x16_t w_q6_k(const uint8_t *const *p, int u, int j, int i) { return with(nibble(p[2], u, j, i), crumb(p[3], u, j, i, 4)); }
-NEON_INLINE int8x16_t w_iq4_nl(const uint8_t *const *p, int u, int j, int i) { return vqtbl1q_s8(vld1q_s8(kvalues_iq4nl), nibble(p[1], u, j, i)); }
-NEON_INLINE int8x16_t w_iq4_xs(const uint8_t *const *p, int u, int j, int i) { return vqtbl1q_s8(vld1q_s8(kvalues_iq4nl), nibble(p[2], u, j, i)); }
-NEON_INLINE int8x16_t w_mxfp4(const uint8_t *const *p, int u, int j, int i) { return vqtbl1q_s8(vld1q_s8(kvalues_fp4), nibble(p[1], u, j, i)); }
-#define w_q4_1 w_q4_0
-#define w_q5_1 w_q5_0
+NEON_INLINE int8x16_t w_4(const uint8_t *unit, int j, int i) { return vreinterpretq_s8_u8(nibble(unit, 4, j, i)); }
+NEON_INLINE int8x16_t w_5(const uint8_t *unit, int j, int i) { return with(nibble(unit, 5, j, i), bit(unit, j, i, 4)); }
+#define w_q4_0 w_4
+#define w_q4_1 w_4
+#define w_q4_k w_4
+#define w_q5_0 w_5
+#define w_q5_1 w_5
+#define w_q5_k w_5
+NEON_INLINE int8x16_t w_q8_0(const uint8_t *unit, int j, int i) { return vreinterpretq_s8_u8(veorq_u8(vld1q_u8(unit + j * 64 + i * 16), vdupq_n_u8(0x80))); }
+NEON_INLINE int8x16_t w_q2_k(const uint8_t *unit, int j, int i) { return vreinterpretq_s8_u8(crumb(unit, 2, j, i, 0)); }
+NEON_INLINE int8x16_t w_q3_k(const uint8_t *unit, int j, int i) { return with(crumb(unit, 3, j, i, 0), bit(unit, j, i, 2)); }
+NEON_INLINE int8x16_t w_q6_k(const uint8_t *unit, int j, int i) { return with(nibble(unit, 6, j, i), crumb(unit, 6, j, i, 4)); }
+NEON_INLINE int8x16_t w_iq4_nl(const uint8_t *unit, int j, int i) { return vqtbl1q_s8(vld1q_s8(kvalues_iq4nl), nibble(unit, 4, j, i)); }
+#define w_iq4_xs w_iq4_nl
+NEON_INLINE int8x16_t w_mxfp4(const uint8_t *unit, int j, int i) { return vqtbl1q_s8(vld1q_s8(kvalues_fp4), nibble(unit, 4, j, i)); }
 
 /* ---- what is made for every packed type ---- */
 
@@ -263,17 +259,18 @@ NEON_INLINE void unpack(const struct pack *pk, const uint8_t *panel, int n_super
 {
     const uint8_t *p[PACK_PLANES];
     pack_seek(pk, panel, n_super, s0, p);
-    for (int s = s0; s < s1; pack_next(pk, panel, n_super, s, p), s++) {
+    for (int s = s0; s < s1; pack_next(pk, panel, n_super, s, 1, p), s++) {
         scales(p, ws, wm);
         ws += pk->superblock / GROUP * 16;
         wm += pk->superblock / GROUP * 16;
-        for (int u = 0; u < pk->superblock / 32; u++) {
+        const uint8_t *unit = p[2];
+        for (int u = 0; u < pk->superblock / 32; u++, unit += PACK_UNIT(pk->bits)) {
 #pragma GCC unroll 4
             for (int j = 0; j < 8; j += 2, w += 128) {
 #pragma GCC unroll 4
                 for (int i = 0; i < 4; i++) {
-                    const int32x4_t a = vreinterpretq_s32_s8(vsubq_s8(values(p, u, j, i), vdupq_n_s8(OFFSET)));
-                    const int32x4_t b = vreinterpretq_s32_s8(vsubq_s8(values(p, u, j + 1, i), vdupq_n_s8(OFFSET)));
+                    const int32x4_t a = vreinterpretq_s32_s8(vsubq_s8(values(unit, j, i), vdupq_n_s8(OFFSET)));
+                    const int32x4_t b = vreinterpretq_s32_s8(vsubq_s8(values(unit, j + 1, i), vdupq_n_s8(OFFSET)));
                     vst1q_s8(w + (by_8 ? 32 * i : 16 * i), vreinterpretq_s8_s32(by_8 ? vzip1q_s32(a, b) : a));
                     vst1q_s8(w + (by_8 ? 32 * i + 16 : 16 * i + 64), vreinterpretq_s8_s32(by_8 ? vzip2q_s32(a, b) : b));
                 }
@@ -300,7 +297,8 @@ NEON_INLINE void gemv(const struct cpu_matmul *m, const struct pack *pk, int pan
         const struct act_halves *ah = m->acts.halves;
         for (int s = 0; s < n_super; s++) {
             scales(p, ws, wm);
-            for (int u = 0; u < units; u++, a += 32, ag++, ah++) {
+            const uint8_t *unit = p[2];
+            for (int u = 0; u < units; u++, unit += PACK_UNIT(pk->bits), a += 32, ag++, ah++) {
                 const int8x16_t b[2] = {vld1q_s8(a), vld1q_s8(a + 16)};
 #pragma GCC unroll 2
                 for (int half = 0; half < 32 / GROUP; half++) {
@@ -312,7 +310,7 @@ NEON_INLINE void gemv(const struct cpu_matmul *m, const struct pack *pk, int pan
 #pragma GCC unroll 8
                     for (int j = half * 4; j < half * 4 + GROUP / 4; j++)
 #pragma GCC unroll 4
-                        for (int i = 0; i < 4; i++) acc[i] = dot_lane(acc[i], values(p, u, j, i), b[j / 4], j % 4);
+                        for (int i = 0; i < 4; i++) acc[i] = dot_lane(acc[i], values(unit, j, i), b[j / 4], j % 4);
 #pragma GCC unroll 4
                     for (int i = 0; i < 4; i++) {
                         c[i] = neon_add_group(c[i], acc[i], ag->scale, ws + g + i * 4);
@@ -320,7 +318,7 @@ NEON_INLINE void gemv(const struct cpu_matmul *m, const struct pack *pk, int pan
                     }
                 }
             }
-            pack_next(pk, base, n_super, s, p);
+            pack_next(pk, base, n_super, s, 1, p);
         }
         for (int i = 0; i < 4; i++) vst1q_f32(sums + i * 4, c[i]);
         neon_store_row(m, 0, panel * PANEL, sums);

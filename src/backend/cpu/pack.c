@@ -3,30 +3,23 @@
 
 #define BYTES(x) ((x) * 0x01010101u)
 
-/* w[k4]: four unsigned values each. */
-static void put_4bit(const uint32_t *w, int n_k4, uint8_t *plane, int r)
-{
-    for (int z = 0; z < n_k4 / 2; z++) {
-        uint32_t v = (w[2 * z] & BYTES(0x0fu)) | (w[2 * z + 1] & BYTES(0x0fu)) << 4;
-        memcpy(plane + z * 64 + r * 4, &v, 4);
-    }
-}
+static void put_word(uint32_t v, uint8_t *to) { memcpy(to, &v, 4); }
 
-static void put_2bit(const uint32_t *w, int n_k4, int shift, uint8_t *plane, int r)
+/* n_units units of values of so many bits, less than 8; w[k4]: four each. */
+static inline __attribute__((always_inline)) void put_units(const uint32_t *w, int n_units, const int bits, uint8_t *to, int r)
 {
-    for (int z = 0; z < n_k4 / 4; z++) {
-        uint32_t v = 0;
-        for (int i = 0; i < 4; i++) v |= (w[4 * z + i] >> shift & BYTES(0x03u)) << 2 * i;
-        memcpy(plane + z * 64 + r * 4, &v, 4);
-    }
-}
-
-static void put_1bit(const uint32_t *w, int n_k4, int shift, uint8_t *plane, int r)
-{
-    for (int z = 0; z < n_k4 / 8; z++) {
-        uint32_t v = 0;
-        for (int i = 0; i < 8; i++) v |= (w[8 * z + i] >> shift & BYTES(0x01u)) << i;
-        memcpy(plane + z * 64 + r * 4, &v, 4);
+    const int above = bits & 4; /* crumbs, or a bit, stand above the nibbles */
+    for (to += r * 4; n_units > 0; n_units--, w += 8, to += PACK_UNIT(bits)) {
+        uint32_t ones = 0;
+        for (int i = 0; i < 8; i++) ones |= (w[i] >> (bits - 1) & BYTES(0x01u)) << i;
+        if (bits & 1) put_word(ones, to);
+        for (int k4 = 0; k4 < 8; k4 += 4) {
+            uint32_t crumbs = 0;
+            for (int i = 0; i < 4; i++) crumbs |= (w[k4 + i] >> above & BYTES(0x03u)) << 2 * i;
+            if (bits & 2) put_word(crumbs, to + PACK_CRUMB(bits, k4));
+            for (int i = k4; i < k4 + 4 && above; i += 2)
+                put_word((w[i] & BYTES(0x0fu)) | (w[i + 1] & BYTES(0x0fu)) << 4, to + PACK_NIBBLE(bits, i));
+        }
     }
 }
 
@@ -63,7 +56,7 @@ static void row_q4_0(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
     uint32_t w[8];
     nibbles_32(src + 2, w);
     put_u16(src, p[0], r);
-    put_4bit(w, 8, p[1], r);
+    put_units(w, 1, 4, p[2], r);
 }
 
 static void row_q4_1(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
@@ -72,7 +65,7 @@ static void row_q4_1(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
     nibbles_32(src + 4, w);
     put_u16(src, p[0], r);
     put_u16(src + 2, p[0] + 32, r);
-    put_4bit(w, 8, p[1], r);
+    put_units(w, 1, 4, p[2], r);
 }
 
 static void row_q5_0(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
@@ -81,8 +74,7 @@ static void row_q5_0(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
     nibbles_32(src + 6, w);
     fifth_bits_32(src + 2, w);
     put_u16(src, p[0], r);
-    put_4bit(w, 8, p[1], r);
-    put_1bit(w, 8, 4, p[2], r);
+    put_units(w, 1, 5, p[2], r);
 }
 
 static void row_q5_1(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
@@ -92,8 +84,7 @@ static void row_q5_1(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
     fifth_bits_32(src + 4, w);
     put_u16(src, p[0], r);
     put_u16(src + 2, p[0] + 32, r);
-    put_4bit(w, 8, p[1], r);
-    put_1bit(w, 8, 4, p[2], r);
+    put_units(w, 1, 5, p[2], r);
 }
 
 static void row_q8_0(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
@@ -101,7 +92,7 @@ static void row_q8_0(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
     put_u16(src, p[0], r);
     for (int i = 0; i < 8; i++) {
         uint32_t v = load_u32(src + 2 + 4 * i) ^ BYTES(0x80u);
-        memcpy(p[1] + i * 64 + r * 4, &v, 4);
+        memcpy(p[2] + i * 64 + r * 4, &v, 4);
     }
 }
 
@@ -122,7 +113,7 @@ static void row_q2_k(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
     put_u16(src + 80, p[0], r);
     put_u16(src + 82, p[0] + 32, r);
     put_words(src, 4, p[1], r);
-    put_2bit(w, 64, 0, p[2], r);
+    put_units(w, 8, 2, p[2], r);
 }
 
 static void row_q3_k(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
@@ -135,8 +126,7 @@ static void row_q3_k(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
     }
     put_u16(src + 108, p[0], r);
     put_words(src + 96, 3, p[1], r);
-    put_2bit(w, 64, 0, p[2], r);
-    put_1bit(w, 64, 2, p[3], r);
+    put_units(w, 8, 3, p[2], r);
 }
 
 /* Q4_K, Q5_K: in each quarter of 64, byte j (0..31) holds elements j and j + 32. */
@@ -157,7 +147,7 @@ static void row_q4_k(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
     put_u16(src, p[0], r);
     put_u16(src + 2, p[0] + 32, r);
     put_words(src + 4, 3, p[1], r);
-    put_4bit(w, 64, p[2], r);
+    put_units(w, 8, 4, p[2], r);
 }
 
 static void row_q5_k(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
@@ -171,8 +161,7 @@ static void row_q5_k(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
     put_u16(src, p[0], r);
     put_u16(src + 2, p[0] + 32, r);
     put_words(src + 4, 3, p[1], r);
-    put_4bit(w, 64, p[2], r);
-    put_1bit(w, 64, 4, p[3], r);
+    put_units(w, 8, 5, p[2], r);
 }
 
 static void row_q6_k(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
@@ -189,19 +178,18 @@ static void row_q6_k(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
         }
     put_u16(src + 208, p[0], r);
     put_words(src + 192, 4, p[1], r);
-    put_4bit(w, 64, p[2], r);
-    put_2bit(w, 64, 4, p[3], r);
+    put_units(w, 8, 6, p[2], r);
 }
 
-/* Scales: [16 rows] dwords of eight low nibbles, then [16 rows] u16 of eight high pairs. */
+/* Scales: [16 rows] f16, then [16 rows] dwords of eight low nibbles, then [16 rows] u16 of eight high pairs. */
 static void row_iq4_xs(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
 {
     uint32_t w[64];
     for (int g = 0; g < 8; g++) nibbles_32(src + 8 + 16 * g, w + 8 * g);
     put_u16(src, p[0], r);
-    put_words(src + 4, 1, p[1], r);
-    put_u16(src + 2, p[1] + 64, r);
-    put_4bit(w, 64, p[2], r);
+    put_words(src + 4, 1, p[0] + 32, r);
+    put_u16(src + 2, p[0] + 96, r);
+    put_units(w, 8, 4, p[2], r);
 }
 
 static void row_mxfp4(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
@@ -209,7 +197,7 @@ static void row_mxfp4(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
     uint32_t w[8];
     nibbles_32(src + 1, w);
     p[0][r] = src[0];
-    put_4bit(w, 8, p[1], r);
+    put_units(w, 1, 4, p[2], r);
 }
 
 /* ---- floats: [element][16 rows], BF16 as [pair of elements][16 rows][2] ---- */
@@ -228,22 +216,22 @@ static void put_floats(enum tensor_type type, const uint8_t *src, size_t row_byt
 }
 
 static const struct pack packs[] = {
-    [TYPE_F32] = {1, 1, {64}, NULL},
-    [TYPE_F16] = {1, 2, {32}, NULL},
-    [TYPE_BF16] = {2, 1, {64}, NULL},
-    [TYPE_Q4_0] = {32, 8, {32, 256}, row_q4_0},
-    [TYPE_Q4_1] = {32, 8, {64, 256}, row_q4_1},
-    [TYPE_Q5_0] = {32, 8, {32, 256, 64}, row_q5_0},
-    [TYPE_Q5_1] = {32, 8, {64, 256, 64}, row_q5_1},
-    [TYPE_Q8_0] = {32, 16, {32, 512}, row_q8_0},
-    [TYPE_Q2_K] = {256, 1, {64, 256, 1024}, row_q2_k},
-    [TYPE_Q3_K] = {256, 2, {32, 192, 1024, 512}, row_q3_k},
-    [TYPE_Q4_K] = {256, 1, {64, 192, 2048}, row_q4_k},
-    [TYPE_Q5_K] = {256, 1, {64, 192, 2048, 512}, row_q5_k},
-    [TYPE_Q6_K] = {256, 2, {32, 256, 2048, 1024}, row_q6_k},
-    [TYPE_IQ4_NL] = {32, 8, {32, 256}, row_q4_0},
-    [TYPE_IQ4_XS] = {256, 2, {32, 96, 2048}, row_iq4_xs},
-    [TYPE_MXFP4] = {32, 8, {16, 256}, row_mxfp4},
+    [TYPE_F32] = {1, 1, {64}, 0, NULL},
+    [TYPE_F16] = {1, 2, {32}, 0, NULL},
+    [TYPE_BF16] = {2, 1, {64}, 0, NULL},
+    [TYPE_Q4_0] = {32, 8, {32}, 4, row_q4_0},
+    [TYPE_Q4_1] = {32, 8, {64}, 4, row_q4_1},
+    [TYPE_Q5_0] = {32, 8, {32}, 5, row_q5_0},
+    [TYPE_Q5_1] = {32, 8, {64}, 5, row_q5_1},
+    [TYPE_Q8_0] = {32, 8, {32}, 8, row_q8_0},
+    [TYPE_Q2_K] = {256, 1, {64, 256}, 2, row_q2_k},
+    [TYPE_Q3_K] = {256, 2, {32, 192}, 3, row_q3_k},
+    [TYPE_Q4_K] = {256, 1, {64, 192}, 4, row_q4_k},
+    [TYPE_Q5_K] = {256, 1, {64, 192}, 5, row_q5_k},
+    [TYPE_Q6_K] = {256, 2, {32, 256}, 6, row_q6_k},
+    [TYPE_IQ4_NL] = {32, 8, {32}, 4, row_q4_0},
+    [TYPE_IQ4_XS] = {256, 1, {128}, 4, row_iq4_xs},
+    [TYPE_MXFP4] = {32, 8, {16}, 4, row_mxfp4},
 };
 
 const struct pack *pack_find(enum tensor_type type)

@@ -13,32 +13,32 @@ static inline int32_t load_i32(const void *p)
 }
 
 static inline __m512i load(const uint8_t *p) { return _mm512_loadu_si512(p); }
-/* 4-bit value in bits 0..3, others above */
-static inline __m512i nibble_below(const uint8_t *plane, int u, int j)
+/* Of a unit: 4-bit value in bits 0..3, others above */
+static inline __m512i nibble_below(const uint8_t *unit, const int bits, int j)
 {
-    const __m512i v = load(plane + (u * 4 + j / 2) * 64);
+    const __m512i v = load(unit + PACK_NIBBLE(bits, j));
     return j & 1 ? _mm512_srli_epi16(v, 4) : v;
 }
-static inline __m512i nibble(const uint8_t *plane, int u, int j) { return _mm512_and_si512(nibble_below(plane, u, j), _mm512_set1_epi8(0x0f)); }
+static inline __m512i nibble(const uint8_t *unit, const int bits, int j) { return _mm512_and_si512(nibble_below(unit, bits, j), _mm512_set1_epi8(0x0f)); }
 /* 2-bit value in bits 0..1 */
-static inline __m512i crumb(const uint8_t *plane, int u, int j)
+static inline __m512i crumb(const uint8_t *unit, const int bits, int j)
 {
-    __m512i v = load(plane + (u * 2 + j / 4) * 64);
+    __m512i v = load(unit + PACK_CRUMB(bits, j));
     return _mm512_and_si512(j & 3 ? _mm512_srli_epi16(v, 2 * (j & 3)) : v, _mm512_set1_epi8(0x03));
 }
 /* The lower four bits of each byte of `low`, the upper ones of `high`. */
 static inline __m512i halves(__m512i low, __m512i high) { return _mm512_ternarylogic_epi32(low, high, _mm512_set1_epi8(0x0f), 0xe4); }
 /* 2-bit value in bits 4..5, zeros above, others below. Masked before it is shifted, one mask does for two of them. */
-static inline __m512i crumb_above(const uint8_t *plane, int u, int j)
+static inline __m512i crumb_above(const uint8_t *unit, const int bits, int j)
 {
-    const __m512i v = _mm512_and_si512(load(plane + (u * 2 + j / 4) * 64), _mm512_set1_epi8((char)(j & 1 ? 0xcc : 0x33)));
+    const __m512i v = _mm512_and_si512(load(unit + PACK_CRUMB(bits, j)), _mm512_set1_epi8((char)(j & 1 ? 0xcc : 0x33)));
     const int left = 4 - 2 * (j & 3);
     return left > 0 ? _mm512_slli_epi16(v, left > 0 ? left : 0) : _mm512_srli_epi16(v, left < 0 ? -left : 0);
 }
-/* bit j of the 1-bit plane moved to bit `to` */
-static inline __m512i bit(const uint8_t *plane, int u, int j, const int to)
+/* the single bit moved to bit `to` */
+static inline __m512i bit(const uint8_t *unit, int j, const int to)
 {
-    __m512i v = load(plane + u * 64);
+    __m512i v = load(unit);
     v = to > j ? _mm512_slli_epi16(v, to > j ? to - j : 0) : _mm512_srli_epi16(v, j > to ? j - to : 0);
     return _mm512_and_si512(v, _mm512_set1_epi8((char)(1 << to)));
 }
@@ -129,7 +129,7 @@ static inline __m512 scale_q6_k(const uint8_t *const *p, int g, __m512 *min)
 
 static inline __m512i int_scale_iq4_xs(const uint8_t *const *p, int g)
 {
-    const __m512i l = load(p[1]), h = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(p[1] + 64)));
+    const __m512i l = load(p[0] + 32), h = _mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)(p[0] + 96)));
     const __m512i low = _mm512_and_si512(_mm512_srli_epi32(l, 4 * g), _mm512_set1_epi32(15));
     const __m512i high = _mm512_and_si512(_mm512_srli_epi32(h, 2 * g), _mm512_set1_epi32(3));
     return _mm512_sub_epi32(_mm512_or_si512(low, _mm512_slli_epi32(high, 4)), _mm512_set1_epi32(32));
@@ -169,19 +169,21 @@ static inline __m512i lookup(const int8_t table[16], __m512i i)
 }
 
 /* Values as they are kept: unsigned, the file's plus the type's offset. */
-static inline __m512i v_q4_1(const uint8_t *const *p, int u, int j) { return nibble(p[1], u, j); }
-#define v_q4_0 v_q4_1
-static inline __m512i v_q5_1(const uint8_t *const *p, int u, int j) { return _mm512_or_si512(nibble(p[1], u, j), bit(p[2], u, j, 4)); }
-#define v_q5_0 v_q5_1
-static inline __m512i v_q8_0(const uint8_t *const *p, int u, int j) { return load(p[1] + (u * 8 + j) * 64); }
-static inline __m512i v_q2_k(const uint8_t *const *p, int u, int j) { return crumb(p[2], u, j); }
-static inline __m512i v_q3_k(const uint8_t *const *p, int u, int j) { return _mm512_or_si512(crumb(p[2], u, j), bit(p[3], u, j, 2)); }
-static inline __m512i v_q4_k(const uint8_t *const *p, int u, int j) { return nibble(p[2], u, j); }
-static inline __m512i v_q5_k(const uint8_t *const *p, int u, int j) { return _mm512_or_si512(nibble(p[2], u, j), bit(p[3], u, j, 4)); }
-static inline __m512i v_q6_k(const uint8_t *const *p, int u, int j) { return halves(nibble_below(p[2], u, j), crumb_above(p[3], u, j)); }
-static inline __m512i v_iq4_nl(const uint8_t *const *p, int u, int j) { return lookup(kvalues_iq4nl, nibble(p[1], u, j)); }
-static inline __m512i v_iq4_xs(const uint8_t *const *p, int u, int j) { return lookup(kvalues_iq4nl, nibble(p[2], u, j)); }
-static inline __m512i v_mxfp4(const uint8_t *const *p, int u, int j) { return lookup(kvalues_fp4, nibble(p[1], u, j)); }
+static inline __m512i v_4(const uint8_t *unit, int j) { return nibble(unit, 4, j); }
+static inline __m512i v_5(const uint8_t *unit, int j) { return _mm512_or_si512(nibble(unit, 5, j), bit(unit, j, 4)); }
+#define v_q4_0 v_4
+#define v_q4_1 v_4
+#define v_q4_k v_4
+#define v_q5_0 v_5
+#define v_q5_1 v_5
+#define v_q5_k v_5
+static inline __m512i v_q8_0(const uint8_t *unit, int j) { return load(unit + j * 64); }
+static inline __m512i v_q2_k(const uint8_t *unit, int j) { return crumb(unit, 2, j); }
+static inline __m512i v_q3_k(const uint8_t *unit, int j) { return _mm512_or_si512(crumb(unit, 3, j), bit(unit, j, 2)); }
+static inline __m512i v_q6_k(const uint8_t *unit, int j) { return halves(nibble_below(unit, 6, j), crumb_above(unit, 6, j)); }
+static inline __m512i v_iq4_nl(const uint8_t *unit, int j) { return lookup(kvalues_iq4nl, nibble(unit, 4, j)); }
+#define v_iq4_xs v_iq4_nl
+static inline __m512i v_mxfp4(const uint8_t *unit, int j) { return lookup(kvalues_fp4, nibble(unit, 4, j)); }
 
 /* Bytes of 32 elements of a panel, all planes together. */
 enum {

@@ -4,16 +4,16 @@
 
 #include "tensor/decode.h"
 
-#define STREAM_AHEAD 16384 /* bytes; a stripe, whose last plane is read from the start on, is less */
-
 /* ---- how a single token's product reads memory ---- */
 
+/* Bytes that one stream asks for ahead, where it is fastest (bench/NOTES.md). Zen 4 finds the lines by itself, since they follow each other. */
+static size_t stream_ahead(void) { return __builtin_cpu_is("amdfam19h") ? 0 : 16384; }
 #define SIDE_AHEAD 4096 /* bytes that are asked for ahead, at most: those of all sides stay in the L1 cache */
 
 size_t avx512_int_ahead(const struct cpu_matmul *m)
 {
     const struct pack *pk = pack_find(m->tensor->type);
-    return pk && pk->superblock > 1 && m->packed && avx512_one_stream() ? STREAM_AHEAD : 0;
+    return pk && pk->superblock > 1 && m->packed && avx512_one_stream() ? stream_ahead() : 0;
 }
 
 /* Lines that a single token's product asks for ahead of itself, in the order of memory, in which panel follows panel, then those that the
@@ -32,11 +32,19 @@ static struct stream stream_from(const struct cpu_matmul *m, const struct pack *
     return s;
 }
 
-/* `used`: where the product is. */
-static inline void stream_fetch(struct stream *s, const uint8_t *used)
+/* As many bytes as the product uses next, `done` bytes behind where it last went on. */
+static inline __attribute__((always_inline)) void stream_fetch(const struct stream *s, const int done, const int n_bytes)
 {
     if (!s->distance) return;
-    for (const uint8_t *to = used + s->distance; s->at < to; s->at += 64) __builtin_prefetch(s->at < s->end ? s->at : s->at + s->jump);
+#pragma GCC unroll 9
+    for (int l = (done + 63) / 64; l < (done + n_bytes + 63) / 64; l++) __builtin_prefetch(s->at + l * 64);
+}
+
+/* The product has gone n bytes on. */
+static inline void stream_on(struct stream *s, size_t n)
+{
+    s->at += n;
+    if (s->at >= s->end) s->at += s->jump, s->end = (const uint8_t *)UINTPTR_MAX;
 }
 
 /* Where panels side by side ask for memory: as far ahead in each. */
@@ -45,14 +53,14 @@ struct side {
     size_t panel_bytes;
 };
 
-static inline size_t side_ahead(const struct pack *pk) { return MIN(pack_plane(pk, pk->stripe, PACK_PLANES), (size_t)SIDE_AHEAD); }
+static inline size_t side_ahead(const struct pack *pk) { return MIN(pack_stripe(pk, pk->stripe), (size_t)SIDE_AHEAD); }
 
-static inline __attribute__((always_inline)) void side_fetch(struct side *s, const size_t *shift, const int N, const int n_bytes)
+static inline __attribute__((always_inline)) void side_fetch(struct side *s, const size_t *shift, const int n_bytes)
 {
     s->at += n_bytes;
-    if (s->at >= s->end) s->at += (size_t)(N - 1) * s->panel_bytes, s->end = (const uint8_t *)UINTPTR_MAX; /* to the next N */
+    if (s->at >= s->end) s->at += (size_t)(AVX512_SIDE - 1) * s->panel_bytes, s->end = (const uint8_t *)UINTPTR_MAX; /* to the next panels */
 #pragma GCC unroll 8
-    for (int i = 0; i < N; i++)
+    for (int i = 0; i < AVX512_SIDE; i++)
 #pragma GCC unroll 9
         for (int l = 0; l < n_bytes; l += 64) __builtin_prefetch(s->at + shift[i] + l);
 }
@@ -90,78 +98,91 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
 #define SUPERBLOCK 32
 #define GROUP 32
 #define OFFSET 8
+#define BITS 4
 #define NIBBLES 1
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q4_1
 #define SUPERBLOCK 32
 #define GROUP 32
 #define OFFSET 0
+#define BITS 4
 #define NIBBLES 1
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q5_0
 #define SUPERBLOCK 32
 #define GROUP 32
 #define OFFSET 16
+#define BITS 5
 #define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q5_1
 #define SUPERBLOCK 32
 #define GROUP 32
 #define OFFSET 0
+#define BITS 5
 #define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q8_0
 #define SUPERBLOCK 32
 #define GROUP 32
 #define OFFSET 128
+#define BITS 8
 #define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q2_k
 #define SUPERBLOCK 256
 #define GROUP 16
 #define OFFSET 0
+#define BITS 2
 #define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q3_k
 #define SUPERBLOCK 256
 #define GROUP 16
 #define OFFSET 4
+#define BITS 3
 #define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q4_k
 #define SUPERBLOCK 256
 #define GROUP 32
 #define OFFSET 0
-#define NIBBLES 2
+#define BITS 4
+#define NIBBLES 1
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q5_k
 #define SUPERBLOCK 256
 #define GROUP 32
 #define OFFSET 0
+#define BITS 5
 #define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q6_k
 #define SUPERBLOCK 256
 #define GROUP 16
 #define OFFSET 32
+#define BITS 6
 #define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE iq4_nl
 #define SUPERBLOCK 32
 #define GROUP 32
 #define OFFSET 128
+#define BITS 4
 #define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE iq4_xs
 #define SUPERBLOCK 256
 #define GROUP 32
 #define OFFSET 128
+#define BITS 4
 #define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE mxfp4
 #define SUPERBLOCK 32
 #define GROUP 32
 #define OFFSET 128
+#define BITS 4
 #define NIBBLES 0
 #include "backend/cpu/int_avx512_tmpl.h"
 
