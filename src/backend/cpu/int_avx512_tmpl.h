@@ -140,7 +140,7 @@ static __m512 NAME(panel_)(const struct cpu_matmul *m, const struct pack *pk, co
     for (; k + ACT_SUPER <= m->in; k += ACT_SUPER, a += ACT_SUPER, ag += UNITS, ah += UNITS) {
         __m512 sum = _mm512_setzero_ps();
         for (int l = 64; l < n_head; l += 64) __builtin_prefetch(p[SUPERBLOCK == 32 ? 0 : 1] + l);
-#pragma GCC unroll 8
+        UNROLL_UNITS
         for (int u = 0; u < UNITS; u++) {
             stream_fetch(stream, u * NAME(UNIT_BYTES_), NAME(UNIT_BYTES_));
             sum = NAME(add_unit_)(sum, p, u, a, ag, ah);
