@@ -6,14 +6,14 @@
 
 /* ---- how a single token's product reads memory ---- */
 
-/* Bytes that one stream asks for ahead, where it is fastest (bench/NOTES.md). Zen 4 finds the lines by itself, since they follow each other. */
-static size_t stream_ahead(void) { return __builtin_cpu_is("amdfam19h") ? 0 : 16384; }
+/* Bytes that one stream asks for ahead, by measurement (bench/NOTES.md): little on Zen 4, which finds lines that follow each other by itself. */
+static size_t stream_ahead(const struct pack *pk) { return !__builtin_cpu_is("amdfam19h") ? 16384 : pk->bits == 8 ? 0 : 3072; }
 #define SIDE_AHEAD 4096 /* bytes that are asked for ahead, at most: those of all sides stay in the L1 cache */
 
 size_t avx512_int_ahead(const struct cpu_matmul *m)
 {
     const struct pack *pk = pack_find(m->tensor->type);
-    return pk && pk->superblock > 1 && m->packed && avx512_one_stream() ? stream_ahead() : 0;
+    return pk && pk->superblock > 1 && m->packed && avx512_one_stream() ? stream_ahead(pk) : 0;
 }
 
 /* Lines that a single token's product asks for ahead of itself, in the order of memory, in which panel follows panel, then those that the
