@@ -53,7 +53,7 @@ static inline __attribute__((always_inline)) __m512i NAME(dot_)(const uint8_t *u
 }
 
 /* One token: AVX512_SIDE panels side by side, from the one at `base` on, `shift` bytes apart. The same arithmetic as tile(), in the same order. */
-static inline __attribute__((always_inline)) void NAME(panels_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, __m512 *out)
+static UNCHECKED void NAME(panels_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, __m512 *out)
 {
     const int n_super = m->in / SUPERBLOCK;
     const size_t panel_bytes = pack_panel_bytes(pk, m->in);
@@ -140,7 +140,7 @@ static __m512 NAME(panel_)(const struct cpu_matmul *m, const struct pack *pk, co
     for (; k + ACT_SUPER <= m->in; k += ACT_SUPER, a += ACT_SUPER, ag += UNITS, ah += UNITS) {
         __m512 sum = _mm512_setzero_ps();
         for (int l = 64; l < n_head; l += 64) __builtin_prefetch(p[SUPERBLOCK == 32 ? 0 : 1] + l);
-        UNROLL_UNITS
+#pragma GCC unroll 8
         for (int u = 0; u < UNITS; u++) {
             stream_fetch(stream, u * NAME(UNIT_BYTES_), NAME(UNIT_BYTES_));
             sum = NAME(add_unit_)(sum, p, u, a, ag, ah);

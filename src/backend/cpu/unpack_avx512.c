@@ -81,13 +81,11 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
     _mm512_store_si512(low, _mm512_and_si512(below, _mm512_set1_epi8(0x7f)));
 }
 
-/* Checks of pointer arithmetic in long unrolled functions take clang (14, ScalarEvolution) many minutes to compile; gcc's sanitizer has them. */
+/* Checks of pointer arithmetic in panels_ and whole_panels_ take clang (14, ScalarEvolution) many minutes to compile; gcc's sanitizer has them. */
 #ifdef __clang__
 #define UNCHECKED __attribute__((noinline, no_sanitize("undefined")))
-#define UNROLL_UNITS /* likewise, with checks and without */
 #else
 #define UNCHECKED
-#define UNROLL_UNITS _Pragma("GCC unroll 8")
 #endif
 
 /* X(ENUM, name, group, offset: 0 where groups have minima) */
