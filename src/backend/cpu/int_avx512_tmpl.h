@@ -151,7 +151,10 @@ static __m512 NAME(panel_)(const struct cpu_matmul *m, const struct pack *pk, co
     }
     if (k == m->in) return c;
     __m512 sum = _mm512_setzero_ps();
-    for (int u = 0; u < (m->in - k) / 32; u++) sum = NAME(add_unit_)(sum, p, u, a, ag, ah);
+    for (int u = 0; u < (m->in - k) / 32; u++) {
+        stream_fetch(stream, u * NAME(UNIT_BYTES_), NAME(UNIT_BYTES_));
+        sum = NAME(add_unit_)(sum, p, u, a, ag, ah);
+    }
     stream_on(stream, (size_t)(m->in - k) / 32 * NAME(UNIT_BYTES_));
     return _mm512_fmadd_ps(sum, _mm512_set1_ps(ag->super), c);
 }

@@ -90,10 +90,7 @@ static void row_q5_1(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
 static void row_q8_0(const uint8_t *src, uint8_t *const p[PACK_PLANES], int r)
 {
     put_u16(src, p[0], r);
-    for (int i = 0; i < 8; i++) {
-        uint32_t v = load_u32(src + 2 + 4 * i) ^ BYTES(0x80u);
-        memcpy(p[2] + i * 64 + r * 4, &v, 4);
-    }
+    for (int i = 0; i < 8; i++) put_word(load_u32(src + 2 + 4 * i) ^ BYTES(0x80u), p[2] + i * 64 + r * 4);
 }
 
 /* 2-bit values of Q2_K and Q3_K: in each half of 128, byte j (0..31) holds elements j, j+32, j+64, j+96. */

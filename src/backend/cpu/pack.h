@@ -5,10 +5,10 @@
  * memory is read line after line: plane 0, the scales, of the whole stripe, then superblock by superblock the other planes. Together they
  * have exactly as many bits as the file's blocks. The last plane has the values, in units of 32 elements; r counts rows of the panel,
  * k4 groups of four elements of the unit, b bytes of a 32-bit lane (element 4 k4 + b). Values of 8 bits are [k4][r][b]; others are cut into bits:
- *   1 bit  [r][b], if they have an odd number: bit i is the lowest but two or four of k4 = i
+ *   1 bit  [r][b], if they have an odd number, the topmost: bit i is that of k4 = i
  *   then for each half of the unit, k4 = 4 h and on:
- *   2 bits [r][b], if they have some: bits 2i..2i+1 are k4 = 4h + i
- *   4 bits [z][r][b]: low nibble k4 = 4h + 2z, high nibble k4 = 4h + 2z + 1
+ *   2 bits [r][b], of 2, 3 and 6, above the others of 6: bits 2i..2i+1 are k4 = 4h + i
+ *   4 bits [z][r][b], of 4, 5 and 6, the lowest: low nibble k4 = 4h + 2z, high nibble k4 = 4h + 2z + 1
  * Values are unsigned: the file's value plus the type's offset. */
 #ifndef BACKEND_CPU_PACK_H
 #define BACKEND_CPU_PACK_H
