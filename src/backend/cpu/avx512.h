@@ -7,11 +7,16 @@
 
 #include <immintrin.h>
 
-/* How a single token's product reads memory. AMD's cores are fastest one panel after the other, asking for lines far ahead; Intel's
- * (Sapphire Rapids) with several panels side by side, a few KiB of each ahead, since their prefetchers serve a stream too slowly.
- * Measured: bench/NOTES.md. */
-static inline bool avx512_one_stream(void) { return __builtin_cpu_is("amd"); }
-#define AVX512_SIDE 4 /* panels side by side */
+/* How a single token's product reads memory, by measurement (bench/NOTES.md). Zen 4: panels far from each other, line by line in turns, which its
+ * prefetchers follow by themselves. Other cores of AMD: one panel after the other, asking for lines far ahead. Intel's (Sapphire Rapids), whose
+ * prefetchers serve a stream too slowly: panels side by side, a few KiB of each ahead. */
+enum avx512_reading { READ_APART, READ_ONE, READ_SIDE };
+static inline enum avx512_reading avx512_reading(void)
+{
+    return !__builtin_cpu_is("amd") ? READ_SIDE : __builtin_cpu_is("amdfam19h") ? READ_APART : READ_ONE;
+}
+#define AVX512_APART 2 /* panels at a time, READ_APART */
+#define AVX512_SIDE 4 /* those of READ_SIDE */
 #define AVX512_FLOAT_SIDE 8 /* those of floats, which need fewer registers */
 
 static inline __m512 load_f16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }

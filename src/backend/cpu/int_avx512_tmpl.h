@@ -1,8 +1,8 @@
 /* Re-included once per packed integer type by unpack_avx512.c. TYPE is the type's name, SUPERBLOCK its elements per superblock, GROUP its
  * scale group (16 or 32), OFFSET what was added to its values, 0 where groups have a minimum instead, BITS those of a packed value, NIBBLES 1
- * if nibbles are the value as they are. From the includer: scale_TYPE(p, g, &min) gives scales (and minima) of group g, v_TYPE(unit, j) the
- * values of elements 4 j .. + 3 of a unit; UNIT_BYTES_TYPE. Makes unpack_TYPE and gemv_TYPE, and for superblocks of ACT_SUPER elements the same
- * with integer scales: unpack_whole_TYPE, gemv_whole_TYPE. */
+ * if nibbles are the value as they are, PART the units whose scales are a line of plane 1, 0: scales of all are found together. From the includer: scale_TYPE(p, g, &min) gives scales (and minima) of group g, v_TYPE(unit, j) the
+ * values of elements 4 j .. + 3 of a unit; UNIT_BYTES_TYPE. Makes unpack_TYPE and, for each way of reading, the product with one token; for superblocks of
+ * ACT_SUPER elements the same with integer scales. */
 
 #define JOIN2(a, b) a##b
 #define JOIN(a, b) JOIN2(a, b)
@@ -32,147 +32,124 @@ static void NAME(unpack_)(const struct pack *pk, const uint8_t *panel, int n_sup
     }
 }
 
-/* start + the exact sum of values times a[GROUP], of a unit or its half. */
-static inline __attribute__((always_inline)) __m512i NAME(dot_)(const uint8_t *unit, int half, const int8_t *a, __m512i start)
+/* start + the exact sums of values times a[GROUP], of a unit or its half in each of N panels, line by line in turns. */
+static inline __attribute__((always_inline)) void NAME(dot_)(const int N, const uint8_t *unit, const size_t *shift, int half, const int8_t *a, __m512i start, __m512i *sum)
 {
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++) sum[i] = start;
 #if NIBBLES
-    __m512i high = _mm512_setzero_si512(); /* 16 times too large: one shift for all */
+    __m512i high[AVX512_SIDE]; /* 16 times too large: one shift for all */
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++) high[i] = _mm512_setzero_si512();
 #pragma GCC unroll 4
     for (int z = 0; z < GROUP / 8; z++) {
-        const __m512i v = load(unit + (half * (GROUP / 8) + z) * 64);
-        start = _mm512_dpbusd_epi32(start, _mm512_and_si512(v, _mm512_set1_epi8(0x0f)), _mm512_set1_epi32(load_i32(a + 8 * z)));
-        high = _mm512_dpbusd_epi32(high, _mm512_and_si512(v, _mm512_set1_epi8((char)0xf0)), _mm512_set1_epi32(load_i32(a + 8 * z + 4)));
+        const __m512i a0 = _mm512_set1_epi32(load_i32(a + 8 * z)), a1 = _mm512_set1_epi32(load_i32(a + 8 * z + 4));
+#pragma GCC unroll 8
+        for (int i = 0; i < N; i++) {
+            __m512i v = load(unit + shift[i] + (half * (GROUP / 8) + z) * 64);
+            __asm__("" : "+v"(v)); /* one load, not two */
+            sum[i] = _mm512_dpbusd_epi32(sum[i], _mm512_and_si512(v, _mm512_set1_epi8(0x0f)), a0);
+            high[i] = _mm512_dpbusd_epi32(high[i], _mm512_and_si512(v, _mm512_set1_epi8((char)0xf0)), a1);
+        }
     }
-    return _mm512_add_epi32(start, _mm512_srai_epi32(high, 4));
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++) sum[i] = _mm512_add_epi32(sum[i], _mm512_srai_epi32(high[i], 4));
 #else
 #pragma GCC unroll 8
-    for (int j = 0; j < GROUP / 4; j++)
-        start = _mm512_dpbusd_epi32(start, NAME(v_)(unit, half * (GROUP / 4) + j), _mm512_set1_epi32(load_i32(a + 4 * j)));
-    return start;
+    for (int j = 0; j < GROUP / 4; j++) {
+        const __m512i aj = _mm512_set1_epi32(load_i32(a + 4 * j));
+#pragma GCC unroll 8
+        for (int i = 0; i < N; i++) sum[i] = _mm512_dpbusd_epi32(sum[i], NAME(v_)(unit + shift[i], half * (GROUP / 4) + j), aj);
+    }
 #endif
 }
 
-/* One token: AVX512_SIDE panels side by side, from the one at `base` on, `shift` bytes apart. The same arithmetic as tile(), in the same order. */
-static UNCHECKED void NAME(panels_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, __m512 *out)
+/* One token: the sums of a stretch, a superblock or as many as a stripe has, of N panels side by side, `shift` bytes apart. Scales first: of PART units, which
+ * stay in registers, or of all, in a buffer. Then units in a loop, since the processor's prefetchers follow what few instructions read. */
+static inline __attribute__((always_inline)) void NAME(stretch_)(const int N, const uint8_t *const *p, const size_t *shift, const int n_units, const int8_t *a,
+                                                                 const struct act_group *ag, const struct act_halves *ah, struct stream *stream, __m512 *sum)
 {
-    const int n_super = m->in / SUPERBLOCK;
-    const size_t panel_bytes = pack_panel_bytes(pk, m->in);
-    _Alignas(64) float ws[AVX512_SIDE][SUPERBLOCK / GROUP * 16], wm[AVX512_SIDE][SUPERBLOCK / GROUP * 16];
-    const uint8_t *p[PACK_PLANES];
-    struct side side = {base + side_ahead(pk), base + panel_bytes, panel_bytes};
-    pack_seek(pk, base, n_super, 0, p);
-    __m512 c[AVX512_SIDE], sum[AVX512_SIDE];
+    enum { PER_UNIT = 32 / GROUP, MOST = ACT_SUPER / GROUP };
+    _Alignas(64) float ws[AVX512_SIDE][MOST][16], wm[AVX512_SIDE][MOST][16];
+    const uint8_t *unit = p[2], *words = p[1];
 #pragma GCC unroll 8
-    for (int i = 0; i < AVX512_SIDE; i++) c[i] = sum[i] = _mm512_setzero_ps();
-    const int8_t *a = m->acts.q;
-    const struct act_group *ag = m->acts.group;
-    const struct act_halves *ah = m->acts.halves;
-    for (int s = 0; s < n_super; s++) {
+    for (int i = 0; i < N; i++) sum[i] = _mm512_setzero_ps();
+#pragma GCC unroll 1
+    for (int from = 0, n = PART ? PART : n_units; from < n_units; from += n, words += 64) {
 #pragma GCC unroll 8
-        for (int i = 0; i < AVX512_SIDE; i++) {
-            const uint8_t *const pi[PACK_PLANES] = {p[0] + shift[i], p[1] + shift[i], p[2] + shift[i]};
+        for (int i = 0; i < N; i++) {
+            const uint8_t *const pi[PACK_PLANES] = {p[0] + shift[i], words + shift[i], p[2] + shift[i]};
 #pragma GCC unroll 16
-            for (int g = 0; g < SUPERBLOCK / GROUP; g++) {
+            for (int g = 0; g < n * PER_UNIT; g++) {
                 __m512 min;
-                _mm512_store_ps(ws[i] + 16 * g, NAME(scale_)(pi, g, &min));
-                if (!OFFSET) _mm512_store_ps(wm[i] + 16 * g, min);
+                _mm512_store_ps(ws[i][g], NAME(scale_)(pi, g, &min));
+                if (!OFFSET) _mm512_store_ps(wm[i][g], min);
             }
         }
-        for (int u = 0; u < SUPERBLOCK / 32; u++, a += 32, ag++, ah++) {
-            const __m512 magic = _mm512_set1_ps(ag->neg_magic);
-            side_fetch(&side, shift, NAME(UNIT_BYTES_));
-#pragma GCC unroll 2
-            for (int half = 0; half < 32 / GROUP; half++) {
-                const int init = GROUP == 32 ? ag->init : ah->init[half], g = u * (32 / GROUP) + half;
-                const __m512i start = _mm512_set1_epi32(ag->start + (init - ag->start) / 128 * OFFSET);
+#if PART
 #pragma GCC unroll 8
-                for (int i = 0; i < AVX512_SIDE; i++) {
-                    const uint8_t *const pi[PACK_PLANES] = {p[0] + shift[i], p[1] + shift[i], p[2] + shift[i]};
-                    const __m512i acc = NAME(dot_)(UNIT(pi, u), half, a + half * 16, start);
-                    sum[i] = _mm512_fmadd_ps(_mm512_add_ps(_mm512_castsi512_ps(acc), magic), _mm512_load_ps(ws[i] + 16 * g), sum[i]);
+#else
+#pragma GCC unroll 1
+#endif
+        for (int u = 0; u < n; u++, unit += PACK_UNIT(BITS), a += 32, ag++, ah++) {
+            stream_go(stream, N, shift, NAME(UNIT_BYTES_));
+            const __m512 magic = _mm512_set1_ps(ag->neg_magic);
+#pragma GCC unroll 2
+            for (int half = 0; half < PER_UNIT; half++) {
+                const int init = GROUP == 32 ? ag->init : ah->init[half];
+                const __m512i start = _mm512_set1_epi32(ag->start + (init - ag->start) / 128 * OFFSET);
+                __m512i acc[AVX512_SIDE];
+                NAME(dot_)(N, unit, shift, half, a + half * 16, start, acc);
+#pragma GCC unroll 8
+                for (int i = 0; i < N; i++) {
+                    sum[i] = _mm512_fmadd_ps(_mm512_add_ps(_mm512_castsi512_ps(acc[i]), magic), _mm512_load_ps(ws[i][u * PER_UNIT + half]), sum[i]);
                     if (OFFSET) continue;
                     const __m512 all = _mm512_set1_ps(GROUP == 32 ? ag->sum_scaled : ah->sum_scaled[half]);
-                    sum[i] = _mm512_fnmadd_ps(all, _mm512_load_ps(wm[i] + 16 * g), sum[i]);
+                    sum[i] = _mm512_fnmadd_ps(all, _mm512_load_ps(wm[i][u * PER_UNIT + half]), sum[i]);
                 }
             }
-            if ((ag - m->acts.group) % (ACT_SUPER / 32) != ACT_SUPER / 32 - 1) continue;
-#pragma GCC unroll 8
-            for (int i = 0; i < AVX512_SIDE; i++) {
-                c[i] = _mm512_fmadd_ps(sum[i], _mm512_set1_ps(ag->super), c[i]);
-                sum[i] = _mm512_setzero_ps();
-            }
         }
-        pack_next(pk, base, n_super, s, 1, p);
     }
-#pragma GCC unroll 8
-    for (int i = 0; i < AVX512_SIDE; i++) out[i] = m->in % ACT_SUPER ? _mm512_fmadd_ps(sum[i], _mm512_set1_ps(ag[-1].super), c[i]) : c[i];
 }
 
-/* One token, one panel: the sum of a stretch goes on with its unit u. */
-static inline __attribute__((always_inline)) __m512 NAME(add_unit_)(__m512 sum, const uint8_t *const *p, int u, const int8_t *a, const struct act_group *ag,
-                                                                    const struct act_halves *ah)
-{
-#pragma GCC unroll 2
-    for (int half = 0; half < 32 / GROUP; half++) {
-        const int init = GROUP == 32 ? ag[u].init : ah[u].init[half];
-        const __m512i start = _mm512_set1_epi32(ag[u].start + (init - ag[u].start) / 128 * OFFSET);
-        const __m512i acc = NAME(dot_)(UNIT(p, u), half, a + 32 * u + half * 16, start);
-        __m512 min;
-        const __m512 scale = NAME(scale_)(p, u * (32 / GROUP) + half, &min);
-        sum = _mm512_fmadd_ps(_mm512_add_ps(_mm512_castsi512_ps(acc), _mm512_set1_ps(ag[u].neg_magic)), scale, sum);
-        if (!OFFSET) sum = _mm512_fnmadd_ps(_mm512_set1_ps(GROUP == 32 ? ag[u].sum_scaled : ah[u].sum_scaled[half]), min, sum);
-    }
-    return sum;
-}
-
-/* A stretch is a superblock, or as many as a stripe has. The same arithmetic as tile(), in the same order. */
-static __m512 NAME(panel_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *panel, struct stream *stream)
+/* N panels, from the one at `base` on. The same arithmetic as tile(), in the same order. */
+static inline __attribute__((always_inline)) void NAME(panels_)(const struct cpu_matmul *m, const struct pack *pk, const int N, const uint8_t *base, const size_t *shift,
+                                                                struct stream *stream, __m512 *out)
 {
     enum { UNITS = ACT_SUPER / 32 };
-    const int n_super = m->in / SUPERBLOCK, n_head = SUPERBLOCK == 32 ? UNITS * pk->scales[0] : pk->scales[1];
+    const int n_super = m->in / SUPERBLOCK;
     const uint8_t *p[PACK_PLANES];
-    pack_seek(pk, panel, n_super, 0, p);
-    __m512 c = _mm512_setzero_ps();
+    pack_seek(pk, base, n_super, 0, p);
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++) out[i] = _mm512_setzero_ps();
     const int8_t *a = m->acts.q;
     const struct act_group *ag = m->acts.group;
     const struct act_halves *ah = m->acts.halves;
+    __m512 sum[AVX512_SIDE];
     int k = 0;
     for (; k + ACT_SUPER <= m->in; k += ACT_SUPER, a += ACT_SUPER, ag += UNITS, ah += UNITS) {
-        __m512 sum = _mm512_setzero_ps();
-        for (int l = 64; l < n_head; l += 64) __builtin_prefetch(p[SUPERBLOCK == 32 ? 0 : 1] + l);
+        NAME(stretch_)(N, p, shift, UNITS, a, ag, ah, stream, sum);
 #pragma GCC unroll 8
-        for (int u = 0; u < UNITS; u++) {
-            stream_fetch(stream, u * NAME(UNIT_BYTES_), NAME(UNIT_BYTES_));
-            sum = NAME(add_unit_)(sum, p, u, a, ag, ah);
-        }
-        stream_on(stream, UNITS * NAME(UNIT_BYTES_));
-        c = _mm512_fmadd_ps(sum, _mm512_set1_ps(ag->super), c);
-        pack_next(pk, panel, n_super, k / SUPERBLOCK, ACT_SUPER / SUPERBLOCK, p);
+        for (int i = 0; i < N; i++) out[i] = _mm512_fmadd_ps(sum[i], _mm512_set1_ps(ag->super), out[i]);
+        pack_next(pk, base, n_super, k / SUPERBLOCK, ACT_SUPER / SUPERBLOCK, p);
     }
-    if (k == m->in) return c;
-    __m512 sum = _mm512_setzero_ps();
-    for (int u = 0; u < (m->in - k) / 32; u++) {
-        stream_fetch(stream, u * NAME(UNIT_BYTES_), NAME(UNIT_BYTES_));
-        sum = NAME(add_unit_)(sum, p, u, a, ag, ah);
-    }
-    stream_on(stream, (size_t)(m->in - k) / 32 * NAME(UNIT_BYTES_));
-    return _mm512_fmadd_ps(sum, _mm512_set1_ps(ag->super), c);
+    if (SUPERBLOCK == ACT_SUPER || k == m->in) return;
+    NAME(stretch_)(N, p, shift, (m->in - k) / 32, a, ag, ah, stream, sum);
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++) out[i] = _mm512_fmadd_ps(sum[i], _mm512_set1_ps(ag->super), out[i]);
 }
 
-static void NAME(gemv_)(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1)
+static UNCHECKED void NAME(apart_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out)
 {
-    if (avx512_one_stream()) {
-        struct stream stream = stream_from(m, pk, panel0, panel1);
-        for (int panel = panel0; panel < panel1; panel++) avx512_store_row(m, 0, panel * PANEL, NAME(panel_)(m, pk, pack_panel(m, pk, panel), &stream));
-        return;
-    }
-    for (int panel = panel0; panel < panel1; panel += AVX512_SIDE) {
-        size_t shift[AVX512_SIDE];
-        __m512 c[AVX512_SIDE];
-        for (int i = 0; i < AVX512_SIDE; i++) shift[i] = (size_t)MIN(i, panel1 - 1 - panel) * pack_panel_bytes(pk, m->in); /* too few: the last one again */
-        NAME(panels_)(m, pk, pack_panel(m, pk, panel), shift, c);
-        for (int i = 0; i < MIN(AVX512_SIDE, panel1 - panel); i++) avx512_store_row(m, 0, (panel + i) * PANEL, c[i]);
-    }
+    NAME(panels_)(m, pk, AVX512_APART, base, shift, stream, out);
+}
+static UNCHECKED void NAME(one_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out)
+{
+    NAME(panels_)(m, pk, 1, base, shift, stream, out);
+}
+static UNCHECKED void NAME(side_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out)
+{
+    NAME(panels_)(m, pk, AVX512_SIDE, base, shift, stream, out);
 }
 
 #if SUPERBLOCK == ACT_SUPER
@@ -224,14 +201,11 @@ static void NAME(split_)(const struct pack *pk, const uint8_t *panel, int n_supe
 }
 
 /* One token, AVX512_SIDE panels side by side, as above. */
-static UNCHECKED void NAME(whole_panels_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift,
-                                                                      __m512 *out)
+static UNCHECKED void NAME(whole_side_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out)
 {
     const int n_super = m->in / SUPERBLOCK;
-    const size_t panel_bytes = pack_panel_bytes(pk, m->in);
     _Alignas(64) int32_t scale[AVX512_SIDE][SUPERBLOCK / GROUP * 16];
     const uint8_t *p[PACK_PLANES];
-    struct side side = {base + side_ahead(pk), base + panel_bytes, panel_bytes};
     pack_seek(pk, base, n_super, 0, p);
     __m512 c[AVX512_SIDE];
 #pragma GCC unroll 8
@@ -248,17 +222,15 @@ static UNCHECKED void NAME(whole_panels_)(const struct cpu_matmul *m, const stru
             for (int g = 0; g < SUPERBLOCK / GROUP; g++) _mm512_store_si512(scale[i] + 16 * g, NAME(int_scale_)(pi, g));
         }
         for (int u = 0; u < SUPERBLOCK / 32; u++, a += 32) {
-            side_fetch(&side, shift, NAME(UNIT_BYTES_));
+            stream_go(stream, AVX512_SIDE, shift, NAME(UNIT_BYTES_));
 #pragma GCC unroll 2
             for (int half = 0; half < 32 / GROUP; half++) {
                 const int g = u * (32 / GROUP) + half;
                 const __m512i start = _mm512_set1_epi32(-OFFSET * as->sum[GROUP == 16 ? g : 16 + g]);
+                __m512i acc[AVX512_SIDE];
+                NAME(dot_)(AVX512_SIDE, UNIT(p, u), shift, half, a + half * 16, start, acc);
 #pragma GCC unroll 8
-                for (int i = 0; i < AVX512_SIDE; i++) {
-                    const uint8_t *const pi[PACK_PLANES] = {p[0] + shift[i], p[1] + shift[i], p[2] + shift[i]};
-                    const __m512i acc = NAME(dot_)(UNIT(pi, u), half, a + half * 16, start);
-                    sum[i] = _mm512_add_epi32(sum[i], _mm512_mullo_epi32(acc, _mm512_load_si512(scale[i] + 16 * g)));
-                }
+                for (int i = 0; i < AVX512_SIDE; i++) sum[i] = _mm512_add_epi32(sum[i], _mm512_mullo_epi32(acc[i], _mm512_load_si512(scale[i] + 16 * g)));
             }
         }
 #pragma GCC unroll 8
@@ -279,16 +251,6 @@ static UNCHECKED void NAME(whole_panels_)(const struct cpu_matmul *m, const stru
     for (int i = 0; i < AVX512_SIDE; i++) out[i] = c[i];
 }
 
-static void NAME(gemv_whole_)(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1)
-{
-    for (int panel = panel0; panel < panel1; panel += AVX512_SIDE) {
-        size_t shift[AVX512_SIDE];
-        __m512 c[AVX512_SIDE];
-        for (int i = 0; i < AVX512_SIDE; i++) shift[i] = (size_t)MIN(i, panel1 - 1 - panel) * pack_panel_bytes(pk, m->in); /* too few: the last one again */
-        NAME(whole_panels_)(m, pk, pack_panel(m, pk, panel), shift, c);
-        for (int i = 0; i < MIN(AVX512_SIDE, panel1 - panel); i++) avx512_store_row(m, 0, (panel + i) * PANEL, c[i]);
-    }
-}
 #endif
 
 #undef JOIN2
@@ -299,5 +261,6 @@ static void NAME(gemv_whole_)(const struct cpu_matmul *m, const struct pack *pk,
 #undef OFFSET
 #undef SUPERBLOCK
 #undef NIBBLES
+#undef PART
 #undef BITS
 #undef UNIT

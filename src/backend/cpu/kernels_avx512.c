@@ -329,7 +329,7 @@ void cpu_kernels_avx512(struct cpu_kernels *k)
     k->quantize_whole = quantize_whole;
     k->rope = rope_avx512;
     k->glu = glu_avx512;
-    if (!avx512_one_stream()) {
+    if (avx512_reading() == READ_SIDE) {
         k->side[ACTS_INT8] = k->side[ACTS_INT8_WHOLE] = AVX512_SIDE * PANEL;
         for (int i = ACTS_F32_TILES; i < ACTS_N; i++) k->side[i] = AVX512_FLOAT_SIDE * PANEL; /* kinds of floats */
     }

@@ -6,7 +6,7 @@
 #include "backend/backend.h"
 
 #define LIMIT_STRETCH ((size_t)256 << 10) /* bytes that are read at a time */
-#define LIMIT_READS 5
+#define LIMIT_READS 6
 
 /* Each does its work `rounds` times (read: once over LIMIT_STRETCH bytes) and returns something that depends on all of it, so that no
  * compiler can leave it out. Processors differ in which order of reading is fastest: the meter tries them all. */

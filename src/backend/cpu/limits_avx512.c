@@ -85,6 +85,7 @@ static inline __attribute__((always_inline)) uint32_t read_side(const uint8_t *p
     for (size_t s = 1; s < N; s++) a[0] = _mm512_xor_si512(a[0], a[s]);
     return (uint32_t)_mm512_reduce_add_epi32(a[0]);
 }
+static uint32_t read_1(const uint8_t *p) { return read_side(p, 1, 0); } /* the fastest on Zen 4 */
 static uint32_t read_4(const uint8_t *p) { return read_side(p, 4, 0); }
 static uint32_t read_8(const uint8_t *p) { return read_side(p, 8, 0); }
 static uint32_t read_16(const uint8_t *p) { return read_side(p, 16, 0); }
@@ -100,6 +101,6 @@ void limits_avx512(struct limit_kernels *k)
         .f32_ops = 12 * 16 * 2,
         .bf16 = bf16_avx512,
         .bf16_ops = 12 * 32 * 2,
-        .read = {read_ahead, read_4, read_8, read_16, read_16_ahead},
+        .read = {read_ahead, read_1, read_4, read_8, read_16, read_16_ahead},
     };
 }

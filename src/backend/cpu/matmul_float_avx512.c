@@ -125,18 +125,21 @@ static void widen(enum tensor_type type, bool as_pairs, const uint8_t *panel, in
         for (int k = 0; k < n; k++) _mm512_store_ps(w + k * 32, bf16_of_pair(_mm512_loadu_si512(panel + (size_t)((k0 + k) / 2) * 64), k & 1));
 }
 
-/* One token: SIDE panels at a time, so that as many sums are under way; lines are asked for AHEAD bytes before they are read, if at all. */
+/* One token: SIDE panels at a time, side by side or far from each other, so that as many sums are under way; lines are asked for AHEAD bytes before they
+ * are read, if at all. */
 static inline __attribute__((always_inline)) void gemv(const struct cpu_matmul *m, int row0, int row1, const enum tensor_type TYPE, const bool PAIRS,
-                                                       const int SIDE, const size_t AHEAD)
+                                                       const int SIDE, const bool FAR, const size_t AHEAD)
 {
     const int n_panels = (row1 - row0 + PANEL - 1) / PANEL, n = PAIRS ? (m->in + 1) / 2 : m->in;
     const float *x = PAIRS ? (const float *)(const void *)m->acts.bf16 : m->acts.f32;
-    for (int p = 0; p < n_panels; p += SIDE) {
+    const int turns = (n_panels + SIDE - 1) / SIDE, apart = FAR ? turns : 1;
+    for (int turn = 0; turn < turns; turn++) {
+        const int p = FAR ? turn : turn * SIDE;
         const uint8_t *w[AVX512_FLOAT_SIDE];
         __m512 c[AVX512_FLOAT_SIDE];
 #pragma GCC unroll 8
         for (int i = 0; i < SIDE; i++) {
-            w[i] = panel_at(m, row0 / PANEL + MIN(p + i, n_panels - 1));
+            w[i] = panel_at(m, row0 / PANEL + MIN(p + i * apart, n_panels - 1));
             c[i] = _mm512_setzero_ps();
         }
         for (int k = 0; k < n; k++) {
@@ -152,18 +155,18 @@ static inline __attribute__((always_inline)) void gemv(const struct cpu_matmul *
         }
 #pragma GCC unroll 8
         for (int i = 0; i < SIDE; i++)
-            if (p + i < n_panels) avx512_store_row(m, 0, row0 + (p + i) * PANEL, c[i]);
+            if (p + i * apart < n_panels) avx512_store_row(m, 0, row0 + (p + i * apart) * PANEL, c[i]);
     }
 }
 
 static inline __attribute__((always_inline)) void gemv_type(const struct cpu_matmul *m, int row0, int row1, bool pairs, const int SIDE,
-                                                            const size_t AHEAD)
+                                                            const bool FAR, const size_t AHEAD)
 {
     const enum tensor_type type = m->tensor->type;
-    if (pairs) gemv(m, row0, row1, TYPE_BF16, true, SIDE, AHEAD);
-    else if (type == TYPE_F16) gemv(m, row0, row1, TYPE_F16, false, SIDE, AHEAD);
-    else if (type == TYPE_F32) gemv(m, row0, row1, TYPE_F32, false, SIDE, AHEAD);
-    else gemv(m, row0, row1, TYPE_BF16, false, SIDE, AHEAD);
+    if (pairs) gemv(m, row0, row1, TYPE_BF16, true, SIDE, FAR, AHEAD);
+    else if (type == TYPE_F16) gemv(m, row0, row1, TYPE_F16, false, SIDE, FAR, AHEAD);
+    else if (type == TYPE_F32) gemv(m, row0, row1, TYPE_F32, false, SIDE, FAR, AHEAD);
+    else gemv(m, row0, row1, TYPE_BF16, false, SIDE, FAR, AHEAD);
 }
 
 static void run_packed(const struct cpu_matmul *m, int row0, int row1)
@@ -172,11 +175,13 @@ static void run_packed(const struct cpu_matmul *m, int row0, int row1)
     const enum tensor_type type = m->tensor->type;
     const bool pairs = m->format->acts == ACTS_BF16_TILES;
     if (m->n == 1) {
-        if (avx512_one_stream()) gemv_type(m, row0, row1, pairs, 4, 0);
+        const enum avx512_reading reading = avx512_reading();
+        if (reading == READ_APART) gemv_type(m, row0, row1, pairs, AVX512_APART, true, 0);
+        else if (reading == READ_ONE) gemv_type(m, row0, row1, pairs, 4, false, 0);
         else {
             const int wide = row0 + (row1 - row0) / (AVX512_FLOAT_SIDE * PANEL) * (AVX512_FLOAT_SIDE * PANEL);
-            gemv_type(m, row0, wide, pairs, AVX512_FLOAT_SIDE, 512);
-            gemv_type(m, wide, row1, pairs, AVX512_SIDE, 2048);
+            gemv_type(m, row0, wide, pairs, AVX512_FLOAT_SIDE, false, 512);
+            gemv_type(m, wide, row1, pairs, AVX512_SIDE, false, 2048);
         }
         return;
     }

@@ -6,63 +6,70 @@
 
 /* ---- how a single token's product reads memory ---- */
 
-/* Bytes that one stream asks for ahead, by measurement (bench/NOTES.md): little on Zen 4, which finds lines that follow each other by itself. */
-static size_t stream_ahead(const struct pack *pk) { return !__builtin_cpu_is("amdfam19h") ? 16384 : pk->bits == 8 ? 0 : 3072; }
-#define SIDE_AHEAD 4096 /* bytes that are asked for ahead, at most: those of all sides stay in the L1 cache */
+/* Bytes that are asked for ahead: of one panel after the other; of each of several, at most, so that those of all stay in the L1 cache. */
+#define ONE_AHEAD 16384
+#define SIDE_AHEAD 4096
 
 size_t avx512_int_ahead(const struct cpu_matmul *m)
 {
     const struct pack *pk = pack_find(m->tensor->type);
-    return pk && pk->superblock > 1 && m->packed && avx512_one_stream() ? stream_ahead(pk) : 0;
+    return pk && pk->superblock > 1 && m->packed && avx512_reading() == READ_ONE ? ONE_AHEAD : 0;
 }
 
-/* Lines that a single token's product asks for ahead of itself, in the order of memory, in which panel follows panel, then those that the
- * thread reads next. */
+/* Lines that a product asks for, in the order of memory: of one panel, and of those `shift` bytes behind it as well. */
 struct stream {
-    const uint8_t *at, *end; /* the next one, as if all lay behind each other; of these rows */
+    const uint8_t *at, *end; /* asked for next, as if all lay behind each other; of these panels */
     ptrdiff_t jump;          /* from there to what comes then */
-    size_t distance;         /* bytes; 0: none are asked for */
+    bool off;
 };
 
-static struct stream stream_from(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1)
+/* One panel after the other, then what the thread reads next. */
+static struct stream stream_one(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1)
 {
     const uint8_t *first = pack_panel(m, pk, panel0), *end = pack_panel(m, pk, panel1);
-    struct stream s = {first, end, m->then ? (ptrdiff_t)((uintptr_t)m->then - (uintptr_t)end) : 0, avx512_int_ahead(m)};
-    s.at += m->asked ? m->asked : s.distance;
-    return s;
+    return (struct stream){first + (m->asked ? m->asked : ONE_AHEAD), end, m->then ? (ptrdiff_t)((uintptr_t)m->then - (uintptr_t)end) : 0, false};
 }
 
-/* As many bytes as the product uses next, `done` bytes behind where it last went on. */
-static inline __attribute__((always_inline)) void stream_fetch(const struct stream *s, const int done, const int n_bytes)
+/* Panels side by side, then the next ones. */
+static struct stream stream_side(const struct cpu_matmul *m, const struct pack *pk, int panel)
 {
-    if (!s->distance) return;
+    const uint8_t *first = pack_panel(m, pk, panel);
+    const size_t bytes = pack_panel_bytes(pk, m->in);
+    return (struct stream){first + MIN(pack_stripe(pk, pk->stripe), (size_t)SIDE_AHEAD), first + bytes, (ptrdiff_t)((AVX512_SIDE - 1) * bytes), false};
+}
+
+/* The product is about to use n_bytes of each of N panels. */
+static inline __attribute__((always_inline)) void stream_go(struct stream *s, const int N, const size_t *shift, const int n_bytes)
+{
+    if (s->off) return;
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++)
 #pragma GCC unroll 9
-    for (int l = (done + 63) / 64; l < (done + n_bytes + 63) / 64; l++) __builtin_prefetch(s->at + l * 64);
-}
-
-/* The product has gone n bytes on. */
-static inline void stream_on(struct stream *s, size_t n)
-{
-    s->at += n;
+        for (int l = 0; l < n_bytes; l += 64) __builtin_prefetch(s->at + shift[i] + l);
+    s->at += n_bytes;
     if (s->at >= s->end) s->at += s->jump, s->end = (const uint8_t *)UINTPTR_MAX;
 }
 
-/* Where panels side by side ask for memory: as far ahead in each. */
-struct side {
-    const uint8_t *at, *end; /* in the first one; where it ends */
-    size_t panel_bytes;
-};
+/* One token against panels side by side: from the one at `base` on, `shift` bytes apart. */
+typedef void (*panels_fn)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out);
 
-static inline size_t side_ahead(const struct pack *pk) { return MIN(pack_stripe(pk, pk->stripe), (size_t)SIDE_AHEAD); }
-
-static inline __attribute__((always_inline)) void side_fetch(struct side *s, const size_t *shift, const int n_bytes)
+/* How many of [panel0, panel1) meet the token at a time, and how far from each other; where there are too few, the last one again. */
+static void run_panels(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1, panels_fn panels, enum avx512_reading reading)
 {
-    s->at += n_bytes;
-    if (s->at >= s->end) s->at += (size_t)(AVX512_SIDE - 1) * s->panel_bytes, s->end = (const uint8_t *)UINTPTR_MAX; /* to the next panels */
-#pragma GCC unroll 8
-    for (int i = 0; i < AVX512_SIDE; i++)
-#pragma GCC unroll 9
-        for (int l = 0; l < n_bytes; l += 64) __builtin_prefetch(s->at + shift[i] + l);
+    const int at_a_time = reading == READ_APART ? AVX512_APART : reading == READ_ONE ? 1 : AVX512_SIDE, turns = (panel1 - panel0 + at_a_time - 1) / at_a_time;
+    const int apart = reading == READ_APART ? turns : 1, step = reading == READ_APART ? 1 : at_a_time;
+    const size_t bytes = pack_panel_bytes(pk, m->in);
+    struct stream stream = {.off = true};
+    if (reading == READ_ONE) stream = stream_one(m, pk, panel0, panel1);
+    for (int turn = 0; turn < turns; turn++) {
+        const int panel = panel0 + turn * step;
+        size_t shift[AVX512_SIDE];
+        __m512 c[AVX512_SIDE];
+        if (reading == READ_SIDE) stream = stream_side(m, pk, panel);
+        for (int i = 0; i < at_a_time; i++) shift[i] = (size_t)MIN(i * apart, panel1 - 1 - panel) * bytes;
+        panels(m, pk, pack_panel(m, pk, panel), shift, &stream, c);
+        for (int i = 0; i < at_a_time && panel + i * apart < panel1; i++) avx512_store_row(m, 0, (panel + i * apart) * PANEL, c[i]);
+    }
 }
 
 /* Lanes of 32 bits, of whose numbers the lower half is enough, as two of 16. */
@@ -81,7 +88,7 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
     _mm512_store_si512(low, _mm512_and_si512(below, _mm512_set1_epi8(0x7f)));
 }
 
-/* Checks of pointer arithmetic in panels_ and whole_panels_ take clang (14, ScalarEvolution) many minutes to compile; gcc's sanitizer has them. */
+/* Checks of pointer arithmetic in products of several panels take clang (14, ScalarEvolution) many minutes to compile; gcc's sanitizer has them. */
 #ifdef __clang__
 #define UNCHECKED __attribute__((noinline, no_sanitize("undefined")))
 #else
@@ -100,6 +107,7 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
 #define OFFSET 8
 #define BITS 4
 #define NIBBLES 1
+#define PART 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q4_1
 #define SUPERBLOCK 32
@@ -107,6 +115,7 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
 #define OFFSET 0
 #define BITS 4
 #define NIBBLES 1
+#define PART 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q5_0
 #define SUPERBLOCK 32
@@ -114,6 +123,7 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
 #define OFFSET 16
 #define BITS 5
 #define NIBBLES 0
+#define PART 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q5_1
 #define SUPERBLOCK 32
@@ -121,6 +131,7 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
 #define OFFSET 0
 #define BITS 5
 #define NIBBLES 0
+#define PART 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q8_0
 #define SUPERBLOCK 32
@@ -128,6 +139,7 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
 #define OFFSET 128
 #define BITS 8
 #define NIBBLES 0
+#define PART 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q2_k
 #define SUPERBLOCK 256
@@ -135,6 +147,7 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
 #define OFFSET 0
 #define BITS 2
 #define NIBBLES 0
+#define PART 2
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q3_k
 #define SUPERBLOCK 256
@@ -142,6 +155,7 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
 #define OFFSET 4
 #define BITS 3
 #define NIBBLES 0
+#define PART 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q4_k
 #define SUPERBLOCK 256
@@ -149,6 +163,7 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
 #define OFFSET 0
 #define BITS 4
 #define NIBBLES 1
+#define PART 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q5_k
 #define SUPERBLOCK 256
@@ -156,6 +171,7 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
 #define OFFSET 0
 #define BITS 5
 #define NIBBLES 0
+#define PART 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE q6_k
 #define SUPERBLOCK 256
@@ -163,6 +179,7 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
 #define OFFSET 32
 #define BITS 6
 #define NIBBLES 0
+#define PART 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE iq4_nl
 #define SUPERBLOCK 32
@@ -170,6 +187,7 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
 #define OFFSET 128
 #define BITS 4
 #define NIBBLES 0
+#define PART 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE iq4_xs
 #define SUPERBLOCK 256
@@ -177,6 +195,7 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
 #define OFFSET 128
 #define BITS 4
 #define NIBBLES 0
+#define PART 0
 #include "backend/cpu/int_avx512_tmpl.h"
 #define TYPE mxfp4
 #define SUPERBLOCK 32
@@ -184,25 +203,26 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
 #define OFFSET 128
 #define BITS 4
 #define NIBBLES 0
+#define PART 0
 #include "backend/cpu/int_avx512_tmpl.h"
 
 struct int_kind {
     int group;
     bool has_min;
     void (*unpack)(const struct pack *pk, const uint8_t *panel, int n_super, int s0, int s1, uint8_t *w, float *ws, float *wm);
-    void (*gemv)(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1);
+    panels_fn panels[3]; /* [enum avx512_reading] */
 };
 static const struct int_kind kinds[] = {
-#define X(ENUM, name, group, offset) [TYPE_##ENUM] = {group, (offset) == 0, unpack_##name, gemv_##name},
+#define X(ENUM, name, group, offset) [TYPE_##ENUM] = {group, (offset) == 0, unpack_##name, {apart_##name, one_##name, side_##name}},
     INT_TYPES(X)
 #undef X
 };
 static const struct whole_kind {
     void (*unpack)(const struct pack *pk, const uint8_t *panel, int n_super, int s, int half, struct avx512_whole *to);
     void (*split)(const struct pack *pk, const uint8_t *panel, int n_super, int s, struct avx512_parts *to);
-    void (*gemv)(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1);
+    panels_fn panels;
 } whole_kinds[] = {
-#define X(ENUM, name) [TYPE_##ENUM] = {unpack_whole_##name, split_##name, gemv_whole_##name},
+#define X(ENUM, name) [TYPE_##ENUM] = {unpack_whole_##name, split_##name, whole_side_##name},
     AVX512_WHOLE_TYPES(X)
 #undef X
 };
@@ -292,7 +312,7 @@ void avx512_whole_split(const struct cpu_matmul *m, int row, int k0, struct avx5
 
 void avx512_whole_gemv(const struct cpu_matmul *m, int row0, int row1)
 {
-    whole_kinds[m->tensor->type].gemv(m, pack_find(m->tensor->type), row0 / PANEL, (row1 + PANEL - 1) / PANEL);
+    run_panels(m, pack_find(m->tensor->type), row0 / PANEL, (row1 + PANEL - 1) / PANEL, whole_kinds[m->tensor->type].panels, READ_SIDE);
 }
 
 /* ---- one token against rows of the file ---- */
@@ -367,7 +387,8 @@ bool avx512_int_gemv(const struct cpu_matmul *m, int row0, int row1)
         gemv_rows(m, row0, row1);
         return true;
     }
-    kinds[m->tensor->type].gemv(m, pack_find(m->tensor->type), row0 / PANEL, (row1 + PANEL - 1) / PANEL);
+    const enum avx512_reading reading = avx512_reading();
+    run_panels(m, pack_find(m->tensor->type), row0 / PANEL, (row1 + PANEL - 1) / PANEL, kinds[m->tensor->type].panels[reading], reading);
     return true;
 }
 
