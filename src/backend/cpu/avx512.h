@@ -19,6 +19,16 @@ static inline enum avx512_reading avx512_reading(void)
 #define AVX512_SIDE 4 /* those of READ_SIDE */
 #define AVX512_FLOAT_SIDE 8 /* those of floats, which need fewer registers */
 
+/* READ_APART: which panels of [panel0, panel1) and behind meet at a time: the one that the turn begins with, and the next `apart` on, before `end`. */
+struct avx512_apart {
+    int turns, apart, end;
+};
+static inline struct avx512_apart avx512_apart(const struct cpu_matmul *m, int panel0, int panel1)
+{
+    const int half = (panel1 - panel0 + 1) / 2;
+    return m->apart ? (struct avx512_apart){panel1 - panel0, m->apart / PANEL, (m->end + PANEL - 1) / PANEL} : (struct avx512_apart){half, half, panel1};
+}
+
 static inline __m512 load_f16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
 /* One half of 16 pairs of BF16, widened. */
 static inline __m512 bf16_of_pair(__m512i v, int second)

@@ -56,6 +56,7 @@ struct cpu_matmul {
     /* single tokens: packed bytes that this thread reads after these rows, NULL: unknown; of these, how many have been asked for */
     const uint8_t *then;
     size_t asked;
+    int apart, end; /* apart > 0: a single token meets rows [row0 + apart, row1 + apart), as far as they are before `end`, at the same time */
 };
 
 /* How a tensor type is kept in memory and multiplied. */
@@ -67,7 +68,7 @@ struct cpu_format {
     /* Packs rows [row0, row1) of t; row0 is a multiple of PANEL. */
     void (*pack)(void *packed, const struct tensor *t, int64_t row0, int64_t row1);
     size_t (*scratch_bytes)(int in, int max_n);
-    /* Computes outputs [row0, row1) for all tokens; row0 is a multiple of 2 * PANEL, and so is row1 unless it is the end. */
+    /* Computes outputs [row0, row1) for all tokens; row0 is a multiple of 2 * PANEL (of PANEL where rows are apart), and so is row1 unless it is the end. */
     void (*run)(const struct cpu_matmul *m, int row0, int row1);
 };
 
@@ -151,6 +152,7 @@ struct cpu_kernels {
     void (*wkv)(const struct cpu_state_job *j);
     const struct cpu_format *(*format)(enum tensor_type type, kg_activations activations);
     int side[ACTS_N]; /* rows that a single token's product reads side by side, by its activations: 2 * PANEL (0 says so, too) times a power of two */
+    bool apart; /* a single token's product of packed rows reads two ranges of them in turns: struct cpu_matmul, apart */
     size_t (*ahead)(const struct cpu_matmul *m); /* how far ahead of a single token's product packed bytes are asked for; may be NULL */
 };
 

@@ -187,6 +187,7 @@ void cpu_share_clear(struct cpu *c, int thread);
 static inline struct cpu_work *cpu_other_work(struct cpu *c) { return &c->works[c->work == &c->works[0]]; }
 int cpu_grain(const struct worker *w, const struct cpu_matmul *m, int n);
 struct rows cpu_share(const struct cpu_matmul *m, int grain, int thread, int n_threads);
+struct rows cpu_front(const struct worker *w, struct cpu_matmul *m, struct rows share, int *grain);
 struct rows cpu_take(const struct worker *w, int step, struct rows share, int grain, int owner);
 const uint8_t *cpu_next_share(const struct worker *w, int step);
 void cpu_meet(struct worker *w, int at);

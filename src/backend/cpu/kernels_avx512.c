@@ -333,6 +333,7 @@ void cpu_kernels_avx512(struct cpu_kernels *k)
         k->side[ACTS_INT8] = k->side[ACTS_INT8_WHOLE] = AVX512_SIDE * PANEL;
         for (int i = ACTS_F32_TILES; i < ACTS_N; i++) k->side[i] = AVX512_FLOAT_SIDE * PANEL; /* kinds of floats */
     }
+    k->apart = avx512_reading() == READ_APART;
     k->ahead = avx512_int_ahead;
     k->attend = avx512_attend;
     k->attend_scratch_bytes = avx512_attend_scratch_bytes;

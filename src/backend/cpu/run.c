@@ -148,12 +148,13 @@ static void matmul(struct worker *w, int step)
     m.acts = own ? c->own[w->i].acts[s->op->src[0]] : c->acts[s->op->src[0]];
     m.y = c->reg[s->op->dst];
     m.scratch = w->scratch;
-    const int grain = cpu_grain(w, &m, m.n);
+    const int side = cpu_grain(w, &m, m.n);
     const size_t ahead = m.n == 1 && m.packed && c->kernels.ahead ? c->kernels.ahead(&m) : 0;
     const uint8_t *after = ahead ? cpu_next_share(w, step) : NULL;
     for (int i = 0; i < w->n; i++) {
         const int owner = (w->i + i) % w->n;
-        const struct rows share = cpu_share(&m, grain, owner, w->n);
+        int grain = side;
+        const struct rows share = cpu_front(w, &m, cpu_share(&m, side, owner, w->n), &grain);
         for (;;) {
             const struct rows p = cpu_take(w, step, share, grain, owner);
             if (p.row0 == p.row1) break;

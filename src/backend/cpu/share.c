@@ -54,6 +54,17 @@ struct rows cpu_share(const struct cpu_matmul *m, int grain, int thread, int n_t
     return (struct rows){(int)(units * thread / n_threads) * grain, MIN((int)(units * (thread + 1) / n_threads) * grain, m->out)};
 }
 
+/* What is taken in pieces of a share: all of it, or its first half, of which each piece comes with as many rows of the other half, so that both are read
+ * from beginning to end. */
+struct rows cpu_front(const struct worker *w, struct cpu_matmul *m, struct rows share, int *grain)
+{
+    if (m->n != 1 || !m->packed || !w->c->kernels.apart) return share;
+    m->apart = ROUND_UP((share.row1 - share.row0 + 1) / 2, PANEL);
+    m->end = share.row1;
+    *grain = PANEL;
+    return (struct rows){share.row0, MIN(share.row0 + m->apart, share.row1)};
+}
+
 /* Piece number i of a share, empty when there is none: a third of what is left each time, so that there are few, to stream, and threads that
  * were slowed down have little left when the others are done. */
 static struct rows piece_of(struct rows share, int grain, int i)
