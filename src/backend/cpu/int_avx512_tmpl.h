@@ -32,6 +32,8 @@ static void NAME(unpack_)(const struct pack *pk, const uint8_t *panel, int n_sup
     }
 }
 
+#define TOGETHER(N) ((N) == AVX512_APART ? (N) : 1) /* of N panels, how many take turns line by line; unit by unit is better where lines are asked for */
+
 /* start + the exact sums of values times a[GROUP], of a unit or its half in each of N panels, line by line in turns. */
 static inline __attribute__((always_inline)) void NAME(dot_)(const int N, const uint8_t *unit, const size_t *shift, int half, const int8_t *a, __m512i start, __m512i *sum)
 {
@@ -99,7 +101,8 @@ static inline __attribute__((always_inline)) void NAME(stretch_)(const int N, co
                 const int init = GROUP == 32 ? ag->init : ah->init[half];
                 const __m512i start = _mm512_set1_epi32(ag->start + (init - ag->start) / 128 * OFFSET);
                 __m512i acc[AVX512_SIDE];
-                NAME(dot_)(N, unit, shift, half, a + half * 16, start, acc);
+#pragma GCC unroll 8
+                for (int i = 0; i < N; i += TOGETHER(N)) NAME(dot_)(TOGETHER(N), unit, shift + i, half, a + half * 16, start, acc + i);
 #pragma GCC unroll 8
                 for (int i = 0; i < N; i++) {
                     sum[i] = _mm512_fmadd_ps(_mm512_add_ps(_mm512_castsi512_ps(acc[i]), magic), _mm512_load_ps(ws[i][u * PER_UNIT + half]), sum[i]);
@@ -228,7 +231,8 @@ static UNCHECKED void NAME(whole_side_)(const struct cpu_matmul *m, const struct
                 const int g = u * (32 / GROUP) + half;
                 const __m512i start = _mm512_set1_epi32(-OFFSET * as->sum[GROUP == 16 ? g : 16 + g]);
                 __m512i acc[AVX512_SIDE];
-                NAME(dot_)(AVX512_SIDE, UNIT(p, u), shift, half, a + half * 16, start, acc);
+#pragma GCC unroll 8
+                for (int i = 0; i < AVX512_SIDE; i += TOGETHER(AVX512_SIDE)) NAME(dot_)(TOGETHER(AVX512_SIDE), UNIT(p, u), shift + i, half, a + half * 16, start, acc + i);
 #pragma GCC unroll 8
                 for (int i = 0; i < AVX512_SIDE; i++) sum[i] = _mm512_add_epi32(sum[i], _mm512_mullo_epi32(acc[i], _mm512_load_si512(scale[i] + 16 * g)));
             }
@@ -264,3 +268,4 @@ static UNCHECKED void NAME(whole_side_)(const struct cpu_matmul *m, const struct
 #undef PART
 #undef BITS
 #undef UNIT
+#undef TOGETHER
