@@ -142,15 +142,15 @@ static inline __attribute__((always_inline)) void NAME(panels_)(const struct cpu
     for (int i = 0; i < N; i++) out[i] = _mm512_fmadd_ps(sum[i], _mm512_set1_ps(ag->super), out[i]);
 }
 
-static UNCHECKED void NAME(apart_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out)
+static void NAME(apart_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out)
 {
     NAME(panels_)(m, pk, AVX512_APART, base, shift, stream, out);
 }
-static UNCHECKED void NAME(one_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out)
+static void NAME(one_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out)
 {
     NAME(panels_)(m, pk, 1, base, shift, stream, out);
 }
-static UNCHECKED void NAME(side_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out)
+static void NAME(side_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out)
 {
     NAME(panels_)(m, pk, AVX512_SIDE, base, shift, stream, out);
 }
@@ -204,7 +204,7 @@ static void NAME(split_)(const struct pack *pk, const uint8_t *panel, int n_supe
 }
 
 /* One token, AVX512_SIDE panels side by side, as above. */
-static UNCHECKED void NAME(whole_side_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out)
+static void NAME(whole_side_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out)
 {
     const int n_super = m->in / SUPERBLOCK;
     _Alignas(64) int32_t scale[AVX512_SIDE][SUPERBLOCK / GROUP * 16];

@@ -1,8 +1,12 @@
 /* Integer weights for the AVX-512 tiers: unpacking a chunk of 32 rows to bytes, and the product with a single token, which reads the packed
  * planes directly. */
-#include "backend/cpu/types_avx512.h"
-
 #include "tensor/decode.h"
+
+/* clang (14, ScalarEvolution) takes minutes to compile checks of pointer arithmetic in products of several panels; gcc's sanitizer has them. */
+#ifdef __clang__
+#pragma clang attribute push(__attribute__((no_sanitize("undefined"))), apply_to = function)
+#endif
+#include "backend/cpu/types_avx512.h"
 
 /* ---- how a single token's product reads memory ---- */
 
@@ -86,13 +90,6 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
     _mm512_store_si512(high, above);
     _mm512_store_si512(low, _mm512_and_si512(below, _mm512_set1_epi8(0x7f)));
 }
-
-/* Checks of pointer arithmetic in products of several panels take clang (14, ScalarEvolution) many minutes to compile; gcc's sanitizer has them. */
-#ifdef __clang__
-#define UNCHECKED __attribute__((noinline, no_sanitize("undefined")))
-#else
-#define UNCHECKED
-#endif
 
 /* X(ENUM, name, group, offset: 0 where groups have minima) */
 #define INT_TYPES(X)                                                                                                              \
@@ -204,6 +201,10 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
 #define NIBBLES 0
 #define PART 0
 #include "backend/cpu/int_avx512_tmpl.h"
+
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
 
 struct int_kind {
     int group;
