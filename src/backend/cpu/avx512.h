@@ -19,14 +19,17 @@ static inline enum avx512_reading avx512_reading(void)
 #define AVX512_SIDE 4 /* those of READ_SIDE */
 #define AVX512_FLOAT_SIDE 8 /* those of floats, which need fewer registers */
 
-/* READ_APART: which panels of [panel0, panel1) and behind meet at a time: the one that the turn begins with, and the next `apart` on, before `end`. */
-struct avx512_apart {
-    int turns, apart, end;
+/* Which of panels [panel0, panel1), and behind them where rows are apart, a single token meets at a time: `side` of them, beside or far
+ * from each other: the one that the turn begins with and the next ones `apart` on, before `end`. */
+struct avx512_turns {
+    int n, step, apart, end;
 };
-static inline struct avx512_apart avx512_apart(const struct cpu_matmul *m, int panel0, int panel1)
+static inline struct avx512_turns avx512_turns(const struct cpu_matmul *m, int panel0, int panel1, int side, bool far)
 {
-    const int half = (panel1 - panel0 + 1) / 2;
-    return m->apart ? (struct avx512_apart){panel1 - panel0, m->apart / PANEL, (m->end + PANEL - 1) / PANEL} : (struct avx512_apart){half, half, panel1};
+    const int n = panel1 - panel0, turns = (n + side - 1) / side;
+    if (!far) return (struct avx512_turns){turns, side, 1, panel1};
+    if (!m->apart) return (struct avx512_turns){turns, 1, turns, panel1};
+    return (struct avx512_turns){n, 1, m->apart / PANEL, (m->end + PANEL - 1) / PANEL};
 }
 
 static inline __m512 load_f16(const uint8_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }

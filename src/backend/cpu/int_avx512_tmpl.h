@@ -1,7 +1,7 @@
 /* Re-included once per packed integer type by unpack_avx512.c. TYPE is the type's name, SUPERBLOCK its elements per superblock, GROUP its
  * scale group (16 or 32), OFFSET what was added to its values, 0 where groups have a minimum instead, BITS those of a packed value, NIBBLES 1
- * if nibbles are the value as they are, PART the units whose scales are a line of plane 1, 0: scales of all are found together. From the includer: scale_TYPE(p, g, &min) gives scales (and minima) of group g, v_TYPE(unit, j) the
- * values of elements 4 j .. + 3 of a unit; UNIT_BYTES_TYPE. Makes unpack_TYPE and, for each way of reading, the product with one token; for superblocks of
+ * if nibbles are the value as they are, PART the units whose scales are a line of plane 1, 0: scales of all are found together. From the includer:
+ * scale_TYPE(p, g, &min) gives scales (and minima) of group g, v_TYPE(unit, j) the values of elements 4 j .. + 3 of a unit; UNIT_BYTES_TYPE. Makes unpack_TYPE and, for each way of reading, the product with one token; for superblocks of
  * ACT_SUPER elements the same with integer scales. */
 
 #define JOIN2(a, b) a##b

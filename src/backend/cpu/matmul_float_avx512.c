@@ -130,15 +130,15 @@ static void widen(enum tensor_type type, bool as_pairs, const uint8_t *panel, in
 static inline __attribute__((always_inline)) void gemv(const struct cpu_matmul *m, int row0, int row1, const enum tensor_type TYPE, const bool PAIRS,
                                                        const int SIDE, const bool FAR, const size_t AHEAD)
 {
-    const int panel0 = row0 / PANEL, panel1 = (row1 + PANEL - 1) / PANEL, step = FAR ? 1 : SIDE, n = PAIRS ? (m->in + 1) / 2 : m->in;
+    const int n = PAIRS ? (m->in + 1) / 2 : m->in;
     const float *x = PAIRS ? (const float *)(const void *)m->acts.bf16 : m->acts.f32;
-    const struct avx512_apart a = FAR ? avx512_apart(m, panel0, panel1) : (struct avx512_apart){(panel1 - panel0 + SIDE - 1) / SIDE, 1, panel1};
-    for (int turn = 0, p = panel0; turn < a.turns; turn++, p += step) {
+    const struct avx512_turns t = avx512_turns(m, row0 / PANEL, (row1 + PANEL - 1) / PANEL, SIDE, FAR);
+    for (int turn = 0, p = row0 / PANEL; turn < t.n; turn++, p += t.step) {
         const uint8_t *w[AVX512_FLOAT_SIDE];
         __m512 c[AVX512_FLOAT_SIDE];
 #pragma GCC unroll 8
         for (int i = 0; i < SIDE; i++) {
-            w[i] = panel_at(m, MIN(p + i * a.apart, a.end - 1));
+            w[i] = panel_at(m, MIN(p + i * t.apart, t.end - 1));
             c[i] = _mm512_setzero_ps();
         }
         for (int k = 0; k < n; k++) {
@@ -154,7 +154,7 @@ static inline __attribute__((always_inline)) void gemv(const struct cpu_matmul *
         }
 #pragma GCC unroll 8
         for (int i = 0; i < SIDE; i++)
-            if (p + i * a.apart < a.end) avx512_store_row(m, 0, (p + i * a.apart) * PANEL, c[i]);
+            if (p + i * t.apart < t.end) avx512_store_row(m, 0, (p + i * t.apart) * PANEL, c[i]);
     }
 }
 

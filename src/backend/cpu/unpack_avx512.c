@@ -60,18 +60,18 @@ typedef void (*panels_fn)(const struct cpu_matmul *m, const struct pack *pk, con
 /* How many of [panel0, panel1) meet the token at a time, and how far from each other; where there are too few, the last one again. */
 static void run_panels(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1, panels_fn panels, enum avx512_reading reading)
 {
-    const int at_a_time = reading == READ_APART ? AVX512_APART : reading == READ_ONE ? 1 : AVX512_SIDE, step = reading == READ_APART ? 1 : at_a_time;
-    const struct avx512_apart a = reading == READ_APART ? avx512_apart(m, panel0, panel1) : (struct avx512_apart){(panel1 - panel0 + step - 1) / step, 1, panel1};
+    const int at_a_time = reading == READ_APART ? AVX512_APART : reading == READ_ONE ? 1 : AVX512_SIDE;
+    const struct avx512_turns t = avx512_turns(m, panel0, panel1, at_a_time, reading == READ_APART);
     const size_t bytes = pack_panel_bytes(pk, m->in);
     struct stream stream = {.off = true};
     if (reading == READ_ONE) stream = stream_one(m, pk, panel0, panel1);
-    for (int turn = 0, panel = panel0; turn < a.turns; turn++, panel += step) {
+    for (int turn = 0, panel = panel0; turn < t.n; turn++, panel += t.step) {
         size_t shift[AVX512_SIDE];
         __m512 c[AVX512_SIDE];
         if (reading == READ_SIDE) stream = stream_side(m, pk, panel);
-        for (int i = 0; i < at_a_time; i++) shift[i] = (size_t)MIN(i * a.apart, a.end - 1 - panel) * bytes;
+        for (int i = 0; i < at_a_time; i++) shift[i] = (size_t)MIN(i * t.apart, t.end - 1 - panel) * bytes;
         panels(m, pk, pack_panel(m, pk, panel), shift, &stream, c);
-        for (int i = 0; i < at_a_time && panel + i * a.apart < a.end; i++) avx512_store_row(m, 0, (panel + i * a.apart) * PANEL, c[i]);
+        for (int i = 0; i < at_a_time && panel + i * t.apart < t.end; i++) avx512_store_row(m, 0, (panel + i * t.apart) * PANEL, c[i]);
     }
 }
 
