@@ -61,16 +61,16 @@ struct rows cpu_front(const struct worker *w, struct cpu_matmul *m, struct rows 
     if (m->n != 1 || !m->packed || !w->c->kernels.apart) return share;
     m->apart = ROUND_UP((share.row1 - share.row0 + 1) / 2, PANEL);
     m->end = share.row1;
-    *grain = PANEL;
+    *grain = 2 * PANEL; /* less is too short for two streams */
     return (struct rows){share.row0, MIN(share.row0 + m->apart, share.row1)};
 }
 
-/* Piece number i of a share, empty when there is none: a third of what is left each time, so that there are few, to stream, and threads that
+/* Piece number i of a share, empty when there is none: so many thirds of what is left each time, so that there are few, to stream, and threads that
  * were slowed down have little left when the others are done. */
-static struct rows piece_of(struct rows share, int grain, int i)
+static struct rows piece_of(struct rows share, int grain, int thirds, int i)
 {
     struct rows p = {share.row0, share.row0};
-    for (; i >= 0 && p.row1 < share.row1; i--) p = (struct rows){p.row1, MIN(p.row1 + MAX((share.row1 - p.row1) / 3 / grain, 1) * grain, share.row1)};
+    for (; i >= 0 && p.row1 < share.row1; i--) p = (struct rows){p.row1, MIN(p.row1 + MAX((share.row1 - p.row1) * thirds / 3 / grain, 1) * grain, share.row1)};
     return i >= 0 ? (struct rows){share.row1, share.row1} : p;
 }
 
@@ -81,7 +81,8 @@ struct rows cpu_take(const struct worker *w, int step, struct rows share, int gr
     _Atomic uint64_t *gone = &c->work->gone[(size_t)step * c->gone_stride + (size_t)owner / 64];
     const uint64_t bit = (uint64_t)1 << owner % 64;
     if (share.row0 == share.row1 || (owner != w->i && (atomic_load_explicit(gone, memory_order_relaxed) & bit))) return (struct rows){0, 0};
-    const struct rows p = piece_of(share, grain, atomic_fetch_add_explicit(cpu_taken(w, step, owner), 1, memory_order_relaxed));
+    const int thirds = w->n == 1 ? 3 : w->one ? 2 : 1; /* a single token's streams are what counts, and a piece of it is soon done */
+    const struct rows p = piece_of(share, grain, thirds, atomic_fetch_add_explicit(cpu_taken(w, step, owner), 1, memory_order_relaxed));
     if (p.row0 < p.row1 && p.row1 == share.row1) atomic_fetch_or_explicit(gone, bit, memory_order_relaxed);
     return p;
 }
