@@ -1,8 +1,9 @@
 /* The command bench: how fast prompts are read and tokens are generated, and what share that is of what the machine can do at
  * that moment. Owns the order of measuring; what it measures is the library's.
  *
- * Limits are measured between all runs (limit, prompt, limit, generation, limit, ...), and a share is taken of the mean of the limits on both
- * sides. Where these differ by more than 5 %, the machine was not the same before and after, and the run is repeated. */
+ * Limits are measured between all prompts and parts of generations (limit, prompt, limit, 16 tokens, limit, 16 tokens, ...), and a share is taken of
+ * what the mean of the limits on both sides would have done in the same time. Where these differ by more than 5 %, the machine was not the same
+ * before and after, and the part is repeated. */
 #include "commands.h"
 
 #include "input.h"
@@ -29,7 +30,7 @@
 #define DEVICE_LIMIT_SECONDS 0.04
 static const struct timespec device_rest = {1, 0};
 #define MOST_MOVE 0.05 /* of a limit, from one side of a run to the other */
-enum { MOST_ATTEMPTS = 4, ODD_CHUNK = 37 };
+enum { MOST_ATTEMPTS = 4, ODD_CHUNK = 37, PART = 16 }; /* PART: tokens generated between two measurements of the limits */
 
 enum kind { PROMPT, GENERATION, N_KINDS };
 
@@ -44,7 +45,7 @@ struct work {
 struct series {
     double *tok_s, *share, *rate; /* rate: operations (prompt) or bytes (generation) per second */
     double *vector_share;         /* of what vector instructions do, where the limit is a matrix unit's; NaN elsewhere */
-    int n_repeated, n_unsettled;
+    int n_repeated, n_unsettled;  /* parts measured anew; runs with a part during which the limit always moved */
 };
 
 struct bench {
@@ -56,7 +57,7 @@ struct bench {
     kg_model *model;
     kg_meter *meter;        /* NULL: the backend has none */
     kg_session *generation; /* holds the context; the prompts' sessions are new each time */
-    int32_t *prompt, *text; /* [prompt_tokens], [context + 1]: they share no first token, so nothing is reused */
+    int32_t *prompt, *text; /* [prompt_tokens], [context + 1 + generate_tokens]: they share no first token, so nothing is reused */
     float *logits;          /* [n_vocab]: after the prompt */
     double load_s, peak_rss_mb, kv_token_bytes;
     bool bit_identical;
@@ -195,12 +196,12 @@ static void random_tokens(int32_t *ids, size_t n, int32_t n_vocab, uint32_t x)
 
 static int make_tokens(struct bench *b)
 {
-    size_t n_prompt = (size_t)b->s->prompt_tokens, n_text = (size_t)b->s->context + 1, runs = (size_t)b->s->runs;
+    size_t n_prompt = (size_t)b->s->prompt_tokens, n_text = (size_t)b->s->context + 1, n_new = (size_t)b->s->generate_tokens, runs = (size_t)b->s->runs;
     int32_t n_vocab = kg_model_n_vocab(b->model);
     b->prompt = malloc(n_prompt * sizeof *b->prompt);
-    b->text = malloc(n_text * sizeof *b->text);
+    b->text = malloc((n_text + n_new) * sizeof *b->text);
     b->logits = malloc((size_t)n_vocab * sizeof *b->logits);
-    b->limits = malloc((1 + runs * N_KINDS * MOST_ATTEMPTS) * sizeof *b->limits);
+    b->limits = malloc((1 + runs * (1 + (n_new + PART - 1) / PART) * MOST_ATTEMPTS) * sizeof *b->limits);
     bool good = b->prompt && b->text && b->logits && b->limits;
     for (int i = 0; i < N_KINDS; i++) {
         b->series[i].tok_s = malloc(runs * sizeof(double));
@@ -244,15 +245,24 @@ static kg_status new_generation(struct bench *b)
     return kg_session_new(&b->generation, b->model, &params);
 }
 
-/* As text is generated: one token by one, each the likeliest after those before. */
-static kg_status run_generation(struct bench *b, double *time)
+static bool keep_token(void *ctx, int32_t token, const char *text, size_t len)
 {
-    size_t context = (size_t)b->s->context;
-    kg_generate_params params = {.max_tokens = (size_t)b->s->generate_tokens, .ignore_end = true, .sampler = kg_sampler_default_params()};
+    int32_t **at = ctx;
+    (void)text, (void)len;
+    if (token >= 0) *(*at)++ = token;
+    return true;
+}
+
+/* Tokens [from, from + n) of what is generated, as text is: one token by one, each the likeliest after those before, which are known. */
+static kg_status run_generation(struct bench *b, int from, int n, double *time)
+{
+    const size_t before = (size_t)b->s->context + (size_t)from;
+    int32_t *at = b->text + before + 1;
+    kg_generate_params params = {.max_tokens = (size_t)n, .ignore_end = true, .sampler = kg_sampler_default_params()};
     params.sampler.temperature = 0;
-    kg_status status = context ? kg_session_sync(b->generation, b->text, context) : new_generation(b); /* a session keeps what it has computed */
+    kg_status status = before ? kg_session_sync(b->generation, b->text, before) : new_generation(b); /* a session keeps what it has computed */
     double start = seconds();
-    if (!status) status = kg_generate(b->generation, b->text, context + 1, &params, NULL, NULL, NULL);
+    if (!status) status = kg_generate(b->generation, b->text, before + 1, &params, keep_token, &at, NULL);
     *time = seconds() - start;
     return status;
 }
@@ -276,7 +286,7 @@ static int warm_up(struct bench *b)
     double time;
     kg_status status = run_prompt(b, 0, false, b->logits, &time);
     if (!status) status = new_generation(b);
-    if (!status) status = run_generation(b, &time);
+    if (!status) status = run_generation(b, 0, b->s->generate_tokens, &time);
     if (status) return print_status(status);
     b->kv_token_bytes = (double)kg_session_get_stats(b->generation).kv_token_bytes;
     b->peak_rss_mb = peak_rss_mb();
@@ -354,33 +364,52 @@ static kg_status measure_limits(struct bench *b)
     return b->meter ? kg_meter_run(b->meter, on_device(b) ? DEVICE_LIMIT_SECONDS : LIMIT_SECONDS, &b->limits[b->n_limits++]) : KG_OK;
 }
 
-/* Run i of a kind, repeated while the limit moves. */
-static kg_status measure(struct bench *b, enum kind kind, int i)
+/* Of a run, or a part of one. */
+struct effort {
+    double time;              /* that it took */
+    double possible, vectors; /* work that the limit, and that without the matrix unit, would have done in that time */
+};
+
+/* Tokens [from, from + n) of a run, anew while the limit moves. */
+static kg_status measure_part(struct bench *b, enum kind kind, int from, int n, struct effort *sum, bool *settled)
 {
-    struct series *x = &b->series[kind];
-    double n = (double)(kind == PROMPT ? b->s->prompt_tokens : b->s->generate_tokens);
     for (int attempt = 1;; attempt++) {
         double time;
         if (on_device(b)) nanosleep(&device_rest, NULL);
-        kg_status status = kind == PROMPT ? run_prompt(b, 0, false, NULL, &time) : run_generation(b, &time);
+        kg_status status = kind == PROMPT ? run_prompt(b, 0, false, NULL, &time) : run_generation(b, from, n, &time);
         if (!status) status = measure_limits(b);
         if (status) return status;
-        x->tok_s[i] = n / time;
-        x->rate[i] = work_of(b, kind) / time;
-        x->share[i] = x->vector_share[i] = NAN;
-        if (!b->meter) return KG_OK;
-        const kg_limits *limits = &b->limits[b->n_limits - 2]; /* before the run and after it */
-        double before = limit_of(b, kind, &limits[0]), after = limit_of(b, kind, &limits[1]);
-        double vectors = 0.5 * (vector_limit(b, &limits[0]) + vector_limit(b, &limits[1]));
-        x->share[i] = x->rate[i] / (0.5 * (before + after));
-        if (kind == PROMPT && vectors > 0) x->vector_share[i] = x->rate[i] / vectors;
-        if (fabs(after / before - 1) <= MOST_MOVE) return KG_OK;
-        if (attempt == MOST_ATTEMPTS) {
-            x->n_unsettled++;
-            return KG_OK;
+        const kg_limits *limits = b->meter ? &b->limits[b->n_limits - 2] : NULL; /* before the part and after it */
+        const double before = limits ? limit_of(b, kind, &limits[0]) : 1, after = limits ? limit_of(b, kind, &limits[1]) : 1;
+        const bool still = fabs(after / before - 1) <= MOST_MOVE;
+        if (!still && attempt < MOST_ATTEMPTS) {
+            b->series[kind].n_repeated++;
+            continue;
         }
-        x->n_repeated++;
+        *settled &= still;
+        sum->time += time;
+        if (limits) sum->possible += time * 0.5 * (before + after), sum->vectors += time * 0.5 * (vector_limit(b, &limits[0]) + vector_limit(b, &limits[1]));
+        return KG_OK;
     }
+}
+
+/* Run i of a kind. A machine that is shared changes within seconds, so a generation is measured in parts. */
+static kg_status measure(struct bench *b, enum kind kind, int i)
+{
+    struct series *x = &b->series[kind];
+    struct effort sum = {0};
+    const int n = kind == PROMPT ? b->s->prompt_tokens : b->s->generate_tokens, part = kind == PROMPT || on_device(b) || !b->meter ? n : PART;
+    bool settled = true;
+    for (int from = 0; from < n; from += part) {
+        kg_status status = measure_part(b, kind, from, n - from < part ? n - from : part, &sum, &settled);
+        if (status) return status;
+    }
+    x->tok_s[i] = n / sum.time;
+    x->rate[i] = work_of(b, kind) / sum.time;
+    x->share[i] = sum.possible > 0 ? work_of(b, kind) / sum.possible : NAN;
+    x->vector_share[i] = kind == PROMPT && sum.vectors > 0 ? work_of(b, kind) / sum.vectors : NAN;
+    if (!settled) x->n_unsettled++;
+    return KG_OK;
 }
 
 /* ---- numbers ------------------------------------------------------------------------------------------------------ */
@@ -581,7 +610,7 @@ static int write_plot(const struct bench *b)
     snprintf(title, sizeof title, "%.200s, %s, %s backend, %d threads", name ? name + 1 : b->name, b->type, b->params.backend, b->params.n_threads);
     snprintf(subtitle, sizeof subtitle, "Median, lowest and highest of %lld runs; prompt: share of the %s peak, generation: of the %s bandwidth", (long long)b->s->runs, arithmetic_names[arithmetic(b)], on_device(b) ? "copy" : "read");
     struct plot_series s = {.name = "", .y = median, .low = least, .high = most, .n = N_KINDS};
-    struct plot p = {.title = title, .subtitle = subtitle, .y_label = "share of the machine's limit, measured just before and after each run", .percent = b->n_limits > 0,
+    struct plot p = {.title = title, .subtitle = subtitle, .y_label = "share of the machine's limit, measured just before and after", .percent = b->n_limits > 0,
                      .labels = label, .n_labels = N_KINDS, .notes = note, .series = &s, .n_series = 1};
     if (!b->n_limits) {
         snprintf(subtitle, sizeof subtitle, "Median, lowest and highest of %lld runs", (long long)b->s->runs);
@@ -655,8 +684,8 @@ static void print_summary(const struct bench *b)
     }
     int repeated = b->series[PROMPT].n_repeated + b->series[GENERATION].n_repeated;
     int unsettled = b->series[PROMPT].n_unsettled + b->series[GENERATION].n_unsettled;
-    if (repeated) printf("%d repetitions of runs during which a limit moved by more than %.0f %%\n", repeated, 100 * MOST_MOVE);
-    if (unsettled) printf("%d runs stand although it still did after %d attempts\n", unsettled, (int)MOST_ATTEMPTS);
+    if (repeated) printf("%d repetitions of prompts, or of %d generated tokens, during which a limit moved by more than %.0f %%\n", repeated, (int)PART, 100 * MOST_MOVE);
+    if (unsettled) printf("%d runs stand although it still did after %d attempts at a part of them\n", unsettled, (int)MOST_ATTEMPTS);
     printf("logits after the prompt, in steps of 512, of %d and 1", ODD_CHUNK);
     if (b->params.n_threads > 1 && !on_device(b)) printf(", and with one thread");
     printf(": %s\n", b->bit_identical ? "bit-identical" : on_device(b) && !b->params.deterministic ? "not bit-identical: that takes --deterministic" : "NOT bit-identical");
