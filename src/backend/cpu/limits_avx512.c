@@ -1,19 +1,10 @@
 /* Limit kernels of the AVX-512 tier: twelve independent chains, more than latency times issue width of any processor that has
- * these instructions. */
+ * these instructions. Lanes are put together by or: gcc adds them as signed integers, which may overflow. */
 #include "backend/cpu/limits.h"
 
 #include <immintrin.h>
 
 static volatile int seed = 3; /* unknown to the compiler */
-
-/* All bits of X, so that no load is for nothing. */
-static uint32_t fold(__m512i x)
-{
-    const __m256i y = _mm256_xor_si256(_mm512_castsi512_si256(x), _mm512_extracti64x4_epi64(x, 1));
-    const __m128i z = _mm_xor_si128(_mm256_castsi256_si128(y), _mm256_extracti128_si256(y, 1));
-    const uint64_t w = (uint64_t)(_mm_cvtsi128_si64(z) ^ _mm_extract_epi64(z, 1));
-    return (uint32_t)(w ^ w >> 32);
-}
 
 static uint32_t int8_avx512(int64_t rounds)
 {
@@ -29,7 +20,7 @@ static uint32_t int8_avx512(int64_t rounds)
     }
     a = _mm512_xor_si512(_mm512_xor_si512(a, b), _mm512_xor_si512(c, d)), e = _mm512_xor_si512(_mm512_xor_si512(e, f), _mm512_xor_si512(g, h));
     i = _mm512_xor_si512(_mm512_xor_si512(i, j), _mm512_xor_si512(k, l));
-    return fold(_mm512_xor_si512(a, _mm512_xor_si512(e, i)));
+    return (uint32_t)_mm512_reduce_or_epi32(_mm512_xor_si512(a, _mm512_xor_si512(e, i)));
 }
 
 static uint32_t f32_avx512(int64_t rounds)
@@ -74,7 +65,7 @@ static uint32_t read_ahead(const uint8_t *p)
         a = _mm512_xor_si512(a, _mm512_load_si512(p)), b = _mm512_xor_si512(b, _mm512_load_si512(p + 64));
         c = _mm512_xor_si512(c, _mm512_load_si512(p + 128)), d = _mm512_xor_si512(d, _mm512_load_si512(p + 192));
     }
-    return fold(_mm512_xor_si512(_mm512_xor_si512(a, b), _mm512_xor_si512(c, d)));
+    return (uint32_t)_mm512_reduce_or_epi32(_mm512_xor_si512(_mm512_xor_si512(a, b), _mm512_xor_si512(c, d)));
 }
 
 /* N streams side by side, far from each other, that ask for lines AHEAD bytes ahead, if at all. */
@@ -92,7 +83,7 @@ static inline __attribute__((always_inline)) uint32_t read_side(const uint8_t *p
         }
 #pragma GCC unroll 16
     for (size_t s = 1; s < N; s++) a[0] = _mm512_xor_si512(a[0], a[s]);
-    return fold(a[0]);
+    return (uint32_t)_mm512_reduce_or_epi32(a[0]);
 }
 static uint32_t read_1(const uint8_t *p) { return read_side(p, 1, 0); } /* the fastest on Zen 4 */
 static uint32_t read_4(const uint8_t *p) { return read_side(p, 4, 0); }
