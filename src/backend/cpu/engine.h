@@ -188,7 +188,7 @@ static inline struct cpu_work *cpu_other_work(struct cpu *c) { return &c->works[
 int cpu_grain(const struct worker *w, const struct cpu_matmul *m, int n);
 struct rows cpu_share(const struct cpu_matmul *m, int grain, int thread, int n_threads);
 struct rows cpu_front(const struct worker *w, struct cpu_matmul *m, struct rows share, int *grain);
-struct rows cpu_take(const struct worker *w, int step, struct rows share, int grain, int owner);
+struct rows cpu_take(const struct worker *w, int step, const struct cpu_matmul *m, struct rows share, int grain, int owner);
 const uint8_t *cpu_next_share(const struct worker *w, int step);
 void cpu_meet(struct worker *w, int at);
 static inline const uint8_t *cpu_packed_at(const struct cpu_matmul *m, int row) { return (const uint8_t *)m->packed + m->format->packed_bytes(row, m->in); }

@@ -156,7 +156,7 @@ static void matmul(struct worker *w, int step)
         int grain = side;
         const struct rows share = cpu_front(w, &m, cpu_share(&m, side, owner, w->n), &grain);
         for (;;) {
-            const struct rows p = cpu_take(w, step, share, grain, owner);
+            const struct rows p = cpu_take(w, step, &m, share, grain, owner);
             if (p.row0 == p.row1) break;
             if (ahead) {
                 m.asked = w->then == cpu_packed_at(&m, p.row0) ? w->asked : 0;

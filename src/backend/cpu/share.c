@@ -75,13 +75,13 @@ static struct rows piece_of(struct rows share, int grain, int thirds, int i)
 }
 
 /* The next piece of the owner's share of a step; empty when there is none. */
-struct rows cpu_take(const struct worker *w, int step, struct rows share, int grain, int owner)
+struct rows cpu_take(const struct worker *w, int step, const struct cpu_matmul *m, struct rows share, int grain, int owner)
 {
     const struct cpu *c = w->c;
     _Atomic uint64_t *gone = &c->work->gone[(size_t)step * c->gone_stride + (size_t)owner / 64];
     const uint64_t bit = (uint64_t)1 << owner % 64;
     if (share.row0 == share.row1 || (owner != w->i && (atomic_load_explicit(gone, memory_order_relaxed) & bit))) return (struct rows){0, 0};
-    const int thirds = w->n == 1 ? 3 : w->one && c->kernels.apart ? 2 : 1; /* two streams of a single token are worth more than balance */
+    const int thirds = w->n == 1 ? 3 : m->apart ? 2 : 1; /* two streams are worth more than balance */
     const struct rows p = piece_of(share, grain, thirds, atomic_fetch_add_explicit(cpu_taken(w, step, owner), 1, memory_order_relaxed));
     if (p.row0 < p.row1 && p.row1 == share.row1) atomic_fetch_or_explicit(gone, bit, memory_order_relaxed);
     return p;
