@@ -368,10 +368,11 @@ static kg_status measure_limits(struct bench *b)
 struct effort {
     double time;              /* that it took */
     double possible, vectors; /* work that the limit, and that without the matrix unit, would have done in that time */
+    bool unsettled;           /* the limit always moved during some part */
 };
 
 /* Tokens [from, from + n) of a run, anew while the limit moves. */
-static kg_status measure_part(struct bench *b, enum kind kind, int from, int n, struct effort *sum, bool *settled)
+static kg_status measure_part(struct bench *b, enum kind kind, int from, int n, struct effort *sum)
 {
     for (int attempt = 1;; attempt++) {
         double time;
@@ -386,7 +387,7 @@ static kg_status measure_part(struct bench *b, enum kind kind, int from, int n, 
             b->series[kind].n_repeated++;
             continue;
         }
-        *settled &= still;
+        sum->unsettled |= !still;
         sum->time += time;
         if (limits) sum->possible += time * 0.5 * (before + after), sum->vectors += time * 0.5 * (vector_limit(b, &limits[0]) + vector_limit(b, &limits[1]));
         return KG_OK;
@@ -399,16 +400,16 @@ static kg_status measure(struct bench *b, enum kind kind, int i)
     struct series *x = &b->series[kind];
     struct effort sum = {0};
     const int n = kind == PROMPT ? b->s->prompt_tokens : b->s->generate_tokens, part = kind == PROMPT || on_device(b) || !b->meter ? n : PART;
-    bool settled = true;
     for (int from = 0; from < n; from += part) {
-        kg_status status = measure_part(b, kind, from, n - from < part ? n - from : part, &sum, &settled);
+        kg_status status = measure_part(b, kind, from, n - from < part ? n - from : part, &sum);
         if (status) return status;
     }
+    const double work = work_of(b, kind);
     x->tok_s[i] = n / sum.time;
-    x->rate[i] = work_of(b, kind) / sum.time;
-    x->share[i] = sum.possible > 0 ? work_of(b, kind) / sum.possible : NAN;
-    x->vector_share[i] = kind == PROMPT && sum.vectors > 0 ? work_of(b, kind) / sum.vectors : NAN;
-    if (!settled) x->n_unsettled++;
+    x->rate[i] = work / sum.time;
+    x->share[i] = sum.possible > 0 ? work / sum.possible : NAN;
+    x->vector_share[i] = kind == PROMPT && sum.vectors > 0 ? work / sum.vectors : NAN;
+    x->n_unsettled += sum.unsettled;
     return KG_OK;
 }
 
@@ -684,7 +685,7 @@ static void print_summary(const struct bench *b)
     }
     int repeated = b->series[PROMPT].n_repeated + b->series[GENERATION].n_repeated;
     int unsettled = b->series[PROMPT].n_unsettled + b->series[GENERATION].n_unsettled;
-    if (repeated) printf("%d repetitions of prompts, or of %d generated tokens, during which a limit moved by more than %.0f %%\n", repeated, (int)PART, 100 * MOST_MOVE);
+    if (repeated) printf("%d repetitions of prompts or parts of generations during which a limit moved by more than %.0f %%\n", repeated, 100 * MOST_MOVE);
     if (unsettled) printf("%d runs stand although it still did after %d attempts at a part of them\n", unsettled, (int)MOST_ATTEMPTS);
     printf("logits after the prompt, in steps of 512, of %d and 1", ODD_CHUNK);
     if (b->params.n_threads > 1 && !on_device(b)) printf(", and with one thread");
