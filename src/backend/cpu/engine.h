@@ -182,13 +182,17 @@ void cpu_experts_out(struct cpu *c, const struct step *s, int t);
 struct rows {
     int row0, row1; /* [row0, row1) of a matmul */
 };
+struct share { /* a thread's, of a matmul */
+    struct rows rows;
+    int grain;  /* rows of the smallest piece */
+    int thirds; /* that a piece is of what is left */
+    int later;  /* rows, as it were, of the matmuls that its owner goes on with before it meets the others */
+};
 kg_status cpu_share_open(struct cpu *c); /* once the plan is made */
 void cpu_share_clear(struct cpu *c, int thread);
 static inline struct cpu_work *cpu_other_work(struct cpu *c) { return &c->works[c->work == &c->works[0]]; }
-int cpu_grain(const struct worker *w, const struct cpu_matmul *m, int n);
-struct rows cpu_share(const struct cpu_matmul *m, int grain, int thread, int n_threads);
-struct rows cpu_front(const struct worker *w, struct cpu_matmul *m, struct rows share, int *grain);
-struct rows cpu_take(const struct worker *w, int step, const struct cpu_matmul *m, struct rows share, int grain, int owner);
+struct share cpu_pieces(const struct worker *w, struct cpu_matmul *m, int owner, int64_t later);
+struct rows cpu_take(const struct worker *w, int step, const struct share *s, int owner);
 const uint8_t *cpu_next_share(const struct worker *w, int step);
 void cpu_meet(struct worker *w, int at);
 static inline const uint8_t *cpu_packed_at(const struct cpu_matmul *m, int row) { return (const uint8_t *)m->packed + m->format->packed_bytes(row, m->in); }

@@ -135,37 +135,58 @@ static void token_op(const struct worker *w, const struct step *s, int t)
 
 /* ---- steps whose work is shared out in pieces ---- */
 
-/* Each thread has a contiguous share of the rows, so that what is fetched ahead at the end of a piece is what it reads next, and helps
- * the others when it is done. */
-static void matmul(struct worker *w, int step)
+/* Pieces of shares of a matmul: of the thread's own, or of all others'; its next share comes behind step `before`. What is fetched ahead at the end of a
+ * piece of its own is what it reads next. */
+static void matmul_shares(struct worker *w, int step, bool own, int64_t later, int before)
 {
     const struct cpu *c = w->c;
     const struct step *s = &c->steps[step];
-    const bool own = w->one && s->own & 1;
+    const bool own_x = w->one && s->own & 1;
     struct cpu_matmul m = s->matmul;
     m.n = cpu_n_tokens(c, s);
-    m.x = own ? c->own[w->i].reg[s->op->src[0]] : c->reg[s->op->src[0]];
-    m.acts = own ? c->own[w->i].acts[s->op->src[0]] : c->acts[s->op->src[0]];
+    m.x = own_x ? c->own[w->i].reg[s->op->src[0]] : c->reg[s->op->src[0]];
+    m.acts = own_x ? c->own[w->i].acts[s->op->src[0]] : c->acts[s->op->src[0]];
     m.y = c->reg[s->op->dst];
     m.scratch = w->scratch;
-    const int side = cpu_grain(w, &m, m.n);
     const size_t ahead = m.n == 1 && m.packed && c->kernels.ahead ? c->kernels.ahead(&m) : 0;
-    const uint8_t *after = ahead ? cpu_next_share(w, step) : NULL;
-    for (int i = 0; i < w->n; i++) {
+    const uint8_t *after = ahead ? cpu_next_share(w, before) : NULL;
+    for (int i = own ? 0 : 1; i < (own ? 1 : w->n); i++) {
         const int owner = (w->i + i) % w->n;
-        int grain = side;
-        const struct rows share = cpu_front(w, &m, cpu_share(&m, side, owner, w->n), &grain);
+        const struct share share = cpu_pieces(w, &m, owner, later);
         for (;;) {
-            const struct rows p = cpu_take(w, step, &m, share, grain, owner);
+            const struct rows p = cpu_take(w, step, &share, owner);
             if (p.row0 == p.row1) break;
             if (ahead) {
                 m.asked = w->then == cpu_packed_at(&m, p.row0) ? w->asked : 0;
-                w->then = m.then = i == 0 && p.row1 < share.row1 ? cpu_packed_at(&m, p.row1) : after;
+                w->then = m.then = own && p.row1 < share.rows.row1 ? cpu_packed_at(&m, p.row1) : after;
                 w->asked = ahead;
             }
             s->matmul.format->run(&m, p.row0, p.row1);
         }
     }
+}
+
+static bool is_matmul(const struct step *s) { return s->code == STEP_OP && s->op->code == OP_MATMUL; }
+static int64_t n_weights(const struct step *s) { return (int64_t)s->matmul.in * s->matmul.out; }
+
+/* Matmuls from `first` on that follow each other without a meeting, as those of queries, keys and values: a thread reads its own shares of all of
+ * them, rows behind each other, before it helps others. Returns their number. */
+static int matmuls(struct worker *w, int first)
+{
+    const struct step *s = &w->c->steps[first];
+    int count = 1;
+    int64_t later = 0;
+    if (!w->c->batch->tap && !w->c->batch->input)
+        while (first + count < w->c->n_steps && is_matmul(&s[count]) && !(w->one ? s[count].one_barrier : s[count].barrier)) later += n_weights(&s[count++]);
+    for (int k = 0; k < 2; k++) {
+        const bool own = k == 0;
+        int64_t left = later;
+        for (int i = 0; i < count; i++) {
+            if (i > 0) left -= n_weights(&s[i]);
+            matmul_shares(w, first + i, own, left, own ? first + i : first + count - 1);
+        }
+    }
+    return count;
 }
 
 /* Into how many parts the query heads of a KV head go, for single tokens of long texts: n_pieces pieces of work for all threads may leave some
@@ -278,17 +299,19 @@ static void show_input(const struct worker *w, const struct step *s)
     pool_barrier(c->pool);
 }
 
-static void run_shared_step(struct worker *w, int at)
+/* Returns the number of steps. */
+static int run_shared_steps(struct worker *w, int at)
 {
     struct cpu *c = w->c;
     const struct step *s = &c->steps[at];
-    if (s->ready) return;
+    if (s->ready) return 1;
     if (s->code == STEP_EXPERT_SORT && w->i == 0) cpu_experts_sort(c, s);
     if (s->code == STEP_EXPERT_ROWS) cpu_experts_rows(c, s, w->one, cpu_taken(w, at, 0));
     else if (s->code == STEP_EXPERT_MATMUL) cpu_experts_matmul(w, s, cpu_taken(w, at, 0));
     else if (s->code == STEP_STATE) cpu_states_step(c, s, w->n, w->scratch, cpu_taken(w, at, 0));
     else if (s->code == STEP_ATTEND) attend(w, at);
-    else if (s->split == SPLIT_SHARED) matmul(w, at);
+    else if (is_matmul(s)) return matmuls(w, at);
+    return 1;
 }
 
 /* This thread's part of a row. */
@@ -319,20 +342,21 @@ static void part_step(const struct worker *w, const struct step *s)
 static void run_one(struct worker *w)
 {
     const struct cpu *c = w->c;
-    for (int at = 0; at < c->n_steps; at++) {
+    for (int at = 0, count; at < c->n_steps; at += count) {
         const struct step *s = &c->steps[at];
+        count = 1;
         if (s->selected && c->n_selected == 0) break;
         if (s->one_barrier) cpu_meet(w, at);
         switch (s->one) {
         case ONE_FIRST:
             if (w->i > 0) break;
             if (s->split == SPLIT_TOKENS) token_step(w, s, 0);
-            else run_shared_step(w, at);
+            else run_shared_steps(w, at);
             break;
         case ONE_EACH: token_step(w, s, 0); break;
         case ONE_PARTS: part_step(w, s); break;
         case ONE_NOT: break;
-        case ONE_AS_MANY: run_shared_step(w, at); break;
+        case ONE_AS_MANY: count = run_shared_steps(w, at); break;
         }
     }
 }
@@ -352,7 +376,7 @@ static void run_thread(void *ctx, int i, int n)
         if (s->barrier) cpu_meet(&w, at);
         if (c->batch->input && ((s->code == STEP_OP && s->op->code == OP_MATMUL) || s->code == STEP_EXPERT_ROWS)) show_input(&w, s);
         if (s->split == SPLIT_TOKENS) at += run_token_steps(&w, at);
-        else run_shared_step(&w, at++);
+        else at += run_shared_steps(&w, at);
         if (is_tapped(c, &c->steps[at - 1])) show_tap(&w, &c->steps[at - 1]);
     }
 }

@@ -1,6 +1,6 @@
 /* How threads share out the rows of a matmul, and what they read while they wait for each other.
  *
- * Each thread has a share, rows behind each other, and takes it in pieces; when it is done it helps the others. Pieces are counted in memory of
+ * Each thread has a share, rows behind each other, and takes it in pieces; when it is done with its shares of all matmuls up to the next meeting, it helps the others. Pieces are counted in memory of
  * the share's owner, and a bit for each share says that nothing is left of it, so that many threads need not ask each other.
  *
  * A few tokens wait for memory, all the time: a thread that waits for the others asks for the weights that it is going to multiply next. */
@@ -39,7 +39,7 @@ void cpu_share_clear(struct cpu *c, int thread)
 
 /* Rows that the work of n tokens is split at multiples of: for one token as many as are read side by side, or fewer, so that each thread has some; more than
  * four panels only if they can be shared out evenly. */
-int cpu_grain(const struct worker *w, const struct cpu_matmul *m, int n)
+static int grain_of(const struct worker *w, const struct cpu_matmul *m, int n)
 {
     if (n != 1) return 2 * PANEL;
     int side = MAX(w->c->kernels.side[m->format->acts], 2 * PANEL);
@@ -48,42 +48,50 @@ int cpu_grain(const struct worker *w, const struct cpu_matmul *m, int n)
     return side;
 }
 
-struct rows cpu_share(const struct cpu_matmul *m, int grain, int thread, int n_threads)
+static struct rows share_of(const struct cpu_matmul *m, int grain, int thread, int n_threads)
 {
     const int64_t units = (m->out + grain - 1) / grain;
     return (struct rows){(int)(units * thread / n_threads) * grain, MIN((int)(units * (thread + 1) / n_threads) * grain, m->out)};
 }
 
-/* What is taken in pieces of a share: all of it, or its first half, of which each piece comes with as many rows of the other half, so that both are read
- * from beginning to end. */
-struct rows cpu_front(const struct worker *w, struct cpu_matmul *m, struct rows share, int *grain)
+/* The share that is taken in pieces: all of it, or its first half, of which each piece comes with as many rows of the other half, so that both are read
+ * from beginning to end. later: elements of matrices that the owner goes on with. */
+struct share cpu_pieces(const struct worker *w, struct cpu_matmul *m, int owner, int64_t later)
 {
-    if (m->n != 1 || !m->packed || !w->c->kernels.apart) return share;
-    m->apart = ROUND_UP((share.row1 - share.row0 + 1) / 2, PANEL);
-    m->end = share.row1;
-    *grain = 2 * PANEL; /* less is too short for two streams */
-    return (struct rows){share.row0, MIN(share.row0 + m->apart, share.row1)};
+    const int grain = grain_of(w, m, m->n);
+    struct share s = {share_of(m, grain, owner, w->n), grain, w->n == 1 ? 3 : 1, (int)MIN(later / m->in / w->n, INT32_MAX)};
+    if (m->n != 1 || !m->packed || !w->c->kernels.apart) return s;
+    m->apart = ROUND_UP((s.rows.row1 - s.rows.row0 + 1) / 2, PANEL);
+    m->end = s.rows.row1;
+    s.rows.row1 = MIN(s.rows.row0 + m->apart, s.rows.row1);
+    s.grain = 2 * PANEL; /* less is too short for two streams, */
+    s.thirds = MAX(s.thirds, 2); /* which are worth more than balance */
+    s.later /= 2;
+    return s;
 }
 
-/* Piece number i of a share, empty when there is none: so many thirds of what is left each time, so that there are few, to stream, and threads that
- * were slowed down have little left when the others are done. */
-static struct rows piece_of(struct rows share, int grain, int thirds, int i)
+/* Piece number i of a share, empty when there is none: so many thirds each time of what is left and comes later, so that there are few, to stream, and
+ * threads that were slowed down have little left when the others are done. */
+static struct rows piece_of(const struct share *s, int i)
 {
-    struct rows p = {share.row0, share.row0};
-    for (; i >= 0 && p.row1 < share.row1; i--) p = (struct rows){p.row1, MIN(p.row1 + MAX((share.row1 - p.row1) * thirds / 3 / grain, 1) * grain, share.row1)};
-    return i >= 0 ? (struct rows){share.row1, share.row1} : p;
+    const int end = s->rows.row1;
+    struct rows p = {s->rows.row0, s->rows.row0};
+    for (; i >= 0 && p.row1 < end; i--) {
+        const int64_t n = ((int64_t)end - p.row1 + s->later) * s->thirds / 3 / s->grain;
+        p = (struct rows){p.row1, (int)MIN(p.row1 + MAX(n, 1) * s->grain, end)};
+    }
+    return i >= 0 ? (struct rows){end, end} : p;
 }
 
 /* The next piece of the owner's share of a step; empty when there is none. */
-struct rows cpu_take(const struct worker *w, int step, const struct cpu_matmul *m, struct rows share, int grain, int owner)
+struct rows cpu_take(const struct worker *w, int step, const struct share *s, int owner)
 {
     const struct cpu *c = w->c;
     _Atomic uint64_t *gone = &c->work->gone[(size_t)step * c->gone_stride + (size_t)owner / 64];
     const uint64_t bit = (uint64_t)1 << owner % 64;
-    if (share.row0 == share.row1 || (owner != w->i && (atomic_load_explicit(gone, memory_order_relaxed) & bit))) return (struct rows){0, 0};
-    const int thirds = w->n == 1 ? 3 : m->apart ? 2 : 1; /* two streams are worth more than balance */
-    const struct rows p = piece_of(share, grain, thirds, atomic_fetch_add_explicit(cpu_taken(w, step, owner), 1, memory_order_relaxed));
-    if (p.row0 < p.row1 && p.row1 == share.row1) atomic_fetch_or_explicit(gone, bit, memory_order_relaxed);
+    if (s->rows.row0 == s->rows.row1 || (owner != w->i && (atomic_load_explicit(gone, memory_order_relaxed) & bit))) return (struct rows){0, 0};
+    const struct rows p = piece_of(s, atomic_fetch_add_explicit(cpu_taken(w, step, owner), 1, memory_order_relaxed));
+    if (p.row0 < p.row1 && p.row1 == s->rows.row1) atomic_fetch_or_explicit(gone, bit, memory_order_relaxed);
     return p;
 }
 
@@ -107,7 +115,7 @@ const uint8_t *cpu_next_share(const struct worker *w, int step)
     const int at = next_matmul(w->c, step);
     if (at < 0) return NULL;
     const struct cpu_matmul *m = &w->c->steps[at].matmul;
-    return cpu_packed_at(m, cpu_share(m, cpu_grain(w, m, 1), w->i, w->n).row0);
+    return cpu_packed_at(m, share_of(m, grain_of(w, m, 1), w->i, w->n).row0);
 }
 
 /* Goes on with this thread's share of a matmul. */
@@ -119,7 +127,7 @@ static void fetch_from(struct worker *w, int step)
         return;
     }
     const struct cpu_matmul *m = &w->c->steps[step].matmul;
-    const struct rows share = cpu_share(m, cpu_grain(w, m, w->c->batch->n), w->i, w->n);
+    const struct rows share = share_of(m, grain_of(w, m, w->c->batch->n), w->i, w->n);
     f->step = step;
     f->at = cpu_packed_at(m, share.row0);
     f->end = cpu_packed_at(m, share.row1);
