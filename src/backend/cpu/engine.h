@@ -184,9 +184,9 @@ struct rows {
 };
 struct share { /* a thread's, of a matmul */
     struct rows rows;
-    int grain;  /* rows of the smallest piece */
-    int thirds; /* that a piece is of what is left */
-    int later;  /* rows, as it were, of the matmuls that its owner goes on with before it meets the others */
+    int grain; /* rows of the smallest piece */
+    int parts; /* of what is left, one of which is a piece */
+    int later; /* rows, as it were, of the matmuls that its owner goes on with before it meets the others */
 };
 kg_status cpu_share_open(struct cpu *c); /* once the plan is made */
 void cpu_share_clear(struct cpu *c, int thread);

@@ -59,25 +59,25 @@ static struct rows share_of(const struct cpu_matmul *m, int grain, int thread, i
 struct share cpu_pieces(const struct worker *w, struct cpu_matmul *m, int owner, int64_t later)
 {
     const int grain = grain_of(w, m, m->n);
-    struct share s = {share_of(m, grain, owner, w->n), grain, w->n == 1 ? 3 : 1, (int)MIN(later / m->in / w->n, INT32_MAX)};
+    struct share s = {share_of(m, grain, owner, w->n), grain, w->n == 1 ? 1 : 3, (int)MIN(later / m->in / w->n, INT32_MAX)};
     if (m->n != 1 || !m->packed || !w->c->kernels.apart) return s;
     m->apart = ROUND_UP((s.rows.row1 - s.rows.row0 + 1) / 2, PANEL);
     m->end = s.rows.row1;
     s.rows.row1 = MIN(s.rows.row0 + m->apart, s.rows.row1);
-    s.grain = 2 * PANEL; /* less is too short for two streams, */
-    s.thirds = MAX(s.thirds, 2); /* which are worth more than balance */
+    s.grain = 2 * PANEL;       /* less is too short for two streams, */
+    s.parts = MIN(s.parts, 2); /* which are worth more than balance */
     s.later /= 2;
     return s;
 }
 
-/* Piece number i of a share, empty when there is none: so many thirds each time of what is left and comes later, so that there are few, to stream, and
- * threads that were slowed down have little left when the others are done. */
+/* Piece number i of a share, empty when there is none: each time a part of what is left and comes later, so that there are few, to stream, and threads
+ * that were slowed down have little left when the others are done. */
 static struct rows piece_of(const struct share *s, int i)
 {
     const int end = s->rows.row1;
     struct rows p = {s->rows.row0, s->rows.row0};
     for (; i >= 0 && p.row1 < end; i--) {
-        const int64_t n = ((int64_t)end - p.row1 + s->later) * s->thirds / 3 / s->grain;
+        const int64_t n = ((int64_t)end - p.row1 + s->later) / s->parts / s->grain;
         p = (struct rows){p.row1, (int)MIN(p.row1 + MAX(n, 1) * s->grain, end)};
     }
     return i >= 0 ? (struct rows){end, end} : p;
