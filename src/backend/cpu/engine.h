@@ -166,6 +166,7 @@ struct worker {
 };
 
 static inline float *cpu_row(const struct cpu *c, int reg, int t) { return c->reg[reg] + (size_t)t * (size_t)c->program->reg_width[reg]; }
+static inline bool cpu_is_matmul(const struct step *s) { return s->code == STEP_OP && s->op->code == OP_MATMUL; }
 static inline int cpu_n_tokens(const struct cpu *c, const struct step *s) { return s->selected ? c->n_selected : c->batch->n; }
 
 kg_status cpu_plan(struct cpu *c); /* steps, rope tables */
@@ -191,6 +192,7 @@ struct share { /* a thread's, of a matmul */
 kg_status cpu_share_open(struct cpu *c); /* once the plan is made */
 void cpu_share_clear(struct cpu *c, int thread);
 static inline struct cpu_work *cpu_other_work(struct cpu *c) { return &c->works[c->work == &c->works[0]]; }
+bool cpu_gone(const struct worker *w, int step, int owner);
 struct share cpu_pieces(const struct worker *w, struct cpu_matmul *m, int owner, int64_t later);
 struct rows cpu_take(const struct worker *w, int step, const struct share *s, int owner);
 const uint8_t *cpu_next_share(const struct worker *w, int step);

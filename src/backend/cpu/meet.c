@@ -152,7 +152,7 @@ static void meet_of_one(struct cpu *c, struct touched *t, uint8_t *own)
         s->one = split_of_one(c, i);
         if (s->one == ONE_NOT) continue;
         const struct places p = step_places(c, s, true);
-        const bool is_matmul = s->code == STEP_OP && s->op->code == OP_MATMUL, each = s->one == ONE_EACH;
+        const bool is_matmul = cpu_is_matmul(s), each = s->one == ONE_EACH;
         s->own = 0;
         for (int k = 0; k < 4; k++)
             if (p.reads[k] >= 0 && p.reads[k] < c->program->n_regs) s->own |= (uint8_t)((own[p.reads[k]] >> (is_matmul ? s->matmul.format->acts : ACTS_ROWS) & 1u) << k);

@@ -152,6 +152,7 @@ static void matmul_shares(struct worker *w, int step, bool own, int64_t later, i
     const uint8_t *after = ahead ? cpu_next_share(w, before) : NULL;
     for (int i = own ? 0 : 1; i < (own ? 1 : w->n); i++) {
         const int owner = (w->i + i) % w->n;
+        if (!own && cpu_gone(w, step, owner)) continue;
         const struct share share = cpu_pieces(w, &m, owner, later);
         for (;;) {
             const struct rows p = cpu_take(w, step, &share, owner);
@@ -166,7 +167,6 @@ static void matmul_shares(struct worker *w, int step, bool own, int64_t later, i
     }
 }
 
-static bool is_matmul(const struct step *s) { return s->code == STEP_OP && s->op->code == OP_MATMUL; }
 static int64_t n_weights(const struct step *s) { return (int64_t)s->matmul.in * s->matmul.out; }
 
 /* Matmuls from `first` on that follow each other without a meeting, as those of queries, keys and values: a thread reads its own shares of all of
@@ -177,7 +177,7 @@ static int matmuls(struct worker *w, int first)
     int count = 1;
     int64_t later = 0;
     if (!w->c->batch->tap && !w->c->batch->input)
-        while (first + count < w->c->n_steps && is_matmul(&s[count]) && !(w->one ? s[count].one_barrier : s[count].barrier)) later += n_weights(&s[count++]);
+        while (first + count < w->c->n_steps && cpu_is_matmul(&s[count]) && !(w->one ? s[count].one_barrier : s[count].barrier)) later += n_weights(&s[count++]);
     for (int k = 0; k < 2; k++) {
         const bool own = k == 0;
         int64_t left = later;
@@ -310,7 +310,7 @@ static int run_shared_steps(struct worker *w, int at)
     else if (s->code == STEP_EXPERT_MATMUL) cpu_experts_matmul(w, s, cpu_taken(w, at, 0));
     else if (s->code == STEP_STATE) cpu_states_step(c, s, w->n, w->scratch, cpu_taken(w, at, 0));
     else if (s->code == STEP_ATTEND) attend(w, at);
-    else if (is_matmul(s)) return matmuls(w, at);
+    else if (cpu_is_matmul(s)) return matmuls(w, at);
     return 1;
 }
 
@@ -374,7 +374,7 @@ static void run_thread(void *ctx, int i, int n)
         const struct step *s = &c->steps[at];
         if (s->selected && c->n_selected == 0) break;
         if (s->barrier) cpu_meet(&w, at);
-        if (c->batch->input && ((s->code == STEP_OP && s->op->code == OP_MATMUL) || s->code == STEP_EXPERT_ROWS)) show_input(&w, s);
+        if (c->batch->input && (cpu_is_matmul(s) || s->code == STEP_EXPERT_ROWS)) show_input(&w, s);
         if (s->split == SPLIT_TOKENS) at += run_token_steps(&w, at);
         else at += run_shared_steps(&w, at);
         if (is_tapped(c, &c->steps[at - 1])) show_tap(&w, &c->steps[at - 1]);

@@ -1,7 +1,8 @@
 /* How threads share out the rows of a matmul, and what they read while they wait for each other.
  *
- * Each thread has a share, rows behind each other, and takes it in pieces; when it is done with its shares of all matmuls up to the next meeting, it helps the others. Pieces are counted in memory of
- * the share's owner, and a bit for each share says that nothing is left of it, so that many threads need not ask each other.
+ * Each thread has a share, rows behind each other, and takes it in pieces; when it is done with its shares of all matmuls up to the next meeting,
+ * it helps the others. Pieces are counted in memory of the share's owner, and a bit for each share says that nothing is left of it, so that many
+ * threads need not ask each other.
  *
  * A few tokens wait for memory, all the time: a thread that waits for the others asks for the weights that it is going to multiply next. */
 #include "backend/cpu/engine.h"
@@ -83,15 +84,20 @@ static struct rows piece_of(const struct share *s, int i)
     return i >= 0 ? (struct rows){end, end} : p;
 }
 
+static _Atomic uint64_t *gone_bits(const struct worker *w, int step, int owner) { return &w->c->work->gone[(size_t)step * w->c->gone_stride + (size_t)owner / 64]; }
+
+/* Nothing is left of the owner's share of a step. */
+bool cpu_gone(const struct worker *w, int step, int owner)
+{
+    return atomic_load_explicit(gone_bits(w, step, owner), memory_order_relaxed) >> owner % 64 & 1;
+}
+
 /* The next piece of the owner's share of a step; empty when there is none. */
 struct rows cpu_take(const struct worker *w, int step, const struct share *s, int owner)
 {
-    const struct cpu *c = w->c;
-    _Atomic uint64_t *gone = &c->work->gone[(size_t)step * c->gone_stride + (size_t)owner / 64];
-    const uint64_t bit = (uint64_t)1 << owner % 64;
-    if (s->rows.row0 == s->rows.row1 || (owner != w->i && (atomic_load_explicit(gone, memory_order_relaxed) & bit))) return (struct rows){0, 0};
+    if (s->rows.row0 == s->rows.row1) return s->rows;
     const struct rows p = piece_of(s, atomic_fetch_add_explicit(cpu_taken(w, step, owner), 1, memory_order_relaxed));
-    if (p.row0 < p.row1 && p.row1 == s->rows.row1) atomic_fetch_or_explicit(gone, bit, memory_order_relaxed);
+    if (p.row0 < p.row1 && p.row1 == s->rows.row1) atomic_fetch_or_explicit(gone_bits(w, step, owner), (uint64_t)1 << owner % 64, memory_order_relaxed);
     return p;
 }
 
@@ -104,7 +110,7 @@ static int next_matmul(const struct cpu *c, int step)
         const int at = (step + i) % c->n_steps;
         const struct step *s = &c->steps[at];
         if (s->code == STEP_EXPERT_MATMUL) return -1;
-        if (s->code == STEP_OP && s->op->code == OP_MATMUL) return s->matmul.packed ? at : -1;
+        if (cpu_is_matmul(s)) return s->matmul.packed ? at : -1;
     }
     return -1;
 }
