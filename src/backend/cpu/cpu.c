@@ -67,8 +67,7 @@ static size_t scratch_bytes(const struct cpu *c)
     for (int i = 0; i < c->n_steps; i++) {
         const struct step *s = &c->steps[i];
         if (s->code == STEP_OP && s->op->code == OP_ROUTE) most = MAX(most, 5 * (size_t)p->reg_width[s->op->src[0]] * sizeof(float));
-        if (s->code == STEP_EXPERT_MATMUL) most = MAX(most, s->matmul.format->scratch_bytes(s->matmul.in, c->params.max_batch));
-        if (cpu_is_matmul(s)) most = MAX(most, s->matmul.format->scratch_bytes(s->matmul.in, c->params.max_batch));
+        if (cpu_is_matmul(s) || s->code == STEP_EXPERT_MATMUL) most = MAX(most, s->matmul.format->scratch_bytes(s->matmul.in, c->params.max_batch));
         if (s->code == STEP_ATTEND) {
             const struct attention *a = &s->op->attention;
             most = MAX(most, c->kernels.attend_scratch_bytes(a->n_heads / a->n_kv_heads * c->attend_tokens, a->k_dim, a->v_dim));

@@ -135,8 +135,8 @@ static void token_op(const struct worker *w, const struct step *s, int t)
 
 /* ---- steps whose work is shared out in pieces ---- */
 
-/* Pieces of shares of a matmul: of the thread's own, or of all others'; its next share comes behind step `before`. What is fetched ahead at the end of a
- * piece of its own is what it reads next. */
+/* Pieces of shares of a matmul: of the thread's own, or of all others'. The thread's next share is of the matmul behind step `before`; what is fetched
+ * ahead at the end of a piece of its own is what it reads next. */
 static void matmul_shares(struct worker *w, int step, bool own, int64_t later, int before)
 {
     const struct cpu *c = w->c;
@@ -152,9 +152,8 @@ static void matmul_shares(struct worker *w, int step, bool own, int64_t later, i
     const uint8_t *after = ahead ? cpu_next_share(w, before) : NULL;
     for (int i = own ? 0 : 1; i < (own ? 1 : w->n); i++) {
         const int owner = (w->i + i) % w->n;
-        if (!own && cpu_gone(w, step, owner)) continue;
-        const struct share share = cpu_pieces(w, &m, owner, later);
-        for (;;) {
+        while (own || !cpu_gone(w, step, owner)) {
+            const struct share share = cpu_pieces(w, &m, owner, later);
             const struct rows p = cpu_take(w, step, &share, owner);
             if (p.row0 == p.row1) break;
             if (ahead) {
@@ -178,7 +177,7 @@ static int matmuls(struct worker *w, int first)
     int64_t later = 0;
     if (!w->c->batch->tap && !w->c->batch->input)
         while (first + count < w->c->n_steps && cpu_is_matmul(&s[count]) && !(w->one ? s[count].one_barrier : s[count].barrier)) later += n_weights(&s[count++]);
-    for (int k = 0; k < 2; k++) {
+    for (int k = 0; k < MIN(w->n, 2); k++) {
         const bool own = k == 0;
         int64_t left = later;
         for (int i = 0; i < count; i++) {
