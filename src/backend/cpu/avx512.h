@@ -111,18 +111,6 @@ static inline __attribute__((always_inline)) __m512 avx512_whole_add(__m512 c, _
     return _mm512_fmadd_ps(x, _mm512_set1_ps(super), c);
 }
 
-/* Packed bytes that will be unpacked next: fetched a few lines at a time while tiles are computed, since nothing else would keep the
- * memory busy then. */
-struct avx512_ahead {
-    const uint8_t *p[4]; /* of as many panels */
-    size_t n_bytes[4], total;
-    int at; /* range in progress */
-};
-
-/* The chunk of n_rows rows, 4 * PANEL at most, at (row, k0); nothing where there is no such row. */
-struct avx512_ahead avx512_plan_ahead(const struct cpu_matmul *m, int row, int n_rows, int k0, int chunk);
-void avx512_ahead_fetch(struct avx512_ahead *a, size_t n_bytes);
-
 static inline __mmask16 avx512_row_mask(const struct cpu_matmul *m, int row)
 {
     int n = m->out - row;

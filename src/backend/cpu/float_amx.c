@@ -305,7 +305,7 @@ static void multiply_split(const struct span *x) { multiply_span(x, 2); }
 /* Elements k0 and on of rows row and on come next. */
 static void plan_then(struct span *x, int row, int k0, int span)
 {
-    const struct avx512_ahead next = avx512_plan_ahead(x->m, row, AMX_ROWS, k0, span);
+    const struct pack_ahead next = pack_plan_ahead(x->m, row, AMX_ROWS, k0, span);
     const size_t n_steps = (size_t)(MAX(x->m->n / AMX_BOTH, 1) * MAX(x->steps, 1));
     for (int i = 0; i < AMX_PANELS; i++) x->then[i] = next.n_bytes[i] ? next.p[i] : next.p[0];
     x->then_bytes = next.n_bytes[0];

@@ -231,7 +231,7 @@ struct chunk {
     const struct cpu_matmul *m;
     struct scratch *s;
     float *sums;              /* [tiles][TILE][2][16] */
-    struct avx512_ahead next; /* asked for meanwhile, `step` bytes with each tile */
+    struct pack_ahead next; /* asked for meanwhile, `step` bytes with each tile */
     size_t step;
     int row, k0, n;
 };
@@ -305,7 +305,7 @@ INLINE struct part chunk_part(const struct chunk *c, int t0, const int GROUP)
 
 static void tile_begins(struct chunk *c, int t0)
 {
-    avx512_ahead_fetch(&c->next, c->step);
+    pack_ahead_fetch(&c->next, c->step);
     if (c->k0 + c->n == c->m->in) avx512_ask_rows(c->m, t0, MIN(TILE, c->m->n - t0), c->row);
 }
 
@@ -377,7 +377,7 @@ static void run(const struct cpu_matmul *m, int row0, int row1)
                 else
                     widen(s, &widths, c.n, false);
                 const bool last_row = c.row + 2 * PANEL >= end, last = last_row && k0 + CHUNK >= m->in;
-                c.next = avx512_plan_ahead(m,
+                c.next = pack_plan_ahead(m,
                                            last       ? end
                                            : last_row ? first
                                                       : c.row + 2 * PANEL,

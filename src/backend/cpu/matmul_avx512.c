@@ -134,7 +134,7 @@ static size_t scratch_bytes(int in, int max_n)
 typedef void (*tile_fn)(const struct tile *x, int t);
 
 /* All tokens against the chunk [k0, k0 + n_units * 32) of rows row .. row + 31 in s->w. */
-static void multiply_chunk(const struct cpu_matmul *m, const struct scratch *s, float *sums, int row, int k0, int n_units, tile_fn fn, struct avx512_ahead *next)
+static void multiply_chunk(const struct cpu_matmul *m, const struct scratch *s, float *sums, int row, int k0, int n_units, tile_fn fn, struct pack_ahead *next)
 {
     const size_t n_tiles = (size_t)(m->n + TILE - 1) / TILE, step = (next->total + n_tiles - 1) / n_tiles;
     const size_t in = (size_t)m->in, units = in / ACT_GROUP, u0 = (size_t)(k0 / ACT_GROUP);
@@ -147,7 +147,7 @@ static void multiply_chunk(const struct cpu_matmul *m, const struct scratch *s, 
         x.halves = m->acts.halves + (size_t)t0 * units + u0 * (size_t)T;
         x.next_a = (ptrdiff_t)((size_t)TILE * in);
         x.next_group = (ptrdiff_t)((size_t)TILE * units * sizeof *x.group);
-        avx512_ahead_fetch(next, step);
+        pack_ahead_fetch(next, step);
         if (last) avx512_ask_rows(m, t0, T, row);
         fn(&x, T);
         if (!last) continue;
@@ -173,7 +173,7 @@ static void run(const struct cpu_matmul *m, int row0, int row1)
             for (int row = first; row < end; row += 2 * PANEL, sums += ROUND_UP(m->n, TILE) * 32) {
                 avx512_int_unpack(m, row, k0, n, &c);
                 const bool last_row = row + 2 * PANEL >= end, last = last_row && k0 + CHUNK >= m->in;
-                struct avx512_ahead next = avx512_plan_ahead(m, last ? end : last_row ? first : row + 2 * PANEL, 2 * PANEL, last ? 0 : last_row ? k0 + CHUNK : k0, CHUNK);
+                struct pack_ahead next = pack_plan_ahead(m, last ? end : last_row ? first : row + 2 * PANEL, 2 * PANEL, last ? 0 : last_row ? k0 + CHUNK : k0, CHUNK);
                 multiply_chunk(m, s, sums, row, k0, n / 32, fn, &next);
             }
         }

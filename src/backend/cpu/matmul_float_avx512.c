@@ -82,14 +82,14 @@ static size_t float_scratch_bytes(int in, int max_n)
 }
 
 /* All tokens against elements [k0, k0 + n) of rows row .. row + 31 in s->w. */
-static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int row, int k0, int n, bool bf16, struct avx512_ahead *next)
+static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int row, int k0, int n, bool bf16, struct pack_ahead *next)
 {
     const size_t n_tiles = (size_t)(m->n + TILE - 1) / TILE, step = (next->total + n_tiles - 1) / n_tiles;
     struct tile x = {.w = s->w, .n = bf16 ? (n + 1) / 2 : n, .c = (float *)(s + 1), .first = k0 == 0};
     const size_t in = (size_t)m->in;
     for (int t0 = 0; t0 < m->n; t0 += TILE, x.c += TILE * 32) {
         const int T = MIN(TILE, m->n - t0);
-        avx512_ahead_fetch(next, step);
+        pack_ahead_fetch(next, step);
         if (bf16) {
             x.x = (const float *)(const void *)(m->acts.bf16 + (size_t)t0 * ROUND_UP(in, 2) + (size_t)(k0 * T));
             x.next = (ptrdiff_t)(TILE * ROUND_UP(in, 2) / 2);
@@ -190,7 +190,7 @@ static void run_packed(const struct cpu_matmul *m, int row0, int row1)
             widen(type, pairs, panel_at(m, row / PANEL), k0, n, s->w);
             if (row + PANEL < m->out) widen(type, pairs, panel_at(m, row / PANEL + 1), k0, n, s->w + 16);
             const bool last = k0 + CHUNK >= m->in;
-            struct avx512_ahead next = avx512_plan_ahead(m, last ? row + 2 * PANEL : row, 2 * PANEL, last ? 0 : k0 + CHUNK, CHUNK);
+            struct pack_ahead next = pack_plan_ahead(m, last ? row + 2 * PANEL : row, 2 * PANEL, last ? 0 : k0 + CHUNK, CHUNK);
             multiply_chunk(m, s, row, k0, n, pairs, &next);
         }
     }
@@ -218,7 +218,7 @@ static void run_rows(const struct cpu_matmul *m, int row0, int row1)
                 }
                 transpose_16(s->rows, n, s->w + half * 16);
             }
-            struct avx512_ahead next = {.total = 0};
+            struct pack_ahead next = {.total = 0};
             multiply_chunk(m, s, row, k0, n, false, &next);
         }
     }

@@ -74,6 +74,18 @@ static inline const uint8_t *pack_panel(const struct cpu_matmul *m, const struct
     return (const uint8_t *)m->packed + (size_t)panel * pack_panel_bytes(p, m->in);
 }
 
+/* Packed bytes that will be unpacked next: fetched a few lines at a time while tiles are computed, since nothing else would keep the
+ * memory busy then. */
+struct pack_ahead {
+    const uint8_t *p[4]; /* of as many panels */
+    size_t n_bytes[4], total;
+    int at; /* range in progress */
+};
+
+/* The chunk of n_rows rows, 4 * PANEL at most, at (row, k0); nothing where there is no such row. */
+struct pack_ahead pack_plan_ahead(const struct cpu_matmul *m, int row, int n_rows, int k0, int chunk);
+void pack_ahead_fetch(struct pack_ahead *a, size_t n_bytes);
+
 size_t pack_bytes(enum tensor_type type, int64_t rows, int64_t in);
 /* packed must be zero before. */
 void pack_rows(void *packed, const struct tensor *t, int64_t row0, int64_t row1);

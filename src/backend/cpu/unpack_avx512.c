@@ -229,36 +229,6 @@ static const struct whole_kind {
 
 /* ---- chunks ---- */
 
-void avx512_ahead_fetch(struct avx512_ahead *a, size_t n_bytes)
-{
-    while (n_bytes > 0 && a->at < (int)COUNT_OF(a->p)) {
-        if (a->n_bytes[a->at] == 0) {
-            a->at++;
-            continue;
-        }
-        const size_t n = MIN(ROUND_UP(n_bytes, (size_t)64), a->n_bytes[a->at]);
-        for (size_t i = 0; i < n; i += 64) __builtin_prefetch(a->p[a->at] + i);
-        a->p[a->at] += n;
-        a->n_bytes[a->at] -= n;
-        n_bytes -= MIN(n, n_bytes);
-    }
-}
-
-struct avx512_ahead avx512_plan_ahead(const struct cpu_matmul *m, int row, int n_rows, int k0, int chunk)
-{
-    struct avx512_ahead a = {.at = 0};
-    const struct pack *pk = pack_find(m->tensor->type);
-    if (!m->packed || row >= m->out) return a;
-    /* a chunk is some whole stripes */
-    const size_t panel = pack_panel_bytes(pk, m->in), from = pack_panel_bytes(pk, k0), to = pack_panel_bytes(pk, MIN(k0 + chunk, m->in));
-    for (int i = 0; i < n_rows / PANEL && row + i * PANEL < m->out; i++) {
-        a.p[i] = (const uint8_t *)m->packed + (size_t)(row / PANEL + i) * panel + from;
-        a.n_bytes[i] = to - from;
-        a.total += to - from;
-    }
-    return a;
-}
-
 /* Types without packed layout: rows of the file, through their integer form, one after the other. */
 static void unpack_rows(const struct cpu_matmul *m, int row, int k0, int n, const struct avx512_chunk *c)
 {

@@ -70,7 +70,7 @@ struct chunk {
     const struct cpu_matmul *m;
     struct scratch *s;
     float *c;                 /* [of 32 tokens][PANELS][BOTH][16] */
-    struct avx512_ahead next; /* packed bytes asked for meanwhile */
+    struct pack_ahead next; /* packed bytes asked for meanwhile */
     int row, k0, n_panels;
 };
 
@@ -188,7 +188,7 @@ INLINE void multiply_chunk(struct chunk *c, const int GROUP)
             const struct item before = x;
             x = item_next(c, &x);
             step(c, &before, &x, GROUP);
-            avx512_ahead_fetch(&c->next, step_bytes);
+            pack_ahead_fetch(&c->next, step_bytes);
         }
         scale_alone(c, &x, BOTH, GROUP);
     }
@@ -198,7 +198,7 @@ INLINE void multiply_chunk(struct chunk *c, const int GROUP)
         x = item_at(c, t0);
         for (int i = 0; i < c->n_panels; i++, x.panel++, x.c += BOTH * 16) {
             multiply_one(c, &x, T);
-            avx512_ahead_fetch(&c->next, step_bytes);
+            pack_ahead_fetch(&c->next, step_bytes);
             scale_alone(c, &x, T, GROUP);
         }
     }
@@ -221,7 +221,7 @@ static void run_many(const struct cpu_matmul *m, int row0, int row1)
                 c.n_panels = MIN(PANELS, (end - c.row + PANEL - 1) / PANEL);
                 for (int i = 0; i < c.n_panels; i++) avx512_whole_split(m, c.row + i * PANEL, k0, &s->panel[i]);
                 const bool last_row = c.row + ROWS >= end, last = last_row && k0 + CHUNK >= m->in;
-                c.next = avx512_plan_ahead(m, last ? end : last_row ? first : c.row + ROWS, ROWS, last ? 0 : last_row ? k0 + CHUNK : k0, CHUNK);
+                c.next = pack_plan_ahead(m, last ? end : last_row ? first : c.row + ROWS, ROWS, last ? 0 : last_row ? k0 + CHUNK : k0, CHUNK);
                 fn(&c);
             }
         }
