@@ -257,10 +257,18 @@ static double check_format(const struct cpu_kernels *k, const struct cpu_format 
     return worst;
 }
 
+/* Tested with the tier before: the same format, of activations made by the same functions. */
+static bool was_tested(const struct cpu_kernels *k, const struct cpu_kernels *before, const struct cpu_format *f, enum tensor_type type, kg_activations a)
+{
+    return before->format && before->format(type, a) == f && k->quantize == before->quantize && k->quantize_whole == before->quantize_whole && k->act_wide == before->act_wide &&
+           k->tile_f32 == before->tile_f32 && k->tile_bf16 == before->tile_bf16 && k->block_bf16 == before->block_bf16;
+}
+
 static void matmul(void **state)
 {
     (void)state;
     rng_start();
+    struct cpu_kernels before = {0};
     static const char *const names[] = {[KG_ACT_INT8] = "int8", [KG_ACT_F32] = "f32"};
     for (size_t tier = 0; cpu_tier_name(tier); tier++) {
         struct cpu_kernels k;
@@ -274,6 +282,7 @@ static void matmul(void **state)
                 if (!f) fail_msg("tier %s has no format for type %s", k.tier, type->name);
                 if (f == done) continue; /* the type has one format for both */
                 done = f;
+                if (was_tested(&k, &before, f, type->type, (kg_activations)a)) continue;
                 if (decode_int_form(type->type).group && a == KG_ACT_INT8 && f->acts != ACTS_INT8 && f->acts != ACTS_INT8_WHOLE)
                     print_message("tier %s multiplies %s without int8\n", k.tier, type->name);
                 if (a == KG_ACT_F32) assert_true(f->acts == ACTS_ROWS || f->acts == ACTS_F32_TILES); /* exact was asked for */
@@ -281,11 +290,53 @@ static void matmul(void **state)
                 print_message("  %-8s %-5s %-12s %.3f\n", type->name, names[a], f->name, worst);
             }
         }
+        before = k;
+    }
+}
+
+/* VNNI sums the same integers as AVX2 does without it: the same bits. */
+static void vnni_is_avx2(void **state)
+{
+    (void)state;
+    rng_start();
+    struct cpu_kernels avx2 = {0}, vnni = {0};
+    for (size_t tier = 0; cpu_tier_name(tier); tier++) {
+        struct cpu_kernels *k = strcmp(cpu_tier_name(tier), "avx2") == 0 ? &avx2 : strcmp(cpu_tier_name(tier), "vnni") == 0 ? &vnni : NULL;
+        if (k && !tier_kernels(tier, k)) skip();
+    }
+    if (!vnni.format) {
+        print_message("skipped: not a processor of this kind\n");
+        skip();
+    }
+    const struct type_info *type;
+    for (size_t i = 0; (type = type_at(i)); i++) {
+        const int in = (512 / type->block + 1) * type->block;
+        struct problem p = {.k = &avx2, .f = avx2.format(type->type, KG_ACT_INT8), .type = type, .in = in, .n = FEW_N};
+        if (p.f->acts != ACTS_INT8) continue;
+        struct blocks blocks = blocks_new(type, 0.5);
+        p.row_bytes = (size_t)(in / type->block * type->block_bytes);
+        p.rows = malloc(MAX_OUT * p.row_bytes);
+        p.x = malloc((size_t)(p.n * in) * sizeof(float));
+        assert_true(p.rows && p.x);
+        blocks_fill(&blocks, p.rows, (size_t)(MAX_OUT * in / type->block));
+        for (int t = 0; t < p.n; t++) random_activations(p.x + (size_t)(t * in), in);
+        for (int n = 1; n <= p.n; n += p.n - 1) {
+            struct guarded a = multiply(&p, 0, n, MAX_OUT, false);
+            struct problem q = p;
+            q.k = &vnni, q.f = vnni.format(type->type, KG_ACT_INT8);
+            struct guarded b = multiply(&q, 0, n, MAX_OUT, false);
+            if (memcmp(a.p, b.p, a.n) != 0) fail_msg("type %s, %d tokens: tier vnni differs from avx2", type->name, n);
+            guarded_free(&a, type->name);
+            guarded_free(&b, type->name);
+        }
+        blocks_free(&blocks);
+        free(p.rows);
+        free(p.x);
     }
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(matmul)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(matmul), cmocka_unit_test(vnni_is_avx2)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

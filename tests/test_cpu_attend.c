@@ -290,9 +290,11 @@ static void attention(void **state)
 {
     (void)state;
     rng_start();
+    struct cpu_kernels before = {0};
     for (size_t tier = 0; cpu_tier_name(tier); tier++) {
         struct cpu_kernels k;
-        if (!tier_kernels(tier, &k)) continue;
+        if (!tier_kernels(tier, &k) || (k.attend == before.attend && k.kv_store == before.kv_store)) continue;
+        before = k;
         for (int type = KG_KV_F16; type <= KG_KV_Q8_0; type++) {
             double worst = 0;
             for (size_t d = 0; d < COUNT_OF(dims); d++) {

@@ -5,8 +5,6 @@
 #include "backend/cpu/avx2.h"
 #include "backend/cpu/attend_job.h"
 
-#include <immintrin.h>
-
 #define INLINE static inline __attribute__((always_inline))
 
 #define LANES 8

@@ -23,11 +23,23 @@ static bool has_avx2(void) /* F16C came before AVX2 */
     return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi2");
 }
 
+/* Of leaf 7's second page; compilers of 2022 have no name for it. */
+bool cpu_has_avxvnni(void)
+{
+    enum { AVX_VNNI = 1 << 4 };
+    unsigned a, b, c, d;
+    return has_avx2() && __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & AVX_VNNI);
+}
+
 static bool has_avx512(void)
 {
     return has_avx2() && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16");
+           __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni");
 }
+
+bool cpu_has_bf16(void) { return has_avx512() && __builtin_cpu_supports("avx512bf16"); }
+
+static bool has_vnni(void) { return cpu_has_avxvnni() || has_avx512(); }
 
 /* Linux hands out the tiles' 8 KB of state by process, on demand, before a thread touches them; what others do is not known here. */
 static bool may_use_tiles(void)
@@ -44,7 +56,7 @@ static bool has_amx(void)
 {
     enum { BF16 = 1 << 22, TILE = 1 << 24, INT8 = 1 << 25 }; /* of leaf 7's edx; gcc 12 and old clangs have no names for them */
     unsigned a, b, c, d;
-    return has_avx512() && __builtin_cpu_supports("avx512vbmi") && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & BF16) && (d & TILE) && (d & INT8) && may_use_tiles();
+    return cpu_has_bf16() && __builtin_cpu_supports("avx512vbmi") && __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & BF16) && (d & TILE) && (d & INT8) && may_use_tiles();
 }
 #elif defined(__aarch64__) && defined(__APPLE__)
 static bool has(const char *feature)
@@ -72,6 +84,7 @@ static const struct {
     {"generic", always, cpu_kernels_generic},
 #if defined(__x86_64__)
     {"avx2", has_avx2, cpu_kernels_avx2},
+    {"vnni", has_vnni, cpu_kernels_vnni},
     {"avx512", has_avx512, cpu_kernels_avx512},
     {"amx", has_amx, cpu_kernels_amx},
 #elif defined(__aarch64__)

@@ -1,6 +1,6 @@
 /* The CPU engine's own types: kernel table, weight formats, KV layout. Prepared activations: acts.h.
  *
- * A tier (plain C, AVX2, AVX-512, AMX, NEON) is a struct cpu_kernels. cpu_kernels_generic fills every entry; better tiers start
+ * A tier (plain C, AVX2, VNNI, AVX-512, AMX, NEON) is a struct cpu_kernels. cpu_kernels_generic fills every entry; better tiers start
  * from it and overwrite. Every kernel computes one token's result the same way whatever the batch, so results do not
  * depend on batch size, prompt chunking or number of threads. */
 #ifndef BACKEND_CPU_CPU_H
@@ -158,6 +158,7 @@ struct cpu_kernels {
 
 void cpu_kernels_generic(struct cpu_kernels *k);
 void cpu_kernels_avx2(struct cpu_kernels *k);
+void cpu_kernels_vnni(struct cpu_kernels *k);
 void cpu_kernels_avx512(struct cpu_kernels *k);
 void cpu_kernels_amx(struct cpu_kernels *k);
 void cpu_kernels_neon(struct cpu_kernels *k);
@@ -166,7 +167,11 @@ void cpu_kernels_i8mm(struct cpu_kernels *k);
 /* Tiers of this build, worst first; NULL past the end. */
 const char *cpu_tier_name(size_t i);
 bool cpu_tier_supported(size_t i); /* by this processor */
-/* The best tier of this processor; KAGARI_CPU=generic|avx2|avx512|amx|neon|... in the environment forces a lower one. */
+#ifdef __x86_64__
+bool cpu_has_avxvnni(void);   /* the 256-bit vpdpbusd of processors without AVX-512 */
+bool cpu_has_bf16(void); /* vdpbf16ps */
+#endif
+/* The best tier of this processor; KAGARI_CPU=generic|avx2|vnni|avx512|amx|neon|... in the environment forces a lower one. */
 kg_status cpu_kernels_choose(struct cpu_kernels *k);
 
 #endif

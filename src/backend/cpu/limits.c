@@ -195,6 +195,7 @@ static kg_status choose(struct limit_kernels *k)
     limits_generic(k);
 #ifdef __x86_64__
     if (strcmp(tier.tier, "avx2") == 0) limits_avx2(k);
+    if (strcmp(tier.tier, "vnni") == 0) limits_vnni(k);
     if (strcmp(tier.tier, "avx512") == 0) limits_avx512(k);
     if (strcmp(tier.tier, "amx") == 0) limits_amx(k);
 #endif

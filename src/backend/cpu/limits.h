@@ -23,6 +23,7 @@ struct limit_kernels {
 /* Each fills every entry with the instructions of a tier of struct cpu_kernels. */
 void limits_generic(struct limit_kernels *k);
 void limits_avx2(struct limit_kernels *k);
+void limits_vnni(struct limit_kernels *k);
 void limits_avx512(struct limit_kernels *k);
 void limits_amx(struct limit_kernels *k);
 

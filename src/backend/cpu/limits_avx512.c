@@ -2,6 +2,8 @@
  * these instructions. Lanes are put together by or: gcc adds them as signed integers, which may overflow. */
 #include "backend/cpu/limits.h"
 
+#include "backend/cpu/cpu.h"
+
 #include <immintrin.h>
 
 static volatile int seed = 3; /* unknown to the compiler */
@@ -93,14 +95,15 @@ static uint32_t read_16_ahead(const uint8_t *p) { return read_side(p, 16, 256); 
 
 void limits_avx512(struct limit_kernels *k)
 {
+    const bool bf16 = cpu_has_bf16();
     *k = (struct limit_kernels){
-        .with = "AVX-512: vpdpbusd, vfmadd, vdpbf16ps",
+        .with = bf16 ? "AVX-512: vpdpbusd, vfmadd, vdpbf16ps" : "AVX-512: vpdpbusd, vfmadd",
         .int8 = int8_avx512,
         .int8_ops = 12 * 64 * 2,
         .f32 = f32_avx512,
         .f32_ops = 12 * 16 * 2,
-        .bf16 = bf16_avx512,
-        .bf16_ops = 12 * 32 * 2,
+        .bf16 = bf16 ? bf16_avx512 : f32_avx512, /* widened */
+        .bf16_ops = 12 * (bf16 ? 32 : 16) * 2,
         .read = {read_ahead, read_1, read_4, read_8, read_16, read_16_ahead},
     };
 }

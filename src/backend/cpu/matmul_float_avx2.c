@@ -7,8 +7,6 @@
 #include "backend/cpu/pack.h"
 #include "tensor/decode.h"
 
-#include <immintrin.h>
-
 #define CHUNK 256  /* elements of a row that are widened at a time: 16 KiB for the 16 rows of a panel */
 #define SUB_TILE 6 /* tokens whose sums with 16 rows fit the registers */
 
@@ -60,17 +58,6 @@ static void tile_any(const struct tile *x, int s)
     }
 }
 
-/* Outputs row .. row + 7 of token t, as far as there are any. */
-static inline void store_8(const struct cpu_matmul *m, int t, int row, __m256 c)
-{
-    const int n = m->out - row;
-    if (n <= 0) return;
-    float *y = m->y + (size_t)t * (size_t)m->out + (size_t)row;
-    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-    if (m->bias) c = _mm256_add_ps(c, _mm256_maskload_ps(m->bias + row, mask));
-    _mm256_maskstore_ps(y, mask, c);
-}
-
 /* ---- drivers ---- */
 
 /* Scratch of a thread; [2] are the panels of a pair. Behind it: sums [tiles][ACT_FLOAT_TILE][2][16]. */
@@ -103,7 +90,7 @@ static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int ro
         }
         if (k0 + n < m->in) continue;
         for (int t = 0; t < T; t++)
-            for (int i = 0; i < 2 * n_panels; i++) store_8(m, t0 + t, row + 8 * i, _mm256_load_ps(c + t * 32 + 8 * i));
+            for (int i = 0; i < 2 * n_panels; i++) avx2_store_8(m, t0 + t, row + 8 * i, _mm256_load_ps(c + t * 32 + 8 * i));
     }
 }
 
@@ -137,26 +124,31 @@ static void widen(enum tensor_type type, const uint8_t *panel, int k0, int n, fl
     else widen_as(TYPE_BF16, panel, k0, n, w);
 }
 
-/* One token: four panels at a time, so that eight sums are under way. */
-static inline __attribute__((always_inline)) void gemv(const struct cpu_matmul *m, int row0, int row1, const enum tensor_type TYPE)
+/* One token: several panels at a time, so that as many sums are under way as hide an fma's latency. */
+static inline __attribute__((always_inline)) void gemv(const struct cpu_matmul *m, int row0, int row1, const bool ASK, const enum tensor_type TYPE)
 {
     const int n_panels = (row1 - row0 + PANEL - 1) / PANEL, n = m->in;
+    const size_t bytes = pack_panel_bytes(pack_find(TYPE), n);
     const float *x = m->acts.f32;
-    for (int p = 0; p < n_panels; p += 4) {
-        const uint8_t *w[4];
-        __m256 c[4][2];
+    for (int p = 0; p < n_panels; p += AVX2_SIDE) {
+        const uint8_t *w[AVX2_SIDE];
+        size_t shift[AVX2_SIDE];
+        __m256 c[AVX2_SIDE][2];
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
-            w[i] = panel_at(m, row0 / PANEL + MIN(p + i, n_panels - 1));
+        for (int i = 0; i < AVX2_SIDE; i++) {
+            shift[i] = (size_t)MIN(i, n_panels - 1 - p) * bytes;
+            w[i] = panel_at(m, row0 / PANEL + p) + shift[i];
             c[i][0] = c[i][1] = _mm256_setzero_ps();
         }
+        struct avx2_stream stream = avx2_stream(w[0], bytes);
         int k = 0;
         for (; k + 2 <= n; k += 2) {
+            if (ASK) avx2_stream_go(&stream, shift, TYPE == TYPE_F32 ? 128 : 64);
 #pragma GCC unroll 2
             for (int j = 0; j < 2; j++) {
                 const __m256 b = _mm256_set1_ps(x[k + j]);
 #pragma GCC unroll 4
-                for (int i = 0; i < 4; i++) {
+                for (int i = 0; i < AVX2_SIDE; i++) {
                     const uint8_t *at = w[i] + (size_t)k * (TYPE == TYPE_F32 ? 64 : 32); /* pairs of BF16 start at even k */
                     c[i][0] = _mm256_fmadd_ps(values(TYPE, at, j, 0), b, c[i][0]);
                     c[i][1] = _mm256_fmadd_ps(values(TYPE, at, j, 1), b, c[i][1]);
@@ -165,18 +157,24 @@ static inline __attribute__((always_inline)) void gemv(const struct cpu_matmul *
         }
         for (; k < n; k++) {
 #pragma GCC unroll 4
-            for (int i = 0; i < 4; i++) {
+            for (int i = 0; i < AVX2_SIDE; i++) {
                 c[i][0] = _mm256_fmadd_ps(values(TYPE, w[i], k, 0), _mm256_set1_ps(x[k]), c[i][0]);
                 c[i][1] = _mm256_fmadd_ps(values(TYPE, w[i], k, 1), _mm256_set1_ps(x[k]), c[i][1]);
             }
         }
 #pragma GCC unroll 4
-        for (int i = 0; i < 4; i++) {
+        for (int i = 0; i < AVX2_SIDE; i++) {
             if (p + i >= n_panels) break;
-            store_8(m, 0, row0 + (p + i) * PANEL, c[i][0]);
-            store_8(m, 0, row0 + (p + i) * PANEL + 8, c[i][1]);
+            avx2_store_8(m, 0, row0 + (p + i) * PANEL, c[i][0]);
+            avx2_store_8(m, 0, row0 + (p + i) * PANEL + 8, c[i][1]);
         }
     }
+}
+
+static inline __attribute__((always_inline)) void gemv_as(const struct cpu_matmul *m, int row0, int row1, const enum tensor_type TYPE)
+{
+    if (avx2_reads_side()) gemv(m, row0, row1, true, TYPE);
+    else gemv(m, row0, row1, false, TYPE);
 }
 
 static void run_packed(const struct cpu_matmul *m, int row0, int row1)
@@ -184,9 +182,9 @@ static void run_packed(const struct cpu_matmul *m, int row0, int row1)
     struct scratch *s = m->scratch;
     const enum tensor_type type = m->tensor->type;
     if (m->n == 1) {
-        if (type == TYPE_F16) gemv(m, row0, row1, TYPE_F16);
-        else if (type == TYPE_F32) gemv(m, row0, row1, TYPE_F32);
-        else gemv(m, row0, row1, TYPE_BF16);
+        if (type == TYPE_F16) gemv_as(m, row0, row1, TYPE_F16);
+        else if (type == TYPE_F32) gemv_as(m, row0, row1, TYPE_F32);
+        else gemv_as(m, row0, row1, TYPE_BF16);
         return;
     }
     for (int row = row0; row < row1; row += 2 * PANEL) {

@@ -239,5 +239,5 @@ const struct cpu_format *avx512_float_format(enum tensor_type type, kg_activatio
     if (type == TYPE_F16) return &f16;
     if (type != TYPE_BF16) return &rows;
     /* vdpbf16ps has twice the rate of f32 fma on AMD's cores and half of it on Intel's (measured: bench/NOTES.md) */
-    return activations == KG_ACT_INT8 && __builtin_cpu_is("amd") ? &bf16_dot : &bf16;
+    return activations == KG_ACT_INT8 && cpu_has_bf16() && __builtin_cpu_is("amd") ? &bf16_dot : &bf16;
 }
