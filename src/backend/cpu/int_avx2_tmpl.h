@@ -9,8 +9,12 @@
  *
  * One output is, in this order, over the groups g of its row:   c = fma(isum_g * a_g, w_g, c), c = fma(-sum_g, min_g, c)
  * where isum is the exact integer sum of the group: the same bits with and without VNNI. */
-#include "backend/cpu/types_avx2.h"
 #include "tensor/decode.h"
+
+#ifdef __clang__ /* which takes minutes for its checks of pointer arithmetic in products of several panels; gcc's sanitizer has them */
+#pragma clang attribute push(__attribute__((no_sanitize("undefined"))), apply_to = function)
+#endif
+#include "backend/cpu/types_avx2.h"
 
 #define CHUNK (VNNI ? 512 : 256) /* elements of a row that are unpacked at a time: 16 KiB for 32 rows, which stay in L1; split values take twice as much */
 #define BLOCK 128 /* rows that a chunk of activations meets while it is in the L2 cache */
@@ -329,6 +333,10 @@ INLINE void gemv(const struct cpu_matmul *m, const struct pack *pk, int panel0, 
     }
 INT_TYPES(X)
 #undef X
+
+#ifdef __clang__
+#pragma clang attribute pop
+#endif
 
 struct int_kind {
     int group, offset, adds;
