@@ -17,7 +17,6 @@
 #include "backend/cpu/types_avx2.h"
 
 #define CHUNK (VNNI ? 512 : 256) /* elements of a row that are unpacked at a time: 16 KiB for 32 rows, which stay in L1; split values take twice as much */
-#define BLOCK 128 /* rows that a chunk of activations meets while it is in the L2 cache */
 #define SUB_TILE 3 /* tokens whose sums with 16 rows fit the registers */
 #define SPLIT (!VNNI && OFFSET == 128)
 #define UNPACKED(offset) (VNNI && (offset) ? 128 : (offset)) /* what unpacked values have on top of the file's */
@@ -352,7 +351,7 @@ static const struct int_kind kinds[] = {
 
 /* ---- drivers ---- */
 
-/* Scratch of a thread; every array 64-byte aligned, [2] are the panels of a pair. Behind it: sums [BLOCK / 32][tiles][ACT_TILE][2][16]. */
+/* Scratch of a thread; every array 64-byte aligned, [2] are the panels of a pair. Behind it: sums [tiles][ACT_TILE][2][16]. */
 struct scratch {
     uint8_t w[2][CHUNK / 4 * (VNNI ? 64 : 128)];
     float ws[2][CHUNK / 16 * 16], wm[2][CHUNK / 16 * 16];
@@ -363,16 +362,17 @@ struct scratch {
 static size_t int_scratch_bytes(int in, int max_n)
 {
     (void)in;
-    return sizeof(struct scratch) + (size_t)ROUND_UP(max_n, ACT_TILE) * BLOCK * sizeof(float);
+    return sizeof(struct scratch) + (size_t)ROUND_UP(max_n, ACT_TILE) * 32 * sizeof(float);
 }
 
-/* All tokens against the chunk [k0, k0 + n_units * 32) of the one or two panels from `row` on in s. c: their sums so far; next: fetched meanwhile. */
-static void multiply_chunk(const struct cpu_matmul *m, const struct scratch *s, float *c, int row, int k0, int n_units, tile_fn fn, struct pack_ahead *next)
+/* All tokens against the chunk [k0, k0 + n_units * 32) of the one or two panels from `row` on in s; next: fetched meanwhile. */
+static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int row, int k0, int n_units, tile_fn fn, struct pack_ahead *next)
 {
     const size_t n_tiles = (size_t)(m->n + ACT_TILE - 1) / ACT_TILE, step = (next->total + n_tiles - 1) / n_tiles;
     const size_t in = (size_t)m->in, units = in / ACT_GROUP, u0 = (size_t)(k0 / ACT_GROUP);
     const bool last = k0 + n_units * 32 == m->in;
     const int n_panels = row + PANEL < m->out ? 2 : 1;
+    float *c = (float *)(s + 1);
     for (int t0 = 0; t0 < m->n; t0 += ACT_TILE, c += ACT_TILE * 32) {
         const int T = MIN(ACT_TILE, m->n - t0), parts = (T + SUB_TILE - 1) / SUB_TILE;
         pack_ahead_fetch(next, step);
@@ -406,17 +406,13 @@ static void run_packed(const struct cpu_matmul *m, int row0, int row1)
     }
     const tile_fn fn = tile_of(kind->group, kind->offset, kind->adds, kind->has_min);
     const int n_super = pack_n_super(pk, m->in);
-    for (int first = row0; first < row1; first += BLOCK) {
-        const int end = MIN(first + BLOCK, row1);
+    for (int row = row0; row < row1; row += 2 * PANEL) {
         for (int k0 = 0; k0 < m->in; k0 += CHUNK) {
             const int n = MIN(CHUNK, m->in - k0), s0 = k0 / pk->superblock, s1 = (k0 + n) / pk->superblock;
-            float *sums = (float *)(s + 1);
-            for (int row = first; row < end; row += 2 * PANEL, sums += ROUND_UP(m->n, ACT_TILE) * 32) {
-                for (int i = 0; i < 2 && row + i * PANEL < m->out; i++) kind->unpack(pk, pack_panel(m, pk, row / PANEL + i), n_super, s0, s1, s->w[i], s->ws[i], s->wm[i]);
-                const bool last_row = row + 2 * PANEL >= end, last = last_row && k0 + CHUNK >= m->in;
-                struct pack_ahead next = pack_plan_ahead(m, last ? end : last_row ? first : row + 2 * PANEL, 2 * PANEL, last ? 0 : last_row ? k0 + CHUNK : k0, CHUNK);
-                multiply_chunk(m, s, sums, row, k0, n / 32, fn, &next);
-            }
+            for (int i = 0; i < 2 && row + i * PANEL < m->out; i++) kind->unpack(pk, pack_panel(m, pk, row / PANEL + i), n_super, s0, s1, s->w[i], s->ws[i], s->wm[i]);
+            const bool last = k0 + CHUNK >= m->in;
+            struct pack_ahead next = pack_plan_ahead(m, last ? row + 2 * PANEL : row, 2 * PANEL, last ? 0 : k0 + CHUNK, CHUNK);
+            multiply_chunk(m, s, row, k0, n / 32, fn, &next);
         }
     }
 }
@@ -458,7 +454,7 @@ static void run_rows(const struct cpu_matmul *m, int row0, int row1)
             const int n = MIN(CHUNK, m->in - k0);
             for (int r = 0; r < MIN(2 * PANEL, m->out - row); r++) decode_row(m, s, &f, row, r, k0, n);
             struct pack_ahead next = {.total = 0};
-            multiply_chunk(m, s, (float *)(s + 1), row, k0, n / 32, fn, &next);
+            multiply_chunk(m, s, row, k0, n / 32, fn, &next);
         }
     }
 }
