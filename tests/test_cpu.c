@@ -210,18 +210,25 @@ static void check_shapes(const struct problem *p, bool many)
         }
 }
 
-static void check_problem(struct problem *p, const struct blocks *blocks, bool many)
+/* Rows, and activations of p->n tokens. */
+static void fill_problem(struct problem *p, const struct blocks *blocks)
 {
     const size_t in = (size_t)p->in;
     p->row_bytes = in / (size_t)p->type->block * (size_t)p->type->block_bytes;
     p->rows = malloc(MAX_OUT * p->row_bytes);
-    p->n = p->f->acts == ACTS_INT8_WHOLE || act_parts(p->f->acts) ? MAX_N : FEW_N; /* these have another way for many */
     p->x = malloc((size_t)p->n * in * sizeof(float));
-    p->y = malloc((size_t)p->n * MAX_OUT * sizeof(float));
-    float bias[MAX_OUT];
-    assert_true(p->rows && p->x && p->y);
+    assert_true(p->rows && p->x);
     blocks_fill(blocks, p->rows, MAX_OUT * in / (size_t)p->type->block);
     for (int t = 0; t < p->n; t++) random_activations(p->x + (size_t)t * in, p->in);
+}
+
+static void check_problem(struct problem *p, const struct blocks *blocks, bool many)
+{
+    p->n = p->f->acts == ACTS_INT8_WHOLE || act_parts(p->f->acts) ? MAX_N : FEW_N; /* these have another way for many */
+    p->y = malloc((size_t)p->n * MAX_OUT * sizeof(float));
+    float bias[MAX_OUT];
+    assert_non_null(p->y);
+    fill_problem(p, blocks);
     if (p->bias) {
         double y[256];
         ref_decoder(p->type->type)(p->rows, y);
@@ -314,12 +321,7 @@ static void vnni_is_avx2(void **state)
         struct problem p = {.k = &avx2, .f = avx2.format(type->type, KG_ACT_INT8), .type = type, .in = in, .n = FEW_N};
         if (p.f->acts != ACTS_INT8) continue;
         struct blocks blocks = blocks_new(type, 0.5);
-        p.row_bytes = (size_t)(in / type->block * type->block_bytes);
-        p.rows = malloc(MAX_OUT * p.row_bytes);
-        p.x = malloc((size_t)(p.n * in) * sizeof(float));
-        assert_true(p.rows && p.x);
-        blocks_fill(&blocks, p.rows, (size_t)(MAX_OUT * in / type->block));
-        for (int t = 0; t < p.n; t++) random_activations(p.x + (size_t)(t * in), in);
+        fill_problem(&p, &blocks);
         for (int n = 1; n <= p.n; n += p.n - 1) {
             struct guarded a = multiply(&p, 0, n, MAX_OUT, false);
             struct problem q = p;

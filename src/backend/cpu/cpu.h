@@ -168,8 +168,8 @@ void cpu_kernels_i8mm(struct cpu_kernels *k);
 const char *cpu_tier_name(size_t i);
 bool cpu_tier_supported(size_t i); /* by this processor */
 #ifdef __x86_64__
-bool cpu_has_avxvnni(void);   /* the 256-bit vpdpbusd of processors without AVX-512 */
-bool cpu_has_bf16(void); /* vdpbf16ps */
+bool cpu_has_avxvnni(void); /* the 256-bit vpdpbusd of processors without AVX-512 */
+bool cpu_has_bf16(void);    /* vdpbf16ps */
 #endif
 /* The best tier of this processor; KAGARI_CPU=generic|avx2|vnni|avx512|amx|neon|... in the environment forces a lower one. */
 kg_status cpu_kernels_choose(struct cpu_kernels *k);

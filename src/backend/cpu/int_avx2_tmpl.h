@@ -425,9 +425,7 @@ static void decode_row(const struct cpu_matmul *m, struct scratch *s, const stru
     const int group = MIN(f->group, ACT_GROUP), panel = r / PANEL, at = r % PANEL;
     f->decode(src + (size_t)(k0 / ti->block) * (size_t)ti->block_bytes, s->row_q, s->row_scale, s->row_min, n);
     for (int i = 0; i < n / 4; i++) {
-        uint32_t v;
-        memcpy(&v, s->row_q + 4 * i, 4);
-        v ^= 0x80808080u;
+        const uint32_t v = load_u32(s->row_q + 4 * i) ^ 0x80808080u;
         if (VNNI) {
             memcpy(s->w[panel] + i * 64 + at * 4, &v, 4);
             continue;

@@ -231,7 +231,7 @@ struct chunk {
     const struct cpu_matmul *m;
     struct scratch *s;
     float *sums;              /* [tiles][TILE][2][16] */
-    struct pack_ahead next; /* asked for meanwhile, `step` bytes with each tile */
+    struct pack_ahead next;   /* asked for meanwhile, `step` bytes with each tile */
     size_t step;
     int row, k0, n;
 };
