@@ -1,6 +1,6 @@
 /* layers: cpu ref */
 /* Matmul of every tier, tensor type and kind of activations against float64 over random blocks; and that a token's result is the same,
- * bit for bit, whatever the batch, the number of rows and the split of rows. A new tier or type needs no edit here.
+ * bit for bit, whatever the batch, the number of rows and the split of rows and tokens. A new tier or type needs no edit here.
  *
  * Two comparisons make one: what a matmul computes is compared with the exact product of the weights and the activations as it sees
  * them (rounded to int8 or bf16, or as they are); how far those are from the originals is test_cpu_ops.c's quantize test. */
@@ -30,12 +30,18 @@ static void name_problem(const struct problem *p, char *s, size_t size)
     snprintf(s, size, "tier %s, type %s, format %s, in %d%s", p->k->tier, p->type->name, p->f->name, p->in, p->bias ? ", with bias" : "");
 }
 
-static void check_only(const struct guarded *y, int n, int out, int row0, int row1, const char *name)
+static void check_only(const struct guarded *y, int n, int out, int row0, int row1, int t0, const char *name)
 {
     for (int t = 0; t < n; t++)
         for (int o = 0; o < out; o++)
-            if ((o < row0 || o >= row1) && load_u32(y->p + 4 * (t * out + o)) != 0xffffffffu)
-                fail_msg("%s, n %d, out %d: rows %d..%d wrote row %d of token %d", name, n, out, row0, row1 - 1, o, t);
+            if ((o < row0 || o >= row1 || t < t0) && load_u32(y->p + 4 * (t * out + o)) != 0xffffffffu)
+                fail_msg("%s, n %d, out %d: rows %d..%d of tokens from %d on wrote row %d of token %d", name, n, out, row0, row1 - 1, t0, o, t);
+}
+
+static void run(struct cpu_matmul *m, int row0, int row1, int t0, int t1)
+{
+    m->t0 = t0, m->t1 = MIN(t1, m->n);
+    if (m->t0 < m->t1) m->format->run(m, row0, row1);
 }
 
 /* Multiplies tokens [first, first + n) with the last `out` rows, in pieces if split is set; y [n][out]. */
@@ -66,13 +72,15 @@ static struct guarded multiply(const struct problem *p, int first, int n, int ou
     };
     if (split && out > PIECE) {
         int cut = PIECE * (1 + rng_below((out - 1) / PIECE)), cut2 = cut + PIECE * (1 + rng_below(2));
-        p->f->run(&m, cut, MIN(cut2, out));
-        check_only(&y, n, out, cut, MIN(cut2, out), name);
-        if (cut2 < out) p->f->run(&m, cut2, out);
-        check_only(&y, n, out, cut, out, name);
-        p->f->run(&m, 0, cut);
+        run(&m, cut, MIN(cut2, out), ACT_PART, n);
+        check_only(&y, n, out, cut, MIN(cut2, out), ACT_PART, name);
+        run(&m, cut, MIN(cut2, out), 0, ACT_PART);
+        check_only(&y, n, out, cut, MIN(cut2, out), 0, name);
+        if (cut2 < out) run(&m, cut2, out, 0, n);
+        check_only(&y, n, out, cut, out, 0, name);
+        run(&m, 0, cut, 0, n);
     } else {
-        p->f->run(&m, 0, out);
+        run(&m, 0, out, 0, n);
     }
     guarded_free(&scratch, name);
     acts_free(&acts);
@@ -210,6 +218,23 @@ static void check_shapes(const struct problem *p, bool many)
         }
 }
 
+/* The same tokens over and over, more than one part has. */
+static void check_parts(const struct problem *p)
+{
+    struct problem many = *p;
+    many.n = ACT_PART + 1 + rng_below(40);
+    many.x = malloc((size_t)(many.n * p->in) * sizeof *many.x);
+    many.y = malloc((size_t)(many.n * MAX_OUT) * sizeof *many.y);
+    assert_true(many.x && many.y);
+    for (int t = 0; t < many.n; t++) {
+        memcpy(many.x + t * p->in, p->x + t % p->n * p->in, (size_t)p->in * sizeof *many.x);
+        memcpy(many.y + t * MAX_OUT, p->y + t % p->n * MAX_OUT, MAX_OUT * sizeof *many.y);
+    }
+    check_same(&many, many.n, MAX_OUT, true);
+    free(many.x);
+    free(many.y);
+}
+
 /* Rows, and activations of p->n tokens. */
 static void fill_problem(struct problem *p, const struct blocks *blocks)
 {
@@ -237,6 +262,7 @@ static void check_problem(struct problem *p, const struct blocks *blocks, bool m
     }
     check_values(p);
     check_shapes(p, many);
+    if (many && p->in > ACT_SPAN) check_parts(p);
     free(p->rows);
     free(p->x);
     free(p->y);

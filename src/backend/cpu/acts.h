@@ -34,6 +34,7 @@ enum acts_kind {
 #define ACT_FLOAT_TILE 12
 #define ACT_WIDE_TILE 16
 #define ACT_WIDE_LEAST 16
+#define ACT_PART 96 /* tokens that parts of a batch begin at multiples of: whole tiles of all sizes, and pairs of wide ones */
 struct act_wide {
     uint16_t *q;
     float *sum, *super;
@@ -57,6 +58,7 @@ struct act_whole {
     float *super;
 };
 #define ACT_SPAN 512
+_Static_assert(ACT_PART % ACT_TILE == 0 && ACT_PART % ACT_FLOAT_TILE == 0 && ACT_PART % (2 * ACT_WIDE_TILE) == 0 && ACT_PART % (2 * ACT_WHOLE_TILE) == 0, "whole tiles");
 struct cpu_acts {
     int8_t *q;
     struct act_group *group;

@@ -25,15 +25,16 @@ INLINE void amx_configure(int tokens)
     _tile_loadconfig(&c);
 }
 
-/* Outputs [row, end) of all tokens from sums [AMX_BLOCK / AMX_ROWS][of AMX_BOTH tokens][AMX_PANELS][AMX_BOTH][16]. All of a token at once, since its
+/* Outputs [row, end) of the tokens from sums [AMX_BLOCK / AMX_ROWS][of AMX_BOTH tokens][AMX_PANELS][AMX_BOTH][16]. All of a token at once, since its
  * neighbours' outputs may be a power of two away, in the same set of the L1 cache. */
 static inline void amx_store_block(const struct cpu_matmul *m, const float *sums, int row, int end)
 {
-    const size_t chunk = (size_t)ROUND_UP(m->n, AMX_BOTH) * AMX_ROWS;
-    for (int t = 0; t < m->n; t++) {
+    const int n = m->t1 - m->t0;
+    const size_t chunk = (size_t)ROUND_UP(n, AMX_BOTH) * AMX_ROWS;
+    for (int t = 0; t < n; t++) {
         const float *from = sums + t / AMX_BOTH * (AMX_BOTH * AMX_ROWS) + t % AMX_BOTH * 16;
         for (int r = row, i = 0; r < end; r += PANEL, i++)
-            avx512_store_row(m, t, r, _mm512_load_ps(from + (size_t)(i / AMX_PANELS) * chunk + i % AMX_PANELS * (AMX_BOTH * 16)));
+            avx512_store_row(m, m->t0 + t, r, _mm512_load_ps(from + (size_t)(i / AMX_PANELS) * chunk + i % AMX_PANELS * (AMX_BOTH * 16)));
     }
 }
 

@@ -48,6 +48,7 @@ struct cpu_matmul {
     const struct tensor *tensor;
     const void *packed; /* the tensor in the format's own layout; NULL if it uses the file's rows */
     int in, out, n;
+    int t0, t1; /* tokens [t0, t1) of n are multiplied; t0 is a multiple of ACT_PART */
     const float *x; /* ACTS_ROWS */
     struct cpu_acts acts;
     const float *bias;  /* [out] or NULL */

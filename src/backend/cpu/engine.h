@@ -183,9 +183,14 @@ void cpu_experts_out(struct cpu *c, const struct step *s, int t);
 struct rows {
     int row0, row1; /* [row0, row1) of a matmul */
 };
+struct piece { /* of a share: rows [row0, row1) with tokens [t0, t1); none if there are no rows */
+    int row0, row1, t0, t1;
+    bool last;
+};
 struct share { /* a thread's, of a matmul */
     struct rows rows;
-    int grain; /* rows of the smallest piece */
+    int grain, tokens; /* of the smallest piece: rows, and tokens, of n */
+    int n;
     int parts; /* of what is left, one of which is a piece */
     int later; /* rows, as it were, of the matmuls that its owner goes on with before it meets the others */
 };
@@ -194,7 +199,7 @@ void cpu_share_clear(struct cpu *c, int thread);
 static inline struct cpu_work *cpu_other_work(struct cpu *c) { return &c->works[c->work == &c->works[0]]; }
 bool cpu_gone(const struct worker *w, int step, int owner);
 struct share cpu_pieces(const struct worker *w, struct cpu_matmul *m, int owner, int64_t later);
-struct rows cpu_take(const struct worker *w, int step, const struct share *s, int owner);
+struct piece cpu_take(const struct worker *w, int step, const struct share *s, int owner);
 const uint8_t *cpu_next_share(const struct worker *w, int step);
 void cpu_meet(struct worker *w, int at);
 static inline const uint8_t *cpu_packed_at(const struct cpu_matmul *m, int row) { return (const uint8_t *)m->packed + m->format->packed_bytes(row, m->in); }

@@ -117,7 +117,7 @@ void cpu_experts_matmul(const struct worker *w, const struct step *s, atomic_int
         struct cpu_matmul m = s->matmul;
         m.tensor = &s->views[e];
         m.packed = s->experts[e].data;
-        m.n = x->first[e + 1] - first;
+        m.n = m.t1 = x->first[e + 1] - first;
         m.x = x->x + (size_t)from * (size_t)in;
         m.acts = acts_from(&x->acts, (size_t)from, in);
         m.bias = s->b ? s->b + (size_t)e * (size_t)out : NULL;

@@ -254,10 +254,10 @@ INLINE void many(const struct span *x, int t0, const bool TWO, const bool PAIR, 
     enum { SUMS = AMX_BOTH * AMX_ROWS };
     const int LATER = SUMS / ((PARTS == 2 ? SPLIT_SPAN : SPAN) / STEP); /* floats asked for with each step */
     const struct cpu_matmul *m = x->m;
-    const int T = MIN(AMX_TILE, m->n - t0), k = x->k0 / STEP;
+    const int T = MIN(AMX_TILE, m->t1 - t0), k = x->k0 / STEP, i0 = t0 - m->t0;
     const uint16_t *a = act_block_at(&m->acts, PARTS, m->in, m->n, t0, k);
     const size_t next = TWO ? (size_t)(act_block_at(&m->acts, PARTS, m->in, m->n, t0 + AMX_TILE, k) - a) : 0;
-    float *c = x->c + t0 / AMX_BOTH * SUMS + t0 % AMX_BOTH * 16, *c1 = c + AMX_BOTH * 16;
+    float *c = x->c + i0 / AMX_BOTH * SUMS + i0 % AMX_BOTH * 16, *c1 = c + AMX_BOTH * 16;
     if (x->k0 == 0) {
         _tile_zero(0);
         if (PAIR) _tile_zero(1);
@@ -270,7 +270,7 @@ INLINE void many(const struct span *x, int t0, const bool TWO, const bool PAIR, 
         if (TWO && PAIR) _tile_loadd(3, c1 + AMX_TILE * 16, 64);
     }
     const float *later = c + SUMS; /* sums of the next tokens, asked for meanwhile */
-    size_t then = (size_t)(t0 / AMX_BOTH * x->steps) * x->then_step;
+    size_t then = (size_t)(i0 / AMX_BOTH * x->steps) * x->then_step;
     for (int i = 0; i < x->steps; i++) {
 #pragma GCC unroll 8
         for (int l = 0; l < LATER; l += 16) __builtin_prefetch(later + i * LATER + l);
@@ -287,14 +287,14 @@ INLINE void many(const struct span *x, int t0, const bool TWO, const bool PAIR, 
 
 INLINE void multiply_span(const struct span *x, const int PARTS)
 {
-    const int n = x->m->n, whole = n / AMX_BOTH * AMX_BOTH;
+    const int first = x->m->t0, end = x->m->t1, whole = end - (end - first) % AMX_BOTH;
     amx_configure(AMX_TILE);
-    for (int t0 = 0; t0 < whole; t0 += AMX_BOTH) {
+    for (int t0 = first; t0 < whole; t0 += AMX_BOTH) {
         if (x->n_panels == 2) many(x, t0, true, true, PARTS);
         else many(x, t0, true, false, PARTS);
     }
-    for (int t0 = whole; t0 < n; t0 += AMX_TILE) {
-        if (n - t0 < AMX_TILE) amx_configure(n - t0);
+    for (int t0 = whole; t0 < end; t0 += AMX_TILE) {
+        if (end - t0 < AMX_TILE) amx_configure(end - t0);
         if (x->n_panels == 2) many(x, t0, false, true, PARTS);
         else many(x, t0, false, false, PARTS);
     }
@@ -306,7 +306,7 @@ static void multiply_split(const struct span *x) { multiply_span(x, 2); }
 static void plan_then(struct span *x, int row, int k0, int span)
 {
     const struct pack_ahead next = pack_plan_ahead(x->m, row, AMX_ROWS, k0, span);
-    const size_t n_steps = (size_t)(MAX(x->m->n / AMX_BOTH, 1) * MAX(x->steps, 1));
+    const size_t n_steps = (size_t)(MAX((x->m->t1 - x->m->t0) / AMX_BOTH, 1) * MAX(x->steps, 1));
     for (int i = 0; i < AMX_PANELS; i++) x->then[i] = next.n_bytes[i] ? next.p[i] : next.p[0];
     x->then_bytes = next.n_bytes[0];
     x->then_step = ROUND_UP((next.n_bytes[0] + n_steps - 1) / n_steps, (size_t)64);
@@ -342,7 +342,7 @@ static void span_panel(struct span *x, int i, int panel, int width)
 static void run_many(const struct cpu_matmul *m, int row0, int row1)
 {
     struct scratch *s = m->scratch;
-    const size_t n = (size_t)ROUND_UP(m->n, AMX_BOTH);
+    const size_t n = (size_t)ROUND_UP(m->t1 - m->t0, AMX_BOTH);
     const bool split = m->tensor->type == TYPE_F16;
     const int span = split ? SPLIT_SPAN : SPAN;
     for (int first = row0; first < row1; first += AMX_BLOCK) {

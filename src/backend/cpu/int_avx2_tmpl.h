@@ -365,16 +365,16 @@ static size_t int_scratch_bytes(int in, int max_n)
     return sizeof(struct scratch) + (size_t)ROUND_UP(max_n, ACT_TILE) * 32 * sizeof(float);
 }
 
-/* All tokens against the chunk [k0, k0 + n_units * 32) of the one or two panels from `row` on in s; next: fetched meanwhile. */
+/* The tokens against the chunk [k0, k0 + n_units * 32) of the one or two panels from `row` on in s; next: fetched meanwhile. */
 static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int row, int k0, int n_units, tile_fn fn, struct pack_ahead *next)
 {
-    const size_t n_tiles = (size_t)(m->n + ACT_TILE - 1) / ACT_TILE, step = (next->total + n_tiles - 1) / n_tiles;
+    const size_t n_tiles = (size_t)(m->t1 - m->t0 + ACT_TILE - 1) / ACT_TILE, step = (next->total + n_tiles - 1) / n_tiles;
     const size_t in = (size_t)m->in, units = in / ACT_GROUP, u0 = (size_t)(k0 / ACT_GROUP);
     const bool last = k0 + n_units * 32 == m->in;
     const int n_panels = row + PANEL < m->out ? 2 : 1;
     float *c = (float *)(s + 1);
-    for (int t0 = 0; t0 < m->n; t0 += ACT_TILE, c += ACT_TILE * 32) {
-        const int T = MIN(ACT_TILE, m->n - t0), parts = (T + SUB_TILE - 1) / SUB_TILE;
+    for (int t0 = m->t0; t0 < m->t1; t0 += ACT_TILE, c += ACT_TILE * 32) {
+        const int T = MIN(ACT_TILE, m->t1 - t0), parts = (T + SUB_TILE - 1) / SUB_TILE;
         pack_ahead_fetch(next, step);
         for (int panel = 0; panel < n_panels; panel++) {
             for (int i = 0; i < parts; i++) {

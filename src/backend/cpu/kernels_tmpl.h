@@ -367,7 +367,7 @@ static void rows_f32(const struct cpu_matmul *m, int row0, int row1)
     float *w = m->scratch;
     for (int o = row0; o < row1; o++) {
         decode(tensor_row(m->tensor, o), w, m->in);
-        for (int t = 0; t < m->n; t++)
+        for (int t = m->t0; t < m->t1; t++)
             m->y[(size_t)t * (size_t)m->out + (size_t)o] = dot_f32(w, m->x + (size_t)t * (size_t)m->in, m->in) + (m->bias ? m->bias[o] : 0.0f);
     }
 }
@@ -416,7 +416,7 @@ static void rows_int8(const struct cpu_matmul *m, int row0, int row1)
         int n_rows = MIN(ROWS, row1 - o);
         for (int r = 0; r < n_rows; r++)
             f.decode(tensor_row(m->tensor, o + r), d.w + r * m->in, d.scale + r * groups, d.min + r * groups, m->in);
-        for (int t = 0; t < m->n; t++) {
+        for (int t = m->t0; t < m->t1; t++) {
             struct act_row a = act_row(&m->acts, m->in, m->n, t);
             for (int i = 0; i < m->in / 4; i++) memcpy(d.q + 4 * i, a.q + i * a.T * 4, 4);
             float *y = m->y + (size_t)t * (size_t)m->out + (size_t)o;

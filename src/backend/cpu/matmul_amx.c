@@ -288,7 +288,7 @@ INLINE struct part chunk_part(const struct chunk *c, int t0, const int GROUP)
 {
     const struct cpu_matmul *m = c->m;
     const struct act_wide *a = &m->acts.wide;
-    const int T = MIN(TILE, m->n - t0), stretch = c->k0 / ACT_SUPER;
+    const int T = MIN(TILE, m->t1 - t0), stretch = c->k0 / ACT_SUPER;
     const size_t t = (size_t)t0;
     return (struct part){
         .a = act_wide_at(a, m->in, m->n, t0, stretch),
@@ -297,7 +297,7 @@ INLINE struct part chunk_part(const struct chunk *c, int t0, const int GROUP)
         .wm = c->s->wm,
         .sum = a->sum + 3 * (t * (size_t)(m->in / 32) + (size_t)(c->k0 / 32 * T)),
         .super = a->super + t * (size_t)act_stretches(m->in) + (size_t)(stretch * T),
-        .c = c->sums + t0 * 32,
+        .c = c->sums + (t0 - m->t0) * 32,
         .n_groups = c->n / GROUP,
         .T = T,
     };
@@ -306,14 +306,14 @@ INLINE struct part chunk_part(const struct chunk *c, int t0, const int GROUP)
 static void tile_begins(struct chunk *c, int t0)
 {
     pack_ahead_fetch(&c->next, c->step);
-    if (c->k0 + c->n == c->m->in) avx512_ask_rows(c->m, t0, MIN(TILE, c->m->n - t0), c->row);
+    if (c->k0 + c->n == c->m->in) avx512_ask_rows(c->m, t0, MIN(TILE, c->m->t1 - t0), c->row);
 }
 
 static void tile_ends(const struct chunk *c, int t0)
 {
     if (c->k0 + c->n != c->m->in) return;
-    const float *from = c->sums + t0 * 32;
-    for (int t = t0; t < MIN(t0 + TILE, c->m->n); t++, from += 32) {
+    const float *from = c->sums + (t0 - c->m->t0) * 32;
+    for (int t = t0; t < MIN(t0 + TILE, c->m->t1); t++, from += 32) {
         avx512_store_row(c->m, t, c->row, _mm512_load_ps(from));
         avx512_store_row(c->m, t, c->row + 16, _mm512_load_ps(from + 16));
     }
@@ -321,27 +321,27 @@ static void tile_ends(const struct chunk *c, int t0)
 
 INLINE void multiply_chunk(struct chunk *c, const int GROUP, const bool HAS_MIN)
 {
-    const int n = c->m->n, whole = c->n == CHUNK ? n / TILE * TILE : 0;
+    const int first = c->m->t0, end = c->m->t1, whole = c->n == CHUNK ? end - (end - first) % TILE : first; /* tiles up to there are whole */
     __asm__ volatile("" ::: "memory"); /* tiles are loaded behind the compiler's back */
-    if (whole) {
-        struct part x = chunk_part(c, 0, GROUP);
+    if (first < whole) {
+        struct part x = chunk_part(c, first, GROUP);
         int ring = 0;
         configure(TILE, GROUP);
         begin(c, &x, GROUP);
-        for (int t0 = 0; t0 < whole; t0 += TILE) {
+        for (int t0 = first; t0 < whole; t0 += TILE) {
             tile_begins(c, t0);
             for (bool last = false; !last; ring = !ring) {
                 last = part_is_last(&x);
                 /* behind the last one, the first once more, for nothing */
-                const struct part next = last ? chunk_part(c, t0 + TILE < whole ? t0 + TILE : 0, GROUP) : part_next(x, GROUP);
+                const struct part next = last ? chunk_part(c, t0 + TILE < whole ? t0 + TILE : first, GROUP) : part_next(x, GROUP);
                 step(c, &x, &next, ring, GROUP, HAS_MIN);
                 x = next;
             }
             tile_ends(c, t0);
         }
     }
-    for (int t0 = whole; t0 < n; t0 += TILE) {
-        configure(MIN(TILE, n - t0), GROUP);
+    for (int t0 = whole; t0 < end; t0 += TILE) {
+        configure(MIN(TILE, end - t0), GROUP);
         tile_begins(c, t0);
         for (struct part x = chunk_part(c, t0, GROUP); x.g0 < x.n_groups; x = part_next(x, GROUP)) step_alone(c, &x, GROUP, HAS_MIN);
         tile_ends(c, t0);
@@ -365,7 +365,7 @@ static void run(const struct cpu_matmul *m, int row0, int row1)
     const bool narrow = six_bits(m->tensor->type);
     const struct widths widths = widths_new(kind.has_min, narrow);
     const chunk_fn fn = kind.group == 16 ? chunk_16 : kind.has_min ? chunk_32_min : chunk_32; /* groups of 16 with minima: whole_amx.c */
-    const size_t n_tiles = (size_t)(m->n + TILE - 1) / TILE;
+    const size_t n_tiles = (size_t)(m->t1 - m->t0 + TILE - 1) / TILE;
     for (int first = row0; first < row1; first += BLOCK) {
         const int end = MIN(first + BLOCK, row1);
         for (int k0 = 0; k0 < m->in; k0 += CHUNK) {

@@ -133,15 +133,15 @@ static size_t scratch_bytes(int in, int max_n)
 
 typedef void (*tile_fn)(const struct tile *x, int t);
 
-/* All tokens against the chunk [k0, k0 + n_units * 32) of rows row .. row + 31 in s->w. */
+/* The tokens against the chunk [k0, k0 + n_units * 32) of rows row .. row + 31 in s->w. */
 static void multiply_chunk(const struct cpu_matmul *m, const struct scratch *s, float *sums, int row, int k0, int n_units, tile_fn fn, struct pack_ahead *next)
 {
-    const size_t n_tiles = (size_t)(m->n + TILE - 1) / TILE, step = (next->total + n_tiles - 1) / n_tiles;
+    const size_t n_tiles = (size_t)(m->t1 - m->t0 + TILE - 1) / TILE, step = (next->total + n_tiles - 1) / n_tiles;
     const size_t in = (size_t)m->in, units = in / ACT_GROUP, u0 = (size_t)(k0 / ACT_GROUP);
     const bool last = k0 + n_units * 32 == m->in;
     struct tile x = {.w = s->w, .ws = s->ws, .wm = s->wm, .n_units = n_units, .c = sums, .first = k0 == 0};
-    for (int t0 = 0; t0 < m->n; t0 += TILE, x.c += TILE * 32) {
-        const int T = MIN(TILE, m->n - t0);
+    for (int t0 = m->t0; t0 < m->t1; t0 += TILE, x.c += TILE * 32) {
+        const int T = MIN(TILE, m->t1 - t0);
         x.a = m->acts.q + (size_t)t0 * in + (size_t)(k0 * T);
         x.group = m->acts.group + (size_t)t0 * units + u0 * (size_t)T;
         x.halves = m->acts.halves + (size_t)t0 * units + u0 * (size_t)T;
@@ -170,7 +170,7 @@ static void run(const struct cpu_matmul *m, int row0, int row1)
         for (int k0 = 0; k0 < m->in; k0 += CHUNK) {
             const int n = MIN(CHUNK, m->in - k0);
             float *sums = (float *)(s + 1);
-            for (int row = first; row < end; row += 2 * PANEL, sums += ROUND_UP(m->n, TILE) * 32) {
+            for (int row = first; row < end; row += 2 * PANEL, sums += ROUND_UP(m->t1 - m->t0, TILE) * 32) {
                 avx512_int_unpack(m, row, k0, n, &c);
                 const bool last_row = row + 2 * PANEL >= end, last = last_row && k0 + CHUNK >= m->in;
                 struct pack_ahead next = pack_plan_ahead(m, last ? end : last_row ? first : row + 2 * PANEL, 2 * PANEL, last ? 0 : last_row ? k0 + CHUNK : k0, CHUNK);

@@ -72,14 +72,14 @@ static size_t float_scratch_bytes(int in, int max_n)
     return sizeof(struct scratch) + (size_t)ROUND_UP(max_n, ACT_FLOAT_TILE) * 32 * sizeof(float);
 }
 
-/* All tokens against elements [k0, k0 + n) of the one or two panels from `row` on in s->w. */
+/* The tokens against elements [k0, k0 + n) of the one or two panels from `row` on in s->w. */
 static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int row, int k0, int n)
 {
     const size_t in = (size_t)m->in;
     const int n_panels = row + PANEL < m->out ? 2 : 1;
     float *c = (float *)(s + 1);
-    for (int t0 = 0; t0 < m->n; t0 += ACT_FLOAT_TILE, c += ACT_FLOAT_TILE * 32) {
-        const int T = MIN(ACT_FLOAT_TILE, m->n - t0), parts = (T + SUB_TILE - 1) / SUB_TILE;
+    for (int t0 = m->t0; t0 < m->t1; t0 += ACT_FLOAT_TILE, c += ACT_FLOAT_TILE * 32) {
+        const int T = MIN(ACT_FLOAT_TILE, m->t1 - t0), parts = (T + SUB_TILE - 1) / SUB_TILE;
         const float *x = m->acts.f32 + (size_t)t0 * in + (size_t)(k0 * T);
         for (int panel = 0; panel < n_panels; panel++) {
             for (int i = 0; i < parts; i++) {

@@ -81,14 +81,14 @@ static size_t float_scratch_bytes(int in, int max_n)
     return sizeof(struct scratch) + (size_t)ROUND_UP(max_n, TILE) * 32 * sizeof(float);
 }
 
-/* All tokens against elements [k0, k0 + n) of rows row .. row + 31 in s->w. */
+/* The tokens against elements [k0, k0 + n) of rows row .. row + 31 in s->w. */
 static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int row, int k0, int n, bool bf16, struct pack_ahead *next)
 {
-    const size_t n_tiles = (size_t)(m->n + TILE - 1) / TILE, step = (next->total + n_tiles - 1) / n_tiles;
+    const size_t n_tiles = (size_t)(m->t1 - m->t0 + TILE - 1) / TILE, step = (next->total + n_tiles - 1) / n_tiles;
     struct tile x = {.w = s->w, .n = bf16 ? (n + 1) / 2 : n, .c = (float *)(s + 1), .first = k0 == 0};
     const size_t in = (size_t)m->in;
-    for (int t0 = 0; t0 < m->n; t0 += TILE, x.c += TILE * 32) {
-        const int T = MIN(TILE, m->n - t0);
+    for (int t0 = m->t0; t0 < m->t1; t0 += TILE, x.c += TILE * 32) {
+        const int T = MIN(TILE, m->t1 - t0);
         pack_ahead_fetch(next, step);
         if (bf16) {
             x.x = (const float *)(const void *)(m->acts.bf16 + (size_t)t0 * ROUND_UP(in, 2) + (size_t)(k0 * T));

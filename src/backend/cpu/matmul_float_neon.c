@@ -90,18 +90,18 @@ static size_t float_scratch_bytes(int in, int max_n)
     return sizeof(struct scratch) + (size_t)max_n * 16 * sizeof(float);
 }
 
-/* All tokens against elements [k0, k0 + n) of rows row .. row + 15 in s->w. */
+/* The tokens against elements [k0, k0 + n) of rows row .. row + 15 in s->w. */
 static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int row, int k0, int n)
 {
     struct tile x = {.w = s->w, .n = n, .c = s->c};
-    if (k0 == 0) memset(s->c, 0, (size_t)m->n * 16 * sizeof(float));
-    for (int t0 = 0; t0 < m->n; t0 += TILE, x.c += TILE * 16) {
-        const int T = MIN(TILE, m->n - t0);
+    if (k0 == 0) memset(s->c, 0, (size_t)(m->t1 - m->t0) * 16 * sizeof(float));
+    for (int t0 = m->t0; t0 < m->t1; t0 += TILE, x.c += TILE * 16) {
+        const int T = MIN(TILE, m->t1 - t0);
         x.x = m->acts.f32 + (size_t)t0 * (size_t)m->in + (size_t)(k0 * T);
         tile_any(&x, T);
     }
     if (k0 + n == m->in)
-        for (int t = 0; t < m->n; t++) neon_store_row(m, t, row, s->c + t * 16);
+        for (int t = m->t0; t < m->t1; t++) neon_store_row(m, t, row, s->c + (t - m->t0) * 16);
 }
 
 static const uint8_t *panel_at(const struct cpu_matmul *m, int panel)

@@ -381,21 +381,21 @@ static size_t int_scratch_bytes(int in, int max_n)
     return sizeof(struct scratch) + (size_t)max_n * 16 * sizeof(float);
 }
 
-/* All tokens against the chunk [k0, k0 + n) of rows row .. row + 15 in s->w. */
+/* The tokens against the chunk [k0, k0 + n) of rows row .. row + 15 in s->w. */
 static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int row, int k0, int n, void (*tile_fn)(const struct neon_tile *, int))
 {
     const size_t in = (size_t)m->in, units = in / ACT_GROUP, u0 = (size_t)(k0 / ACT_GROUP);
     struct neon_tile x = {.w = s->w, .ws = s->ws, .wm = s->wm, .n_units = n / 32, .c = s->c};
-    if (k0 == 0) memset(s->c, 0, (size_t)m->n * 16 * sizeof(float));
-    for (int t0 = 0; t0 < m->n; t0 += TILE, x.c += TILE * 16) {
-        const int T = MIN(TILE, m->n - t0);
+    if (k0 == 0) memset(s->c, 0, (size_t)(m->t1 - m->t0) * 16 * sizeof(float));
+    for (int t0 = m->t0; t0 < m->t1; t0 += TILE, x.c += TILE * 16) {
+        const int T = MIN(TILE, m->t1 - t0);
         x.a = m->acts.q + (size_t)t0 * in + (size_t)(k0 * T);
         x.group = m->acts.group + (size_t)t0 * units + u0 * (size_t)T;
         x.halves = m->acts.halves + (size_t)t0 * units + u0 * (size_t)T;
         tile_fn(&x, T);
     }
     if (k0 + n == m->in)
-        for (int t = 0; t < m->n; t++) neon_store_row(m, t, row, s->c + t * 16);
+        for (int t = m->t0; t < m->t1; t++) neon_store_row(m, t, row, s->c + (t - m->t0) * 16);
 }
 
 static void run_packed(const struct cpu_matmul *m, int row0, int row1, const struct neon_tiles *tiles)

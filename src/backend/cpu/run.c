@@ -154,13 +154,14 @@ static void matmul_shares(struct worker *w, int step, bool own, int64_t later, i
         const int owner = (w->i + i) % w->n;
         while (own || !cpu_gone(w, step, owner)) {
             const struct share share = cpu_pieces(w, &m, owner, later);
-            const struct rows p = cpu_take(w, step, &share, owner);
+            const struct piece p = cpu_take(w, step, &share, owner);
             if (p.row0 == p.row1) break;
             if (ahead) {
                 m.asked = w->then == cpu_packed_at(&m, p.row0) ? w->asked : 0;
-                w->then = m.then = own && p.row1 < share.rows.row1 ? cpu_packed_at(&m, p.row1) : after;
+                w->then = m.then = own && !p.last ? cpu_packed_at(&m, p.row1) : after;
                 w->asked = ahead;
             }
+            m.t0 = p.t0, m.t1 = p.t1;
             s->matmul.format->run(&m, p.row0, p.row1);
         }
     }

@@ -2,7 +2,7 @@
  *
  * Each thread has a share, rows behind each other, and takes it in pieces; when it is done with its shares of all matmuls up to the next meeting,
  * it helps the others. Pieces are counted in memory of the share's owner, and a bit for each share says that nothing is left of it, so that many
- * threads need not ask each other.
+ * threads need not ask each other. The last pieces of many tokens are some of them with the last rows.
  *
  * A few tokens wait for memory, all the time: a thread that waits for the others asks for the weights that it is going to multiply next. */
 #include "backend/cpu/engine.h"
@@ -11,6 +11,9 @@
 
 #define FETCH_LINES 8   /* asked for between two looks whether the others have come */
 #define FETCH_TOKENS 32 /* at most: more are busy with arithmetic */
+#define PART_TOKENS 192 /* of parts: rows are unpacked for each part anew, which is a few percent of multiplying them with so many */
+
+_Static_assert(PART_TOKENS % ACT_PART == 0, "parts that kernels can begin with");
 
 kg_status cpu_share_open(struct cpu *c)
 {
@@ -60,7 +63,8 @@ static struct rows share_of(const struct cpu_matmul *m, int grain, int thread, i
 struct share cpu_pieces(const struct worker *w, struct cpu_matmul *m, int owner, int64_t later)
 {
     const int grain = grain_of(w, m, m->n);
-    struct share s = {share_of(m, grain, owner, w->n), grain, w->n == 1 ? 1 : 3, (int)MIN(later / m->in / w->n, INT32_MAX)};
+    struct share s = {share_of(m, grain, owner, w->n), grain, m->n, m->n, w->n == 1 ? 1 : 3, (int)MIN(later / m->in / w->n, INT32_MAX)};
+    if (w->n > 1 && s.n > PART_TOKENS) s.tokens = PART_TOKENS;
     if (m->n != 1 || !m->packed || !w->c->kernels.apart) return s;
     m->apart = ROUND_UP((s.rows.row1 - s.rows.row0 + 1) / 2, PANEL);
     m->end = s.rows.row1;
@@ -72,16 +76,26 @@ struct share cpu_pieces(const struct worker *w, struct cpu_matmul *m, int owner,
 }
 
 /* Piece number i of a share, empty when there is none: each time a part of what is left and comes later, so that there are few, to stream, and threads
- * that were slowed down have little left when the others are done. */
-static struct rows piece_of(const struct share *s, int i)
+ * that were slowed down have little left when the others are done. Counted in cells of the smallest size: grain rows, all tokens of these, the next rows. */
+static struct piece piece_of(const struct share *s, int i)
 {
-    const int end = s->rows.row1;
-    struct rows p = {s->rows.row0, s->rows.row0};
-    for (; i >= 0 && p.row1 < end; i--) {
-        const int64_t n = ((int64_t)end - p.row1 + s->later) / s->parts / s->grain;
-        p = (struct rows){p.row1, (int)MIN(p.row1 + MAX(n, 1) * s->grain, end)};
+    const int64_t across = (s->n + s->tokens - 1) / s->tokens, end = (s->rows.row1 - s->rows.row0 + s->grain - 1) / s->grain * across;
+    int64_t at = 0, n = 0;
+    for (; i >= 0 && at + n < end; i--) {
+        at += n;
+        n = MAX((end - at + s->later * across / s->grain) / s->parts, 1);
+        n = MIN(n >= across && at % across == 0 ? n / across * across : MIN(n, across - at % across), end - at);
     }
-    return i >= 0 ? (struct rows){end, end} : p;
+    if (i >= 0) return (struct piece){.last = true};
+    const int row0 = s->rows.row0 + (int)(at / across) * s->grain, t0 = (int)(at % across) * s->tokens;
+    const bool whole = n >= across;
+    return (struct piece){
+        .row0 = row0,
+        .row1 = MIN(row0 + (int)(whole ? n / across : 1) * s->grain, s->rows.row1),
+        .t0 = t0,
+        .t1 = MIN(t0 + (int)n * s->tokens, s->n),
+        .last = at + n == end,
+    };
 }
 
 static _Atomic uint64_t *gone_bits(const struct worker *w, int step, int owner) { return &w->c->work->gone[(size_t)step * w->c->gone_stride + (size_t)owner / 64]; }
@@ -93,11 +107,11 @@ bool cpu_gone(const struct worker *w, int step, int owner)
 }
 
 /* The next piece of the owner's share of a step; empty when there is none. */
-struct rows cpu_take(const struct worker *w, int step, const struct share *s, int owner)
+struct piece cpu_take(const struct worker *w, int step, const struct share *s, int owner)
 {
-    if (s->rows.row0 == s->rows.row1) return s->rows;
-    const struct rows p = piece_of(s, atomic_fetch_add_explicit(cpu_taken(w, step, owner), 1, memory_order_relaxed));
-    if (p.row0 < p.row1 && p.row1 == s->rows.row1) atomic_fetch_or_explicit(gone_bits(w, step, owner), (uint64_t)1 << owner % 64, memory_order_relaxed);
+    if (s->rows.row0 == s->rows.row1) return (struct piece){.last = true};
+    const struct piece p = piece_of(s, atomic_fetch_add_explicit(cpu_taken(w, step, owner), 1, memory_order_relaxed));
+    if (p.row0 < p.row1 && p.last) atomic_fetch_or_explicit(gone_bits(w, step, owner), (uint64_t)1 << owner % 64, memory_order_relaxed);
     return p;
 }
 

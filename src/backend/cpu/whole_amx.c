@@ -78,8 +78,9 @@ struct chunk {
 INLINE struct item item_at(const struct chunk *c, int t0)
 {
     const struct act_whole *a = &c->m->acts.whole;
+    const int i = t0 - c->m->t0;
     const size_t at = (size_t)(c->k0 / ACT_SUPER) * (size_t)c->m->n + (size_t)t0;
-    return (struct item){c->s->panel, a->q + at * ACT_SUPER, a->sum + at * 32, a->super + at, c->c + t0 / BOTH * BOTH * ROWS + t0 % BOTH * 16};
+    return (struct item){c->s->panel, a->q + at * ACT_SUPER, a->sum + at * 32, a->super + at, c->c + i / BOTH * BOTH * ROWS + i % BOTH * 16};
 }
 
 /* The next panel, or the next two tiles. */
@@ -178,9 +179,9 @@ INLINE void scale_alone(const struct chunk *c, const struct item *x, int n, cons
 
 INLINE void multiply_chunk(struct chunk *c, const int GROUP)
 {
-    const int n = c->m->n, whole = n / BOTH * c->n_panels;
+    const int first = c->m->t0, end = c->m->t1, n = end - first, whole = n / BOTH * c->n_panels;
     const size_t step_bytes = (c->next.total * BOTH + (size_t)(n * c->n_panels) - 1) / (size_t)(n * c->n_panels);
-    struct item x = item_at(c, 0);
+    struct item x = item_at(c, first);
     if (n >= TILE) amx_configure(TILE);
     if (whole) {
         multiply_both(c, &x);
@@ -192,8 +193,8 @@ INLINE void multiply_chunk(struct chunk *c, const int GROUP)
         }
         scale_alone(c, &x, BOTH, GROUP);
     }
-    for (int t0 = n / BOTH * BOTH; t0 < n; t0 += TILE) {
-        const int T = MIN(TILE, n - t0);
+    for (int t0 = end - n % BOTH; t0 < end; t0 += TILE) {
+        const int T = MIN(TILE, end - t0);
         if (T < TILE) amx_configure(T);
         x = item_at(c, t0);
         for (int i = 0; i < c->n_panels; i++, x.panel++, x.c += BOTH * 16) {
@@ -212,7 +213,7 @@ static void run_many(const struct cpu_matmul *m, int row0, int row1)
     struct scratch *s = m->scratch;
     const struct avx512_int_kind kind = avx512_int_kind(m->tensor->type);
     void (*const fn)(struct chunk *c) = !kind.has_min ? chunk_plain : kind.group == 16 ? chunk_min_16 : chunk_min_32;
-    const size_t n = (size_t)ROUND_UP(m->n, BOTH);
+    const size_t n = (size_t)ROUND_UP(m->t1 - m->t0, BOTH);
     for (int first = row0; first < row1; first += BLOCK) {
         const int end = MIN(first + BLOCK, row1);
         for (int k0 = 0; k0 < m->in; k0 += CHUNK) {
@@ -313,8 +314,8 @@ static void run_few(const struct cpu_matmul *m, int row0, int row1)
         for (int k = 0; k < n_super; k++) {
             avx512_whole_unpack(m, row, k * CHUNK, &s->whole);
             struct few f = {.x = &s->whole, .c = (float *)(s + 1), .begins = k == 0};
-            for (int t0 = 0; t0 < m->n; t0 += ACT_TILE, f.c += ACT_TILE * 32) {
-                const int T = MIN(ACT_TILE, m->n - t0);
+            for (int t0 = m->t0; t0 < m->t1; t0 += ACT_TILE, f.c += ACT_TILE * 32) {
+                const int T = MIN(ACT_TILE, m->t1 - t0);
                 f.a = m->acts.whole.q + (size_t)t0 * (size_t)m->in + (size_t)(k * CHUNK * T);
                 f.as = m->acts.whole.stretch + t0 * n_super + k * T;
                 fn(&f, T);
