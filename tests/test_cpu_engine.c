@@ -7,6 +7,8 @@
 #include "gguf_writer.h"
 #include "run/run.h"
 
+#include <fenv.h>
+
 enum { N_A = 70, N_B = 41 }; /* tokens of the two sequences */
 
 static char folder[64];
@@ -612,6 +614,36 @@ static void bad_batches(void **state)
     model_close(&m);
 }
 
+/* A program's own floating-point mode changes no result and is left alone; threads that it starts would have it, too. */
+static void own_float_mode(void **state)
+{
+    (void)state;
+    static const int modes[] = {FE_TONEAREST, FE_DOWNWARD, FE_UPWARD, FE_TOWARDZERO};
+    struct model m;
+    struct timeline l = {0};
+    open_tiny(&m, type_by_name("Q4_K"));
+    for (int i = 0; i < 9; i++) timeline_add(&l, 0, i, i * 31 % VOCAB, i > 4);
+    for (size_t tier = 0; cpu_tier_name(tier); tier++) {
+        float *want = NULL;
+        if (!choose_tier(tier)) continue;
+        for (size_t i = 0; i < COUNT_OF(modes); i++)
+            for (int batch = 1; batch <= 5; batch += 4) {
+                assert_int_equal(fesetround(modes[i]), 0);
+                struct engine e = engine_new(&m, "cpu", 2, KG_ACT_INT8, KG_KV_F16);
+                float *got = compute(&e, &l, batch, NULL);
+                engine_free(&e);
+                assert_int_equal(fegetround(), modes[i]);
+                if (want && memcmp(got, want, (size_t)(l.n_wanted * VOCAB) * sizeof *got) != 0)
+                    fail_msg("tier %s, batches of %d: rounding mode %d changes the logits", getenv("KAGARI_CPU"), batch, (int)i);
+                if (want) free(got);
+                else want = got;
+            }
+        fesetround(FE_TONEAREST);
+        free(want);
+    }
+    model_close(&m);
+}
+
 static void unknown_tiers(void **state)
 {
     (void)state;
@@ -639,7 +671,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(unknown_tiers), cmocka_unit_test(bad_batches), cmocka_unit_test(tiny_models_same_bits), cmocka_unit_test(long_texts_same_bits),
-        cmocka_unit_test(many_threads_same_bits), cmocka_unit_test(tiny_models_near_reference),
+        cmocka_unit_test(many_threads_same_bits), cmocka_unit_test(own_float_mode), cmocka_unit_test(tiny_models_near_reference),
         cmocka_unit_test(shipped_model),  cmocka_unit_test(other_models),          cmocka_unit_test(golden_continuations),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);

@@ -2,6 +2,7 @@
 #include "backend/cpu/engine.h"
 #include "backend/cpu/limits.h"
 
+#include "base/float_mode.h"
 #include "base/os.h"
 #include "tensor/decode.h"
 
@@ -259,7 +260,9 @@ static kg_status cpu_open(void **out, const struct program *p, const struct back
     if (!c) return status_set(KG_ERR_MEMORY, "out of memory");
     c->program = p;
     c->params = *params;
+    const float_mode before = float_mode_enter();
     kg_status st = open_steps(c);
+    float_mode_leave(before);
     if (st == KG_OK) *out = c;
     else cpu_close(c);
     return st;

@@ -1,6 +1,7 @@
 /* Runs the steps of a batch on the thread pool. */
 #include "backend/cpu/engine.h"
 
+#include "base/float_mode.h"
 #include "tensor/decode.h"
 
 #include <math.h>
@@ -361,24 +362,29 @@ static void run_one(struct worker *w)
     }
 }
 
+static void run_many(struct worker *w)
+{
+    const struct cpu *c = w->c;
+    for (int at = 0; at < c->n_steps;) {
+        const struct step *s = &c->steps[at];
+        if (s->selected && c->n_selected == 0) break;
+        if (s->barrier) cpu_meet(w, at);
+        if (c->batch->input && (cpu_is_matmul(s) || s->code == STEP_EXPERT_ROWS)) show_input(w, s);
+        if (s->split == SPLIT_TOKENS) at += run_token_steps(w, at);
+        else at += run_shared_steps(w, at);
+        if (is_tapped(c, &c->steps[at - 1])) show_tap(w, &c->steps[at - 1]);
+    }
+}
+
 static void run_thread(void *ctx, int i, int n)
 {
     struct cpu *c = ctx;
     struct worker w = {.c = c, .i = i, .n = n, .scratch = c->scratch[i], .fetch = {.first = -1}, .one = c->batch->n == 1 && n > 1 && !c->batch->tap && !c->batch->input};
+    const float_mode before = float_mode_enter();
     cpu_share_clear(c, i);
-    if (w.one) {
-        run_one(&w);
-        return;
-    }
-    for (int at = 0; at < c->n_steps;) {
-        const struct step *s = &c->steps[at];
-        if (s->selected && c->n_selected == 0) break;
-        if (s->barrier) cpu_meet(&w, at);
-        if (c->batch->input && (cpu_is_matmul(s) || s->code == STEP_EXPERT_ROWS)) show_input(&w, s);
-        if (s->split == SPLIT_TOKENS) at += run_token_steps(&w, at);
-        else at += run_shared_steps(&w, at);
-        if (is_tapped(c, &c->steps[at - 1])) show_tap(&w, &c->steps[at - 1]);
-    }
+    if (w.one) run_one(&w);
+    else run_many(&w);
+    float_mode_leave(before);
 }
 
 /* ---- a batch ---- */
