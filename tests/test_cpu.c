@@ -132,6 +132,9 @@ static void row_read(const struct problem *p, int o, struct row *r)
  * int8: the sum within a scale group is exact, so roundings work on group sums: isum * a, times w, added, and the same for the
  * minima. Groups have at least 16 elements; a tier with larger ones has fewer and no larger terms, and one that sums integers over 256 rounds less often.
  *
+ * Sums of groups that integers as minima meet may be rounded at 2^-ACT_SUM_BITS of the largest scale of their stretch, which matters where
+ * a group's own scale is smaller than that.
+ *
  * Of activations and weights in two parts of bf16, 8 bits each, the product of both second parts is left out: 2^-8 |x| times 2^-7 |w|.
  *
  * Numbers below the normal range round at 2^-150 absolutely; vdpbf16ps takes them for zero, factors as well as sums: 2^-126. */
@@ -152,9 +155,16 @@ static double bound(const struct problem *p, const struct row *r, const double *
     } else {
         for (int i = 0; i < in; i++) size += r->size[i] * fabs(x[i]);
     }
+    double rounded = 0;
+    for (int i = 0; p->k->act_sums && p->f->acts == ACTS_INT8 && form.has_min && p->type->block == ACT_SUPER && i < in; i += form.group) {
+        double top_of_all = 0, top_of_group = 0;
+        for (int j = 0; j < ACT_SUPER; j++) top_of_all = fmax(top_of_all, fabs(x[i / ACT_SUPER * ACT_SUPER + j]));
+        for (int j = i; j < i + form.group; j++) top_of_group = fmax(top_of_group, fabs(x[j]));
+        if (top_of_group < ldexp(top_of_all, -ACT_SUM_BITS)) rounded += fabs((double)r->min[i / form.group]) * top_of_all / 126 * ldexp(0.5, -ACT_SUM_BITS);
+    }
     double tiny = p->f->acts == ACTS_BF16_TILES || act_parts(p->f->acts) ? 0x1p-126 : 0x1p-149;
     double left = p->f->acts == ACTS_BF16_PARTS ? 0x1p-15 : 0;
-    return left * size + U * ((8 + 6 * sqrt(terms)) * size + fabs(y) + fabs(bias)) + 2 * tiny * in * top;
+    return left * size + rounded + U * ((8 + 6 * sqrt(terms)) * size + fabs(y) + fabs(bias)) + 2 * tiny * in * top;
 }
 
 /* Every token alone, and every fourth (KAGARI_TEST_LONG: every one) against float64. */

@@ -21,6 +21,8 @@ enum acts_kind {
  * T tokens is, from the array's start + t0 * row,
  *   q [in / 4][T][4], group and halves [in / ACT_GROUP][T]: x ~ scale * q, and what else a kernel wants to know of a group, computed
  *                                                           once here and not per weight
+ *   sums [in / ACT_SUPER][T][ACT_SUMS]: of q of the sixteenths of a stretch, then of its eighths, each times 8 * part and rounded, for
+ *                                       weights whose minima are integers; four in the order 0 2 1 3
  *   f32 [in][T]; bf16 [in / 2][T][2], pairs of elements
  * For matrix units, bf16 in tiles of ACT_WIDE_TILE: blocks [spans of ACT_SPAN][tiles][steps of 32 elements][parts][T][32], zeros behind the last
  * element. Of two parts, the first is x rounded and the second what that leaves of x, rounded. A span of all tokens is in one piece.
@@ -63,6 +65,7 @@ struct cpu_acts {
     int8_t *q;
     struct act_group *group;
     struct act_halves *halves;
+    int16_t *sums; /* NULL: the tier has none (cpu_kernels.act_sums) */
     float *f32;
     uint16_t *bf16;
     struct act_wide wide; /* NULL: the tier has none */
@@ -87,6 +90,10 @@ struct act_halves { /* the same for the two halves of 16 */
     float sum_scaled[2];
     int32_t init[2];
 };
+
+#define ACT_SUMS 24
+#define ACT_SUM_BITS 3 /* behind the point of such a sum: 4064 at most before, so it fits 16 bits, and no rounding for parts down to 1 / 8 */
+static inline int16_t act_sum(int sum, int k) { return (int16_t)((sum * (1 << ACT_SUM_BITS) + (1 << k >> 1)) >> k); }
 
 /* The scale of a group whose largest magnitude is top: never smaller than top / 127; NaN stays NaN. */
 static inline float act_scale(float top) { return f32_from_bits((f32_bits(top / 127.0f) + 15u) & ~15u); }
@@ -132,6 +139,7 @@ struct act_row {
     int8_t *q;
     struct act_group *group;
     struct act_halves *halves;
+    int16_t *sums; /* or NULL; those of stretch s at sums[s * T * ACT_SUMS] */
     int T;
     struct act_wide wide;
     int n, t0; /* wide */
@@ -147,7 +155,8 @@ static inline struct act_row act_row(const struct cpu_acts *a, int in, int n, in
 {
     if (acts_are_wide(a, n)) return act_row_wide(a, in, n, t);
     const size_t t0 = (size_t)(t / ACT_TILE * ACT_TILE), units = (size_t)(in / ACT_GROUP), i = (size_t)(t % ACT_TILE);
-    return (struct act_row){a->q + t0 * (size_t)in + 4 * i, a->group + t0 * units + i, a->halves + t0 * units + i, MIN(ACT_TILE, n - (int)t0), {0}, 0, 0};
+    int16_t *sums = a->sums ? a->sums + (t0 * (size_t)(in / ACT_SUPER) + i) * ACT_SUMS : NULL;
+    return (struct act_row){a->q + t0 * (size_t)in + 4 * i, a->group + t0 * units + i, a->halves + t0 * units + i, sums, MIN(ACT_TILE, n - (int)t0), {0}, 0, 0};
 }
 
 /* Of token t: in its form for few tokens (n 0), word w of four elements at q[w * 4 * T], stretch s at stretch[s * T]; in that for many, of n tokens,

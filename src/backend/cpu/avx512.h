@@ -49,6 +49,7 @@ static inline __m512 bf16_of_pair(__m512i v, int second)
 struct avx512_int_kind {
     int group;    /* 16 or 32; 0: not a block type */
     bool has_min; /* values are then unsigned as they are, else 128 was added */
+    bool whole_min; /* minima are integers times one float per ACT_SUPER elements */
     bool packed;
 };
 struct avx512_int_kind avx512_int_kind(enum tensor_type type);
@@ -57,8 +58,10 @@ struct avx512_int_kind avx512_int_kind(enum tensor_type type);
 #define AVX512_CHUNK 512 /* 16 KiB of values stay in L1 while all tokens pass by */
 struct avx512_chunk {
     uint8_t *w;     /* [k4][2][16 rows][4] */
-    float *ws, *wm; /* [group][2][16 rows] */
+    float *ws, *wm; /* [group][2][16 rows]; whole minima: for each stretch pairs of int16 [pair of groups][2][16], as acts' sums, then scales [2][16] */
 };
+#define AVX512_MIN_PAIRS(group) (ACT_SUPER / (group) / 2)
+#define AVX512_MIN_STRETCH(group) ((AVX512_MIN_PAIRS(group) + 1) * 32) /* words of a stretch */
 void avx512_int_unpack(const struct cpu_matmul *m, int row, int k0, int n, const struct avx512_chunk *c);
 /* One token against packed weights; false: not this case. The arithmetic of one token among many, in the same order. */
 bool avx512_int_gemv(const struct cpu_matmul *m, int row0, int row1);

@@ -1,13 +1,27 @@
 /* Re-included once per packed integer type by unpack_avx512.c. TYPE is the type's name, SUPERBLOCK its elements per superblock, GROUP its
  * scale group (16 or 32), OFFSET what was added to its values, 0 where groups have a minimum instead, BITS those of a packed value, NIBBLES 1
  * if nibbles are the value as they are, PART the units whose scales are a line of plane 1, 0: scales of all are found together. From the includer:
- * scale_TYPE(p, g, &min) gives scales (and minima) of group g, v_TYPE(unit, j) the values of elements 4 j .. + 3 of a unit; UNIT_BYTES_TYPE. Makes unpack_TYPE and, for each way of reading, the product with one token; for superblocks of
+ * scale_TYPE(p, g, &min) gives scales (and minima, if they are floats) of group g, v_TYPE(unit, j) the values of elements 4 j .. + 3 of a unit; UNIT_BYTES_TYPE. Makes unpack_TYPE and, for each way of reading, the product with one token; for superblocks of
  * ACT_SUPER elements the same with integer scales. */
 
+#define WHOLE_MIN (OFFSET == 0 && SUPERBLOCK == ACT_SUPER) /* minima are integers times one float */
+#define GROUP_MIN (OFFSET == 0 && SUPERBLOCK != ACT_SUPER)
 #define JOIN2(a, b) a##b
 #define JOIN(a, b) JOIN2(a, b)
 #define NAME(x) JOIN(x, TYPE)
 #define UNIT(p, u) ((p)[2] + (u) * PACK_UNIT(BITS)) /* that many units behind the first of a superblock */
+
+#if WHOLE_MIN
+/* Minima 4 i to 4 i + 3 as pairs: 4 i and 4 i + 2, 4 i + 1 and 4 i + 3. */
+static inline void NAME(min_pairs_)(const uint8_t *const *p, int i, __m512i pair[2])
+{
+    const __m512i words = NAME(min_words_)(p, i);
+    pair[0] = _mm512_and_si512(words, _mm512_set1_epi16(0xff));
+    pair[1] = _mm512_srli_epi16(words, 8);
+}
+
+static inline __m512 NAME(min_scale_)(const uint8_t *const *p) { return _mm512_mul_ps(load_f16(p[0] + 32), _mm512_set1_ps(1.0f / (1 << ACT_SUM_BITS))); }
+#endif
 
 /* Superblocks [s0, s1) of one panel -> w [k4][2][64], values as they are or with the common offset of 128, and ws, wm [group][2][16];
  * the caller picks the half of the pair. */
@@ -17,11 +31,24 @@ static void NAME(unpack_)(const struct pack *pk, const uint8_t *panel, int n_sup
     pack_seek(pk, panel, n_super, s0, p);
     for (int s = s0; s < s1; pack_next(pk, panel, n_super, s, 1, p), s++) {
 #pragma GCC unroll 16
-        for (int g = 0; g < SUPERBLOCK / GROUP; g++, ws += 32, wm += 32) {
+        for (int g = 0; g < SUPERBLOCK / GROUP; g++, ws += 32) {
             __m512 min;
             _mm512_store_ps(ws, NAME(scale_)(p, g, &min));
-            if (!OFFSET) _mm512_store_ps(wm, min);
+            if (GROUP_MIN) _mm512_store_ps(wm + 32 * g, min);
         }
+#if WHOLE_MIN
+#pragma GCC unroll 4
+        for (int i = 0; i < AVX512_MIN_PAIRS(GROUP); i += 2) {
+            __m512i pair[2];
+            NAME(min_pairs_)(p, i / 2, pair);
+            _mm512_store_si512(wm + 32 * i, pair[0]);
+            _mm512_store_si512(wm + 32 * i + 32, pair[1]);
+        }
+        _mm512_store_ps(wm + 32 * AVX512_MIN_PAIRS(GROUP), NAME(min_scale_)(p));
+        wm += AVX512_MIN_STRETCH(GROUP);
+#elif GROUP_MIN
+        wm += SUPERBLOCK / GROUP * 32;
+#endif
         for (int u = 0; u < SUPERBLOCK / 32; u++) {
 #pragma GCC unroll 8
             for (int j = 0; j < 8; j++, w += 128) {
@@ -69,7 +96,7 @@ static inline __attribute__((always_inline)) void NAME(dot_)(const int N, const 
 /* One token: the sums of a stretch, a superblock or as many as a stripe has, of N panels side by side, `shift` bytes apart. Scales first: of PART units, which
  * stay in registers, or of all, in a buffer. Then units in a loop, since the processor's prefetchers follow what few instructions read. */
 static inline __attribute__((always_inline)) void NAME(stretch_)(const int N, const uint8_t *const *p, const size_t *shift, const int n_units, const int8_t *a,
-                                                                 const struct act_group *ag, const struct act_halves *ah, struct stream *stream, __m512 *sum)
+                                                                 const struct act_group *ag, const struct act_halves *ah, const int16_t *sums, struct stream *stream, __m512 *sum)
 {
     enum { PER_UNIT = 32 / GROUP, MOST = ACT_SUPER / GROUP };
     _Alignas(64) float ws[AVX512_SIDE][MOST][16], wm[AVX512_SIDE][MOST][16];
@@ -85,7 +112,7 @@ static inline __attribute__((always_inline)) void NAME(stretch_)(const int N, co
             for (int g = 0; g < n * PER_UNIT; g++) {
                 __m512 min;
                 _mm512_store_ps(ws[i][g], NAME(scale_)(pi, g, &min));
-                if (!OFFSET) _mm512_store_ps(wm[i][g], min);
+                if (GROUP_MIN) _mm512_store_ps(wm[i][g], min);
             }
         }
 #if PART
@@ -106,13 +133,30 @@ static inline __attribute__((always_inline)) void NAME(stretch_)(const int N, co
 #pragma GCC unroll 8
                 for (int i = 0; i < N; i++) {
                     sum[i] = _mm512_fmadd_ps(_mm512_add_ps(_mm512_castsi512_ps(acc[i]), magic), _mm512_load_ps(ws[i][u * PER_UNIT + half]), sum[i]);
-                    if (OFFSET) continue;
+                    if (!GROUP_MIN) continue;
                     const __m512 all = _mm512_set1_ps(GROUP == 32 ? ag->sum_scaled : ah->sum_scaled[half]);
                     sum[i] = _mm512_fnmadd_ps(all, _mm512_load_ps(wm[i][u * PER_UNIT + half]), sum[i]);
                 }
             }
         }
     }
+#if WHOLE_MIN
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++) {
+        const uint8_t *const pi[PACK_PLANES] = {p[0] + shift[i], p[1] + shift[i], p[2] + shift[i]};
+        __m512i m = _mm512_setzero_si512();
+#pragma GCC unroll 8
+        for (int j = 0; j < AVX512_MIN_PAIRS(GROUP); j += 2) {
+            __m512i pair[2];
+            NAME(min_pairs_)(pi, j / 2, pair);
+            m = _mm512_dpwssd_epi32(m, pair[0], _mm512_set1_epi32(load_i32(sums + 2 * j)));
+            m = _mm512_dpwssd_epi32(m, pair[1], _mm512_set1_epi32(load_i32(sums + 2 * j + 2)));
+        }
+        sum[i] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(m), NAME(min_scale_)(pi), sum[i]);
+    }
+#else
+    (void)sums;
+#endif
 }
 
 /* N panels, from the one at `base` on. The same arithmetic as tile(), in the same order. */
@@ -128,16 +172,18 @@ static inline __attribute__((always_inline)) void NAME(panels_)(const struct cpu
     const int8_t *a = m->acts.q;
     const struct act_group *ag = m->acts.group;
     const struct act_halves *ah = m->acts.halves;
+    const int16_t *sums = WHOLE_MIN ? m->acts.sums + (GROUP == 32 ? 16 : 0) : NULL; /* of eighths or sixteenths */
     __m512 sum[AVX512_SIDE];
     int k = 0;
     for (; k + ACT_SUPER <= m->in; k += ACT_SUPER, a += ACT_SUPER, ag += UNITS, ah += UNITS) {
-        NAME(stretch_)(N, p, shift, UNITS, a, ag, ah, stream, sum);
+        NAME(stretch_)(N, p, shift, UNITS, a, ag, ah, sums, stream, sum);
 #pragma GCC unroll 8
         for (int i = 0; i < N; i++) out[i] = _mm512_fmadd_ps(sum[i], _mm512_set1_ps(ag->super), out[i]);
         pack_next(pk, base, n_super, k / SUPERBLOCK, ACT_SUPER / SUPERBLOCK, p);
+        if (WHOLE_MIN) sums += ACT_SUMS;
     }
     if (SUPERBLOCK == ACT_SUPER || k == m->in) return;
-    NAME(stretch_)(N, p, shift, (m->in - k) / 32, a, ag, ah, stream, sum);
+    NAME(stretch_)(N, p, shift, (m->in - k) / 32, a, ag, ah, sums, stream, sum);
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++) out[i] = _mm512_fmadd_ps(sum[i], _mm512_set1_ps(ag->super), out[i]);
 }
@@ -257,6 +303,8 @@ static void NAME(whole_side_)(const struct cpu_matmul *m, const struct pack *pk,
 
 #endif
 
+#undef WHOLE_MIN
+#undef GROUP_MIN
 #undef JOIN2
 #undef JOIN
 #undef NAME

@@ -110,6 +110,22 @@ static inline __m512i sums_of_16(const __m512i *q)
     return _mm512_sub_epi32(_mm512_add_epi32(_mm512_permutex2var_epi32(a, even, b), _mm512_permutex2var_epi32(a, odd, b)), _mm512_set1_epi32(16 * 128));
 }
 
+/* act_sum of many. */
+static inline __m512i rounded_sums(__m512i sum, __m512i k)
+{
+    const __m512i half = _mm512_srli_epi32(_mm512_sllv_epi32(_mm512_set1_epi32(1), k), 1);
+    return _mm512_srav_epi32(_mm512_add_epi32(_mm512_slli_epi32(sum, ACT_SUM_BITS), half), k);
+}
+
+/* s: sums of the halves of eight groups, sum: of these. */
+static inline void put_sums(__m256i k, __m512i twice, __m512i s, __m256i sum, int16_t *to)
+{
+    const __m512i k8 = _mm512_castsi256_si512(k);
+    const __m512i halves = rounded_sums(s, _mm512_permutexvar_epi32(twice, k8)), whole = rounded_sums(_mm512_castsi256_si512(sum), k8);
+    _mm256_storeu_si256((void *)to, _mm512_cvtepi32_epi16(_mm512_shuffle_epi32(halves, _MM_PERM_DBCA)));
+    _mm_storeu_si128((void *)(to + 16), _mm256_cvtepi32_epi16(_mm512_castsi512_si256(_mm512_shuffle_epi32(whole, _MM_PERM_DBCA))));
+}
+
 /* act_put_shifted of eight groups; s: sums of their halves. */
 static inline void put_groups(float super, __m256i k, __m512i s, struct act_row row)
 {
@@ -127,6 +143,7 @@ static inline void put_groups(float super, __m256i k, __m512i s, struct act_row 
     for (int g = 0; g < 8; g++) row.halves[g * row.T] = h[g / 2 + g % 2 * 4];
 
     const __m256i sum = _mm512_castsi512_si256(_mm512_add_epi32(_mm512_permutexvar_epi32(even, s), _mm512_permutexvar_epi32(odd, s)));
+    if (row.sums) put_sums(k, twice, s, sum, row.sums);
     const __m256 super8 = _mm256_set1_ps(super), scale = _mm256_mul_ps(super8, part), neg = _mm256_mul_ps(_mm256_set1_ps(-ACT_MAGIC), part);
     const __m256 whole = _mm256_mul_ps(part, _mm256_cvtepi32_ps(sum));
     const __m256i init = _mm256_sub_epi32(start, _mm256_slli_epi32(sum, 7));
@@ -192,8 +209,10 @@ static void quantize_avx512(const float *x, int n, struct act_row row)
                 round_wide_super(x, inv[i], super[i], k[i], act_wide_at(&row.wide, in, row.n, row.t0, s), row.wide, row.T);
             continue;
         }
-        for (int i = 0; i < m; i++, n -= ACT_SUPER, x += ACT_SUPER, row.group += GROUPS * row.T, row.halves += GROUPS * row.T, row.q += ACT_SUPER * row.T)
+        for (int i = 0; i < m; i++, n -= ACT_SUPER, x += ACT_SUPER, row.group += GROUPS * row.T, row.halves += GROUPS * row.T, row.q += ACT_SUPER * row.T) {
             round_super(x, inv[i], super[i], k[i], row);
+            if (row.sums) row.sums += row.T * ACT_SUMS;
+        }
     }
     if (n >= ACT_GROUP) quantize_rest(x, n / ACT_GROUP, row, row.wide.q ? act_wide_at(&row.wide, in, row.n, row.t0, s) : NULL);
 }
@@ -325,6 +344,7 @@ void cpu_kernels_avx512(struct cpu_kernels *k)
     fill_kernels(k);
     k->format = format_avx512;
     k->act_excess = 2; /* scales go down in powers of two */
+    k->act_sums = true;
     k->quantize = quantize_avx512;
     k->quantize_whole = quantize_whole;
     k->rope = rope_avx512;

@@ -420,5 +420,6 @@ void cpu_kernels_amx(struct cpu_kernels *k)
 {
     k->format = format;
     k->act_wide = true;
+    k->act_sums = false; /* whole_amx.c has the types that they are for */
     k->block_bf16 = amx_block_bf16;
 }

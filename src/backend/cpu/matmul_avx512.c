@@ -3,7 +3,9 @@
  *
  * One output is, in this order, for each stretch of ACT_SUPER elements of its row, over the groups g in it:
  *   s = fma(isum_g * 2^-k_g, w_g, s), s = fma(-sum_g * 2^-k_g, min_g, s);   then   c = fma(s, super, c)
- * where isum is the exact integer sum of the group and the scale of its activations is super * 2^-k_g. isum is accumulated on top of the
+ * where isum is the exact integer sum of the group and the scale of its activations is super * 2^-k_g. Where minima are integers m_g times
+ * one float, they come once for all groups, s = fma(-M, min / 8, s) before c, with M the exact sum of m_g and act_sum(sum_g, k_g): pairs of 16
+ * bits, half as many multiplications. isum is accumulated on top of the
  * bits of ACT_MAGIC * 2^-k_g, so that the accumulator read as a float is (ACT_MAGIC + isum) * 2^-k_g; one subtraction, exact, leaves the
  * product. Processors that multiply and add in different units (AMD's) have half of them free for subtractions: only one fma of
  * the two or three that scaling would take waits for the unit that multiplies integers. */
@@ -31,15 +33,18 @@ struct tile {
     const int8_t *a;                 /* [k4][T][4] */
     const struct act_group *group;   /* [unit][T] */
     const struct act_halves *halves; /* [unit][T] */
-    ptrdiff_t next_a, next_group;    /* bytes from a and group to those of the tile after this one, to fetch them ahead */
+    const int16_t *sums;             /* [stretch][T][ACT_SUMS] */
+    ptrdiff_t next_a, next_group, next_sums; /* bytes from these to those of the tile after this one, to fetch them ahead */
     float *c;                        /* [T][2][16]: sums so far */
     bool first;                      /* start from zero */
 };
 
+enum minima { MIN_NONE, MIN_GROUP, MIN_STRETCH }; /* a float for each group, or integers and a float for each stretch */
+
 /* The sums of one group on top of s. */
 static inline __attribute__((always_inline)) void scale_group(const struct tile *x, __m512 s[2][TILE], __m512i acc[2][TILE], const struct act_group *ag,
                                                               const struct act_halves *ah, int group, int half, const int T, const int GROUP,
-                                                              const bool HAS_MIN)
+                                                              const enum minima MIN_KIND)
 {
     const float *ws = x->ws + group * 32, *wm = x->wm + group * 32;
     const __m512 ws0 = _mm512_load_ps(ws), ws1 = _mm512_load_ps(ws + 16);
@@ -48,7 +53,7 @@ static inline __attribute__((always_inline)) void scale_group(const struct tile 
         const __m512 magic = _mm512_set1_ps(ag[t].neg_magic);
         s[0][t] = _mm512_fmadd_ps(_mm512_add_ps(_mm512_castsi512_ps(acc[0][t]), magic), ws0, s[0][t]);
         s[1][t] = _mm512_fmadd_ps(_mm512_add_ps(_mm512_castsi512_ps(acc[1][t]), magic), ws1, s[1][t]);
-        if (HAS_MIN) {
+        if (MIN_KIND == MIN_GROUP) {
             const __m512 sum = _mm512_set1_ps(GROUP == 32 ? ag[t].sum_scaled : ah[t].sum_scaled[half]);
             s[0][t] = _mm512_fnmadd_ps(sum, _mm512_load_ps(wm), s[0][t]);
             s[1][t] = _mm512_fnmadd_ps(sum, _mm512_load_ps(wm + 16), s[1][t]);
@@ -56,12 +61,35 @@ static inline __attribute__((always_inline)) void scale_group(const struct tile 
     }
 }
 
-static inline __attribute__((always_inline)) void tile(const struct tile *x, const int T, const int GROUP, const bool HAS_MIN)
+/* The minima of a stretch off s. */
+static inline __attribute__((always_inline)) void take_minima(const float *wm, const int16_t *sums, __m512 s[2][TILE], const int T, const int GROUP)
+{
+    enum { EIGHTHS = 16 };
+    __m512i m[2][TILE];
+#pragma GCC unroll 6
+    for (int t = 0; t < T; t++) m[0][t] = m[1][t] = _mm512_setzero_si512();
+#pragma GCC unroll 8
+    for (int i = 0; i < AVX512_MIN_PAIRS(GROUP); i++, wm += 32) {
+        const __m512i w0 = _mm512_load_si512(wm), w1 = _mm512_load_si512(wm + 16);
+#pragma GCC unroll 6
+        for (int t = 0; t < T; t++) {
+            const __m512i pair = _mm512_set1_epi32(load_i32(sums + t * ACT_SUMS + (GROUP == 32 ? EIGHTHS : 0) + 2 * i));
+            m[0][t] = _mm512_dpwssd_epi32(m[0][t], w0, pair);
+            m[1][t] = _mm512_dpwssd_epi32(m[1][t], w1, pair);
+        }
+    }
+#pragma GCC unroll 6
+    for (int t = 0; t < T; t++)
+        for (int i = 0; i < 2; i++) s[i][t] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(m[i][t]), _mm512_load_ps(wm + 16 * i), s[i][t]);
+}
+
+static inline __attribute__((always_inline)) void tile(const struct tile *x, const int T, const int GROUP, const enum minima MIN_KIND)
 {
     const uint8_t *w = x->w;
     const int8_t *a = x->a;
     const struct act_group *ag = x->group;
     const struct act_halves *ah = x->halves;
+    const int16_t *sums = x->sums;
     for (int u = 0, group = 0; u < x->n_units;) {
         __m512 s[2][TILE];
 #pragma GCC unroll 6
@@ -77,7 +105,7 @@ static inline __attribute__((always_inline)) void tile(const struct tile *x, con
                 __m512i acc[2][TILE];
 #pragma GCC unroll 6
                 for (int t = 0; t < T; t++)
-                    acc[0][t] = acc[1][t] = _mm512_set1_epi32(HAS_MIN ? ag[t].start : GROUP == 32 ? ag[t].init : ah[t].init[half]);
+                    acc[0][t] = acc[1][t] = _mm512_set1_epi32(MIN_KIND ? ag[t].start : GROUP == 32 ? ag[t].init : ah[t].init[half]);
 #pragma GCC unroll 8
                 for (int j = 0; j < GROUP / 4; j++, w += 128, a += 4 * T) {
                     const __m512i w0 = _mm512_load_si512(w), w1 = _mm512_load_si512(w + 64);
@@ -88,8 +116,14 @@ static inline __attribute__((always_inline)) void tile(const struct tile *x, con
                         acc[1][t] = _mm512_dpbusd_epi32(acc[1][t], w1, b);
                     }
                 }
-                scale_group(x, s, acc, ag, ah, group, half, T, GROUP, HAS_MIN);
+                scale_group(x, s, acc, ag, ah, group, half, T, GROUP, MIN_KIND);
             }
+        }
+        if (MIN_KIND == MIN_STRETCH) {
+            take_minima(x->wm + first_unit / (ACT_SUPER / 32) * AVX512_MIN_STRETCH(GROUP), sums, s, T, GROUP);
+#pragma GCC unroll 5
+            for (int i = 0; i < T * ACT_SUMS * 2; i += 64) __builtin_prefetch((const char *)sums + x->next_sums + i);
+            sums += T * ACT_SUMS;
         }
         const bool first = x->first && first_unit == 0;
 #pragma GCC unroll 6
@@ -103,19 +137,24 @@ static inline __attribute__((always_inline)) void tile(const struct tile *x, con
     }
 }
 
-#define TILE_CASES(GROUP, HAS_MIN)                     \
+#define TILE_CASES(GROUP, MIN_KIND)                    \
     switch (t) {                                       \
-    case 1: tile(x, 1, GROUP, HAS_MIN); break;         \
-    case 2: tile(x, 2, GROUP, HAS_MIN); break;         \
-    case 3: tile(x, 3, GROUP, HAS_MIN); break;         \
-    case 4: tile(x, 4, GROUP, HAS_MIN); break;         \
-    case 5: tile(x, 5, GROUP, HAS_MIN); break;         \
-    default: tile(x, 6, GROUP, HAS_MIN); break;        \
+    case 1: tile(x, 1, GROUP, MIN_KIND); break;        \
+    case 2: tile(x, 2, GROUP, MIN_KIND); break;        \
+    case 3: tile(x, 3, GROUP, MIN_KIND); break;        \
+    case 4: tile(x, 4, GROUP, MIN_KIND); break;        \
+    case 5: tile(x, 5, GROUP, MIN_KIND); break;        \
+    default: tile(x, 6, GROUP, MIN_KIND); break;       \
     }
-static void tile_32(const struct tile *x, int t) { TILE_CASES(32, false) }
-static void tile_32_min(const struct tile *x, int t) { TILE_CASES(32, true) }
-static void tile_16(const struct tile *x, int t) { TILE_CASES(16, false) }
-static void tile_16_min(const struct tile *x, int t) { TILE_CASES(16, true) }
+static void tile_32(const struct tile *x, int t) { TILE_CASES(32, MIN_NONE) }
+static void tile_32_min(const struct tile *x, int t) { TILE_CASES(32, MIN_GROUP) }
+static void tile_32_whole(const struct tile *x, int t) { TILE_CASES(32, MIN_STRETCH) }
+static void tile_16(const struct tile *x, int t) { TILE_CASES(16, MIN_NONE) }
+static void tile_16_min(const struct tile *x, int t) { TILE_CASES(16, MIN_GROUP) }
+static void tile_16_whole(const struct tile *x, int t) { TILE_CASES(16, MIN_STRETCH) }
+
+/* [group of 16][enum minima] */
+static void (*const tiles[2][3])(const struct tile *x, int t) = {{tile_32, tile_32_min, tile_32_whole}, {tile_16, tile_16_min, tile_16_whole}};
 
 /* ---- drivers ---- */
 
@@ -145,7 +184,9 @@ static void multiply_chunk(const struct cpu_matmul *m, const struct scratch *s, 
         x.a = m->acts.q + (size_t)t0 * in + (size_t)(k0 * T);
         x.group = m->acts.group + (size_t)t0 * units + u0 * (size_t)T;
         x.halves = m->acts.halves + (size_t)t0 * units + u0 * (size_t)T;
+        if (m->acts.sums) x.sums = m->acts.sums + ((size_t)t0 * (in / ACT_SUPER) + (size_t)(k0 / ACT_SUPER * T)) * ACT_SUMS;
         x.next_a = (ptrdiff_t)((size_t)TILE * in);
+        x.next_sums = (ptrdiff_t)((size_t)TILE * (in / ACT_SUPER) * ACT_SUMS * sizeof *x.sums);
         x.next_group = (ptrdiff_t)((size_t)TILE * units * sizeof *x.group);
         pack_ahead_fetch(next, step);
         if (last) avx512_ask_rows(m, t0, T, row);
@@ -164,7 +205,7 @@ static void run(const struct cpu_matmul *m, int row0, int row1)
     struct scratch *s = m->scratch;
     const struct avx512_int_kind kind = avx512_int_kind(m->tensor->type);
     const struct avx512_chunk c = {s->w, s->ws, s->wm};
-    const tile_fn fn = kind.group == 16 ? (kind.has_min ? tile_16_min : tile_16) : (kind.has_min ? tile_32_min : tile_32);
+    const tile_fn fn = tiles[kind.group == 16][kind.whole_min ? MIN_STRETCH : kind.has_min ? MIN_GROUP : MIN_NONE];
     for (int first = row0; first < row1; first += BLOCK) {
         const int end = MIN(first + BLOCK, row1);
         for (int k0 = 0; k0 < m->in; k0 += CHUNK) {

@@ -43,7 +43,7 @@ static inline __m512i bit(const uint8_t *unit, int j, const int to)
     return _mm512_and_si512(v, _mm512_set1_epi8((char)(1 << to)));
 }
 
-/* scale_TYPE(p, g, &min): scales of group g of 16 rows, and the minima where the type has them. */
+/* scale_TYPE(p, g, &min): scales of group g of 16 rows, and the minima where those are floats. */
 static inline __m512 scale_q4_0(const uint8_t *const *p, int g, __m512 *min)
 {
     (void)min;
@@ -96,17 +96,15 @@ static inline struct words words_q4_k(const uint8_t *const *p, int i)
 }
 static inline __m512 scale_q4_k(const uint8_t *const *p, int g, __m512 *min)
 {
-    const struct words w = words_q4_k(p, g / 4);
-    *min = scale_bits(w.min, g % 4, 0x3f, load_f16(p[0] + 32));
-    return scale_bits(w.scale, g % 4, 0x3f, load_f16(p[0]));
+    (void)min;
+    return scale_bits(words_q4_k(p, g / 4).scale, g % 4, 0x3f, load_f16(p[0]));
 }
 #define scale_q5_k scale_q4_k
 
 static inline __m512 scale_q2_k(const uint8_t *const *p, int g, __m512 *min)
 {
-    const __m512i v = load(p[1] + g / 4 * 64);
-    *min = scale_bits(v, g % 4, 0xf0, _mm512_mul_ps(load_f16(p[0] + 32), _mm512_set1_ps(0x1p-4f)));
-    return scale_bits(v, g % 4, 0x0f, load_f16(p[0]));
+    (void)min;
+    return scale_bits(load(p[1] + g / 4 * 64), g % 4, 0x0f, load_f16(p[0]));
 }
 
 /* Q3_K: 16 six-bit scales, less 32: words 0..1 hold low nibbles of bytes 0..7 and 8..15, word 2 the high pairs. */
@@ -185,9 +183,9 @@ static inline __m512i v_iq4_nl(const uint8_t *unit, int j) { return lookup(kvalu
 #define v_iq4_xs v_iq4_nl
 static inline __m512i v_mxfp4(const uint8_t *unit, int j) { return lookup(kvalues_fp4, nibble(unit, 4, j)); }
 
-/* Bytes of 32 elements of a panel, all planes together. */
+/* Bytes of 32 elements of a panel, all planes together; elements of a block. */
 enum {
-#define QUANT(ENUM, name, text, id, block, bytes) UNIT_BYTES_##name = 32 * PANEL * (bytes) / (block),
+#define QUANT(ENUM, name, text, id, block, bytes) UNIT_BYTES_##name = 32 * PANEL * (bytes) / (block), BLOCK_##name = (block),
 #include "tensor/quant.def"
 #undef QUANT
 };

@@ -208,12 +208,12 @@ static inline void split_product(__m512i v, __m512i by, const int offset, int8_t
 
 struct int_kind {
     int group;
-    bool has_min;
+    bool has_min, whole_min;
     void (*unpack)(const struct pack *pk, const uint8_t *panel, int n_super, int s0, int s1, uint8_t *w, float *ws, float *wm);
     panels_fn panels[3]; /* [enum avx512_reading] */
 };
 static const struct int_kind kinds[] = {
-#define X(ENUM, name, group, offset) [TYPE_##ENUM] = {group, (offset) == 0, unpack_##name, {apart_##name, one_##name, side_##name}},
+#define X(ENUM, name, group, offset) [TYPE_##ENUM] = {group, (offset) == 0, (offset) == 0 && BLOCK_##name == ACT_SUPER, unpack_##name, {apart_##name, one_##name, side_##name}},
     INT_TYPES(X)
 #undef X
 };
@@ -364,7 +364,7 @@ bool avx512_int_gemv(const struct cpu_matmul *m, int row0, int row1)
 
 struct avx512_int_kind avx512_int_kind(enum tensor_type type)
 {
-    if ((size_t)type < COUNT_OF(kinds) && kinds[type].group) return (struct avx512_int_kind){kinds[type].group, kinds[type].has_min, true};
+    if ((size_t)type < COUNT_OF(kinds) && kinds[type].group) return (struct avx512_int_kind){kinds[type].group, kinds[type].has_min, kinds[type].whole_min, true};
     const struct int_form f = decode_int_form(type);
-    return (struct avx512_int_kind){MIN(f.group, ACT_GROUP), f.has_min, false};
+    return (struct avx512_int_kind){MIN(f.group, ACT_GROUP), f.has_min, false, false};
 }
