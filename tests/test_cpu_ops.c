@@ -314,7 +314,7 @@ static void check_int8_token(const struct cpu_kernels *k, const float *x, int in
         const int16_t *sums = r.sums + s * r.T * ACT_SUMS;
         const double point = ldexp(part, ACT_SUM_BITS);
         for (int i = 0; i < 2; i++) assert_true(sums[ACT_WIDE_INDEX(2 * at + i)] == floor(point * sum[i] + 0.5));
-        assert_true(sums[16 + ACT_WIDE_INDEX(at)] == floor(point * (sum[0] + sum[1]) + 0.5));
+        assert_true(sums[ACT_EIGHTHS + ACT_WIDE_INDEX(at)] == floor(point * (sum[0] + sum[1]) + 0.5));
     }
 }
 

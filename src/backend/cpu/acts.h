@@ -21,8 +21,8 @@ enum acts_kind {
  * T tokens is, from the array's start + t0 * row,
  *   q [in / 4][T][4], group and halves [in / ACT_GROUP][T]: x ~ scale * q, and what else a kernel wants to know of a group, computed
  *                                                           once here and not per weight
- *   sums [in / ACT_SUPER][T][ACT_SUMS]: of q of the sixteenths of a stretch, then of its eighths, each times 8 * part and rounded, for
- *                                       weights whose minima are integers; four in the order 0 2 1 3
+ *   sums [in / ACT_SUPER][T][ACT_SUMS]: of q of the sixteenths of a stretch, then of its eighths, times part, with ACT_SUM_BITS behind the
+ *                                       point, the nearest (halves up), for weights whose minima are integers; four in the order 0 2 1 3
  *   f32 [in][T]; bf16 [in / 2][T][2], pairs of elements
  * For matrix units, bf16 in tiles of ACT_WIDE_TILE: blocks [spans of ACT_SPAN][tiles][steps of 32 elements][parts][T][32], zeros behind the last
  * element. Of two parts, the first is x rounded and the second what that leaves of x, rounded. A span of all tokens is in one piece.
@@ -92,8 +92,8 @@ struct act_halves { /* the same for the two halves of 16 */
 };
 
 #define ACT_SUMS 24
-#define ACT_SUM_BITS 3 /* behind the point of such a sum: 4064 at most before, so it fits 16 bits, and no rounding for parts down to 1 / 8 */
-static inline int16_t act_sum(int sum, int k) { return (int16_t)((sum * (1 << ACT_SUM_BITS) + (1 << k >> 1)) >> k); }
+#define ACT_EIGHTHS 16 /* those of eighths begin there */
+#define ACT_SUM_BITS 3 /* behind the point: 4064 at most before it, so that it fits 16 bits, and nothing is rounded for parts down to 1 / 8 */
 
 /* The scale of a group whose largest magnitude is top: never smaller than top / 127; NaN stays NaN. */
 static inline float act_scale(float top) { return f32_from_bits((f32_bits(top / 127.0f) + 15u) & ~15u); }

@@ -1,8 +1,9 @@
 /* Re-included once per packed integer type by unpack_avx512.c. TYPE is the type's name, SUPERBLOCK its elements per superblock, GROUP its
  * scale group (16 or 32), OFFSET what was added to its values, 0 where groups have a minimum instead, BITS those of a packed value, NIBBLES 1
  * if nibbles are the value as they are, PART the units whose scales are a line of plane 1, 0: scales of all are found together. From the includer:
- * scale_TYPE(p, g, &min) gives scales (and minima, if they are floats) of group g, v_TYPE(unit, j) the values of elements 4 j .. + 3 of a unit; UNIT_BYTES_TYPE. Makes unpack_TYPE and, for each way of reading, the product with one token; for superblocks of
- * ACT_SUPER elements the same with integer scales. */
+ * scale_TYPE(p, g, &min) gives scales (and minima, where those are floats) of group g, min_words_TYPE(p, i) four minima that are integers,
+ * v_TYPE(unit, j) the values of elements 4 j .. + 3 of a unit; UNIT_BYTES_TYPE. Makes unpack_TYPE and, for each way of reading, the product
+ * with one token; for superblocks of ACT_SUPER elements the same with integer scales. */
 
 #define WHOLE_MIN (OFFSET == 0 && SUPERBLOCK == ACT_SUPER) /* minima are integers times one float */
 #define GROUP_MIN (OFFSET == 0 && SUPERBLOCK != ACT_SUPER)
@@ -23,8 +24,8 @@ static inline void NAME(min_pairs_)(const uint8_t *const *p, int i, __m512i pair
 static inline __m512 NAME(min_scale_)(const uint8_t *const *p) { return _mm512_mul_ps(load_f16(p[0] + 32), _mm512_set1_ps(1.0f / (1 << ACT_SUM_BITS))); }
 #endif
 
-/* Superblocks [s0, s1) of one panel -> w [k4][2][64], values as they are or with the common offset of 128, and ws, wm [group][2][16];
- * the caller picks the half of the pair. */
+/* Superblocks [s0, s1) of one panel -> w [k4][2][64], values as they are or with the common offset of 128, and ws, wm
+ * (struct avx512_chunk); the caller picks the half of the pair. */
 static void NAME(unpack_)(const struct pack *pk, const uint8_t *panel, int n_super, int s0, int s1, uint8_t *w, float *ws, float *wm)
 {
     const uint8_t *p[PACK_PLANES];
@@ -172,7 +173,7 @@ static inline __attribute__((always_inline)) void NAME(panels_)(const struct cpu
     const int8_t *a = m->acts.q;
     const struct act_group *ag = m->acts.group;
     const struct act_halves *ah = m->acts.halves;
-    const int16_t *sums = WHOLE_MIN ? m->acts.sums + (GROUP == 32 ? 16 : 0) : NULL; /* of eighths or sixteenths */
+    const int16_t *sums = WHOLE_MIN ? m->acts.sums + (GROUP == 32 ? ACT_EIGHTHS : 0) : NULL;
     __m512 sum[AVX512_SIDE];
     int k = 0;
     for (; k + ACT_SUPER <= m->in; k += ACT_SUPER, a += ACT_SUPER, ag += UNITS, ah += UNITS) {

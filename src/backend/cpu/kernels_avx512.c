@@ -110,7 +110,7 @@ static inline __m512i sums_of_16(const __m512i *q)
     return _mm512_sub_epi32(_mm512_add_epi32(_mm512_permutex2var_epi32(a, even, b), _mm512_permutex2var_epi32(a, odd, b)), _mm512_set1_epi32(16 * 128));
 }
 
-/* act_sum of many. */
+/* sum * 2^-k with ACT_SUM_BITS behind the point, the nearest. */
 static inline __m512i rounded_sums(__m512i sum, __m512i k)
 {
     const __m512i half = _mm512_srli_epi32(_mm512_sllv_epi32(_mm512_set1_epi32(1), k), 1);
@@ -123,7 +123,7 @@ static inline void put_sums(__m256i k, __m512i twice, __m512i s, __m256i sum, in
     const __m512i k8 = _mm512_castsi256_si512(k);
     const __m512i halves = rounded_sums(s, _mm512_permutexvar_epi32(twice, k8)), whole = rounded_sums(_mm512_castsi256_si512(sum), k8);
     _mm256_storeu_si256((void *)to, _mm512_cvtepi32_epi16(_mm512_shuffle_epi32(halves, _MM_PERM_DBCA)));
-    _mm_storeu_si128((void *)(to + 16), _mm256_cvtepi32_epi16(_mm512_castsi512_si256(_mm512_shuffle_epi32(whole, _MM_PERM_DBCA))));
+    _mm_storeu_si128((void *)(to + ACT_EIGHTHS), _mm256_cvtepi32_epi16(_mm512_castsi512_si256(_mm512_shuffle_epi32(whole, _MM_PERM_DBCA))));
 }
 
 /* act_put_shifted of eight groups; s: sums of their halves. */

@@ -4,9 +4,8 @@
  * One output is, in this order, for each stretch of ACT_SUPER elements of its row, over the groups g in it:
  *   s = fma(isum_g * 2^-k_g, w_g, s), s = fma(-sum_g * 2^-k_g, min_g, s);   then   c = fma(s, super, c)
  * where isum is the exact integer sum of the group and the scale of its activations is super * 2^-k_g. Where minima are integers m_g times
- * one float, they come once for all groups, s = fma(-M, min / 8, s) before c, with M the exact sum of m_g and act_sum(sum_g, k_g): pairs of 16
- * bits, half as many multiplications. isum is accumulated on top of the
- * bits of ACT_MAGIC * 2^-k_g, so that the accumulator read as a float is (ACT_MAGIC + isum) * 2^-k_g; one subtraction, exact, leaves the
+ * one float, they come once for all groups, s = fma(-M, min / 8, s) before c, with M the exact sum of m_g and the activations' sums of 16 bits:
+ * half as many multiplications. isum is accumulated on top of the bits of ACT_MAGIC * 2^-k_g, so that the accumulator read as a float is (ACT_MAGIC + isum) * 2^-k_g; one subtraction, exact, leaves the
  * product. Processors that multiply and add in different units (AMD's) have half of them free for subtractions: only one fma of
  * the two or three that scaling would take waits for the unit that multiplies integers. */
 #include "backend/cpu/avx512.h"
@@ -34,7 +33,7 @@ struct tile {
     const struct act_group *group;   /* [unit][T] */
     const struct act_halves *halves; /* [unit][T] */
     const int16_t *sums;             /* [stretch][T][ACT_SUMS] */
-    ptrdiff_t next_a, next_group, next_sums; /* bytes from these to those of the tile after this one, to fetch them ahead */
+    ptrdiff_t next_a, next_group, next_sums; /* bytes from a, group and sums to those of the tile after this one, to fetch them ahead */
     float *c;                        /* [T][2][16]: sums so far */
     bool first;                      /* start from zero */
 };
@@ -64,7 +63,7 @@ static inline __attribute__((always_inline)) void scale_group(const struct tile 
 /* The minima of a stretch off s. */
 static inline __attribute__((always_inline)) void take_minima(const float *wm, const int16_t *sums, __m512 s[2][TILE], const int T, const int GROUP)
 {
-    enum { EIGHTHS = 16 };
+    if (GROUP == 32) sums += ACT_EIGHTHS;
     __m512i m[2][TILE];
 #pragma GCC unroll 6
     for (int t = 0; t < T; t++) m[0][t] = m[1][t] = _mm512_setzero_si512();
@@ -73,7 +72,7 @@ static inline __attribute__((always_inline)) void take_minima(const float *wm, c
         const __m512i w0 = _mm512_load_si512(wm), w1 = _mm512_load_si512(wm + 16);
 #pragma GCC unroll 6
         for (int t = 0; t < T; t++) {
-            const __m512i pair = _mm512_set1_epi32(load_i32(sums + t * ACT_SUMS + (GROUP == 32 ? EIGHTHS : 0) + 2 * i));
+            const __m512i pair = _mm512_set1_epi32(load_i32(sums + t * ACT_SUMS + 2 * i));
             m[0][t] = _mm512_dpwssd_epi32(m[0][t], w0, pair);
             m[1][t] = _mm512_dpwssd_epi32(m[1][t], w1, pair);
         }
@@ -186,8 +185,8 @@ static void multiply_chunk(const struct cpu_matmul *m, const struct scratch *s, 
         x.halves = m->acts.halves + (size_t)t0 * units + u0 * (size_t)T;
         if (m->acts.sums) x.sums = m->acts.sums + ((size_t)t0 * (in / ACT_SUPER) + (size_t)(k0 / ACT_SUPER * T)) * ACT_SUMS;
         x.next_a = (ptrdiff_t)((size_t)TILE * in);
-        x.next_sums = (ptrdiff_t)((size_t)TILE * (in / ACT_SUPER) * ACT_SUMS * sizeof *x.sums);
         x.next_group = (ptrdiff_t)((size_t)TILE * units * sizeof *x.group);
+        x.next_sums = (ptrdiff_t)((size_t)TILE * (in / ACT_SUPER) * ACT_SUMS * sizeof *x.sums);
         pack_ahead_fetch(next, step);
         if (last) avx512_ask_rows(m, t0, T, row);
         fn(&x, T);
