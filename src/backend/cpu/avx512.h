@@ -47,8 +47,8 @@ static inline __m512 bf16_of_pair(__m512i v, int second)
     X(Q6_K, q6_k) X(IQ4_NL, iq4_nl) X(IQ4_XS, iq4_xs) X(MXFP4, mxfp4)
 
 struct avx512_int_kind {
-    int group;    /* 16 or 32; 0: not a block type */
-    bool has_min; /* values are then unsigned as they are, else 128 was added */
+    int group;      /* 16 or 32; 0: not a block type */
+    bool has_min;   /* values are then unsigned as they are, else 128 was added */
     bool whole_min; /* minima are integers times one float per ACT_SUPER elements */
     bool packed;
 };

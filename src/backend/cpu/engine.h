@@ -185,7 +185,7 @@ struct rows {
 };
 struct piece { /* of a share: rows [row0, row1) with tokens [t0, t1); none if there are no rows */
     int row0, row1, t0, t1;
-    bool last;
+    bool last; /* of its share */
 };
 struct share { /* a thread's, of a matmul */
     struct rows rows;

@@ -10,6 +10,8 @@
  * of fma over even elements from 0 and one over odd ones, numbers below the normal range taken for zero, then c + (even + odd). */
 #include "backend/cpu/amx.h"
 
+#include "base/float_mode.h"
+
 enum {
     STEP = 32,                  /* elements of one product */
     WEIGHTS = STEP * PANEL * 2, /* bytes of a tile of weights */
@@ -135,17 +137,15 @@ static __attribute__((noinline)) void multiply_alone(const struct cpu_matmul *m,
 
 static void run_alone(const struct cpu_matmul *m, int row0, int row1)
 {
-    enum { DAZ_FTZ = 0x8040 };
     struct scratch *s = m->scratch;
-    const unsigned before = _mm_getcsr();
     const int panel1 = (row1 + PANEL - 1) / PANEL;
     for (int panel = row0 / PANEL, n; panel < panel1; panel += n) {
         const uint8_t *w[ALONE];
         n = panel1 - panel >= ALONE ? ALONE : MIN(panel1 - panel, HALF);
         for (int i = 0; i < ALONE; i++) w[i] = panel_at(m, panel + MIN(i, n - 1)); /* too few: the last one again */
-        _mm_setcsr(before | DAZ_FTZ);
+        const float_mode before = float_mode_enter();
         multiply_alone(m, w, s->alone, n == ALONE);
-        _mm_setcsr(before);
+        float_mode_leave(before);
         for (int i = 0; i < n; i++) avx512_store_row(m, 0, (panel + i) * PANEL, _mm512_load_ps(s->alone[i]));
     }
 }

@@ -152,8 +152,11 @@ static void tile_16(const struct tile *x, int t) { TILE_CASES(16, MIN_NONE) }
 static void tile_16_min(const struct tile *x, int t) { TILE_CASES(16, MIN_GROUP) }
 static void tile_16_whole(const struct tile *x, int t) { TILE_CASES(16, MIN_STRETCH) }
 
-/* [group of 16][enum minima] */
-static void (*const tiles[2][3])(const struct tile *x, int t) = {{tile_32, tile_32_min, tile_32_whole}, {tile_16, tile_16_min, tile_16_whole}};
+typedef void (*tile_fn)(const struct tile *x, int t);
+static const tile_fn tiles[2][3] = { /* [group of 16][enum minima] */
+    {tile_32, tile_32_min, tile_32_whole},
+    {tile_16, tile_16_min, tile_16_whole},
+};
 
 /* ---- drivers ---- */
 
@@ -168,8 +171,6 @@ static size_t scratch_bytes(int in, int max_n)
     (void)in;
     return sizeof(struct scratch) + (size_t)ROUND_UP(max_n, TILE) * BLOCK * sizeof(float);
 }
-
-typedef void (*tile_fn)(const struct tile *x, int t);
 
 /* The tokens against the chunk [k0, k0 + n_units * 32) of rows row .. row + 31 in s->w. */
 static void multiply_chunk(const struct cpu_matmul *m, const struct scratch *s, float *sums, int row, int k0, int n_units, tile_fn fn, struct pack_ahead *next)

@@ -86,7 +86,7 @@ static struct piece piece_of(const struct share *s, int i)
         n = MAX((end - at + s->later * across / s->grain) / s->parts, 1);
         n = MIN(n >= across && at % across == 0 ? n / across * across : MIN(n, across - at % across), end - at);
     }
-    if (i >= 0) return (struct piece){.last = true};
+    if (i >= 0) return (struct piece){0};
     const int row0 = s->rows.row0 + (int)(at / across) * s->grain, t0 = (int)(at % across) * s->tokens;
     const bool whole = n >= across;
     return (struct piece){
@@ -109,9 +109,9 @@ bool cpu_gone(const struct worker *w, int step, int owner)
 /* The next piece of the owner's share of a step; empty when there is none. */
 struct piece cpu_take(const struct worker *w, int step, const struct share *s, int owner)
 {
-    if (s->rows.row0 == s->rows.row1) return (struct piece){.last = true};
+    if (s->rows.row0 == s->rows.row1) return (struct piece){0};
     const struct piece p = piece_of(s, atomic_fetch_add_explicit(cpu_taken(w, step, owner), 1, memory_order_relaxed));
-    if (p.row0 < p.row1 && p.last) atomic_fetch_or_explicit(gone_bits(w, step, owner), (uint64_t)1 << owner % 64, memory_order_relaxed);
+    if (p.last) atomic_fetch_or_explicit(gone_bits(w, step, owner), (uint64_t)1 << owner % 64, memory_order_relaxed);
     return p;
 }
 
