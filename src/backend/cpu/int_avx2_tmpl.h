@@ -3,12 +3,15 @@
  * DPBUSD, the name of the intrinsic; makes int_format.
  *
  * Without VNNI, products of bytes are added in pairs by vpmaddubsw, which has room for 16 bits: values of up to 6 bits are multiplied as they are
- * stored (the file's value plus OFFSET), ADDS vectors of pairs are added up in 16 bits and only then widened; values of 8 bits
- * (OFFSET 128) are split into two nibbles, isum = low + 16 high. The sum of the activations takes the offset off again. With it, vpdpbusd adds four
- * products of any bytes to sums that begin with what takes the offset off.
+ * stored (the file's value plus OFFSET), ADDS vectors of pairs are added up in 16 bits and only then widened; the sum of the activations takes the
+ * offset off again. Values of 8 bits (OFFSET 128) and their activations are widened to 16 before, for vpmaddwd; those of a single token, where
+ * loads count, are split into two nibbles, isum = low + 16 high. With VNNI, vpdpbusd adds four products of any bytes to sums that begin with what
+ * takes the offset off.
  *
  * One output is, in this order, over the groups g of its row:   c = fma(isum_g * a_g, w_g, c), c = fma(-sum_g, min_g, c)
- * where isum is the exact integer sum of the group: the same bits with and without VNNI. */
+ * where isum is the exact integer sum of the group: the same bits with and without VNNI. But where groups of 16 have integers as scales, without VNNI
+ * two of them go together, since a float's worth of work for each costs as much as its products:
+ *   isum = s_g isum_g + s_g+1 isum_g+1, below 2^24,   c = fma(isum * a, d, c), and both minima */
 #include "tensor/decode.h"
 
 #ifdef __clang__ /* which takes minutes for its checks of pointer arithmetic in products of several panels; gcc's sanitizer has them */
@@ -16,10 +19,10 @@
 #endif
 #include "backend/cpu/types_avx2.h"
 
-#define CHUNK (VNNI ? 512 : 256) /* elements of a row that are unpacked at a time: 16 KiB for 32 rows, which stay in L1; split values take twice as much */
+#define CHUNK (VNNI ? 512 : 256) /* elements of a row that are unpacked at a time: 16 KiB for 32 rows, which stay in L1; wide values take twice as much */
 #define SUB_TILE 3 /* tokens whose sums with 16 rows fit the registers */
-#define SPLIT (!VNNI && OFFSET == 128)
-#define UNPACKED(offset) (VNNI && (offset) ? 128 : (offset)) /* what unpacked values have on top of the file's */
+#define WIDE(offset) (!VNNI && (offset) == 128)
+#define UNPACKED(group, offset) (VNNI && (offset) ? 128 : INT_SCALES(group, offset) && (offset) ? 32 : (offset)) /* what unpacked values have on top of the file's */
 
 /* Four activations, in every lane. */
 INLINE __m256i four(const int8_t *a) { return _mm256_set1_epi32((int32_t)load_u32(a)); }
@@ -34,10 +37,12 @@ INLINE __m256i in_order(__m256i v)
 /* ---- the tile: 16 rows x S tokens ---- */
 
 struct tile {
-    const uint8_t *w;                /* [k4][64], split: [k4][low, high][64] */
+    const uint8_t *w;                /* [k4][64]; wide: [k4][even, odd][64], the file's values as 16 bits */
     const float *ws, *wm;            /* [group][16] */
+    const float *wd;                 /* [16]: d, where scales are integers, and ... */
+    const int32_t *start;            /* ... [group of 16][8]: of tokens, what takes the offset off sums in 16 bits */
     int n_units;                     /* of 32 elements */
-    const int8_t *a;                 /* [k4][T][4] */
+    const int8_t *a;                 /* [k4][T][4]; wide: even ones [k4][T][2] of 16 bits, then odd ones */
     const struct act_group *group;   /* [unit][T] */
     const struct act_halves *halves; /* [unit][T] */
     int T;
@@ -55,13 +60,15 @@ INLINE __m256i start_of(const struct act_group *ag, const struct act_halves *ah,
     return _mm256_add_epi32(_mm256_srai_epi32(init, shift), _mm256_set1_epi32(ACT_MAGIC_BITS - (ACT_MAGIC_BITS >> shift)));
 }
 
+/* isum * a_g, of a sum that had its start. */
+INLINE __m256 scaled_started(__m256i sum, const struct act_group *ag) { return _mm256_fmadd_ps(_mm256_castsi256_ps(sum), _mm256_set1_ps(ag->scale), _mm256_set1_ps(ag->neg_magic)); }
+
 /* isum * a_g of a group: one fma takes ACT_MAGIC off again and scales. sum: of stored values; with VNNI it has its start already. */
 INLINE __m256 scaled(__m256i sum, const struct act_group *ag, const struct act_halves *ah, int half, const int GROUP, const int OFFSET)
 {
-    const __m256 scale = _mm256_set1_ps(ag->scale);
-    if (!VNNI && OFFSET == 0) return _mm256_mul_ps(_mm256_cvtepi32_ps(sum), scale);
+    if (!VNNI && OFFSET == 0) return _mm256_mul_ps(_mm256_cvtepi32_ps(sum), _mm256_set1_ps(ag->scale));
     if (!VNNI) sum = _mm256_add_epi32(sum, start_of(ag, ah, half, GROUP, OFFSET));
-    return _mm256_fmadd_ps(_mm256_castsi256_ps(sum), scale, _mm256_set1_ps(ag->neg_magic));
+    return scaled_started(sum, ag);
 }
 
 #if VNNI
@@ -81,15 +88,14 @@ INLINE void multiply_group(__m256i sum[2][SUB_TILE], const uint8_t *w, const int
 }
 #else
 
-/* sum[h][t] (+)= FACTOR * the sum over N_K4 * 4 elements of w * a; a_step: from one k4 to the next. */
-INLINE void multiply_group(__m256i sum[2][SUB_TILE], const uint8_t *w, const int8_t *a, ptrdiff_t a_step, const int S, const int N_K4, const int ADDS,
-                           const int FACTOR, const bool START, const int W_STEP)
+/* sum[h][t] = the sum over N_K4 * 4 elements of w * a; a_step: from one k4 to the next. */
+INLINE void multiply_group(__m256i sum[2][SUB_TILE], const uint8_t *w, const int8_t *a, ptrdiff_t a_step, const int S, const int N_K4, const int ADDS)
 {
 #pragma GCC unroll 4
     for (int i = 0; i < N_K4; i += ADDS) {
         __m256i acc[2][SUB_TILE];
 #pragma GCC unroll 8
-        for (int j = 0; j < ADDS; j++, w += W_STEP, a += a_step) {
+        for (int j = 0; j < ADDS; j++, w += 64, a += a_step) {
             const __m256i w0 = _mm256_load_si256((const void *)w), w1 = _mm256_load_si256((const void *)(w + 32));
 #pragma GCC unroll 3
             for (int t = 0; t < S; t++) {
@@ -103,29 +109,70 @@ INLINE void multiply_group(__m256i sum[2][SUB_TILE], const uint8_t *w, const int
         for (int t = 0; t < S; t++) {
 #pragma GCC unroll 2
             for (int h = 0; h < 2; h++) {
-                const __m256i wide = _mm256_madd_epi16(acc[h][t], _mm256_set1_epi16(FACTOR));
-                sum[h][t] = START && i == 0 ? wide : in_order(_mm256_add_epi32(sum[h][t], wide));
+                const __m256i wide = _mm256_madd_epi16(acc[h][t], _mm256_set1_epi16(1));
+                sum[h][t] = i == 0 ? wide : in_order(_mm256_add_epi32(sum[h][t], wide));
             }
+        }
+    }
+}
+
+/* The same on top of ACT_MAGIC, for wide values; odd: from the even elements to the others. */
+INLINE void multiply_wide(__m256i sum[2][SUB_TILE], const uint8_t *w, const int8_t *a, ptrdiff_t a_step, ptrdiff_t odd, const int S, const int N_K4)
+{
+#pragma GCC unroll 3
+    for (int t = 0; t < S; t++) sum[0][t] = sum[1][t] = _mm256_set1_epi32(ACT_MAGIC_BITS);
+#pragma GCC unroll 16
+    for (int i = 0; i < 2 * N_K4; i++, w += 64) {
+        const __m256i w0 = _mm256_load_si256((const void *)w), w1 = _mm256_load_si256((const void *)(w + 32));
+#pragma GCC unroll 3
+        for (int t = 0; t < S; t++) {
+            const __m256i b = four(a + i / 2 * a_step + i % 2 * odd + 4 * t);
+            sum[0][t] = in_order(_mm256_add_epi32(sum[0][t], _mm256_madd_epi16(w0, b)));
+            sum[1][t] = in_order(_mm256_add_epi32(sum[1][t], _mm256_madd_epi16(w1, b)));
         }
     }
 }
 #endif
 
-INLINE void tile(const struct tile *x, const int S, const int GROUP, const int OFFSET, const int ADDS, const bool HAS_MIN)
+INLINE void load_sums(const struct tile *x, __m256 c[2][SUB_TILE], const int S)
 {
-    __m256 c[2][SUB_TILE];
 #pragma GCC unroll 3
     for (int t = 0; t < S; t++) {
         c[0][t] = x->first ? _mm256_setzero_ps() : _mm256_load_ps(x->c + t * 32);
         c[1][t] = x->first ? _mm256_setzero_ps() : _mm256_load_ps(x->c + t * 32 + 8);
     }
+}
+
+INLINE void store_sums(const struct tile *x, __m256 c[2][SUB_TILE], const int S)
+{
+#pragma GCC unroll 3
+    for (int t = 0; t < S; t++) {
+        _mm256_store_ps(x->c + t * 32, c[0][t]);
+        _mm256_store_ps(x->c + t * 32 + 8, c[1][t]);
+    }
+}
+
+INLINE void take_minima(__m256 c[2][SUB_TILE], const float *wm, const struct act_group *ag, const struct act_halves *ah, int half, const int S, const int GROUP)
+{
+#pragma GCC unroll 3
+    for (int t = 0; t < S; t++) {
+        const __m256 s = _mm256_set1_ps(GROUP == 32 ? ag[t].sum_scaled : ah[t].sum_scaled[half]);
+        c[0][t] = _mm256_fnmadd_ps(s, _mm256_load_ps(wm), c[0][t]);
+        c[1][t] = _mm256_fnmadd_ps(s, _mm256_load_ps(wm + 8), c[1][t]);
+    }
+}
+
+INLINE void tile(const struct tile *x, const int S, const int GROUP, const int OFFSET, const int ADDS, const bool HAS_MIN)
+{
+    __m256 c[2][SUB_TILE];
+    load_sums(x, c, S);
     const uint8_t *w = x->w;
     const float *ws = x->ws, *wm = x->wm;
     const int8_t *a = x->a;
     const struct act_group *ag = x->group;
     const struct act_halves *ah = x->halves;
     const ptrdiff_t T = x->T;
-    const int step = SPLIT ? 128 : 64;
+    const int step = WIDE(OFFSET) ? 128 : 64;
     for (int u = 0; u < x->n_units; u++, ag += T, ah += T) {
         for (int half = 0; half < 32 / GROUP; half++, ws += 16, wm += 16, w += GROUP / 4 * step, a += GROUP * T) {
             __m256i sum[2][SUB_TILE];
@@ -135,36 +182,81 @@ INLINE void tile(const struct tile *x, const int S, const int GROUP, const int O
             for (int t = 0; t < S; t++) sum[0][t] = sum[1][t] = start_of(&ag[t], &ah[t], half, GROUP, OFFSET);
             multiply_group(sum, w, a, 4 * T, S, GROUP / 4);
 #else
-            multiply_group(sum, w, a, 4 * T, S, GROUP / 4, ADDS, 1, true, step);
-            if (SPLIT) multiply_group(sum, w + 64, a, 4 * T, S, GROUP / 4, ADDS, 16, false, step);
+            if (WIDE(OFFSET)) multiply_wide(sum, w, a, 4 * T, 32 * T * x->n_units, S, GROUP / 4);
+            else multiply_group(sum, w, a, 4 * T, S, GROUP / 4, ADDS);
 #endif
             const __m256 ws0 = _mm256_load_ps(ws), ws1 = _mm256_load_ps(ws + 8);
 #pragma GCC unroll 3
             for (int t = 0; t < S; t++) {
-                c[0][t] = _mm256_fmadd_ps(scaled(sum[0][t], &ag[t], &ah[t], half, GROUP, OFFSET), ws0, c[0][t]);
-                c[1][t] = _mm256_fmadd_ps(scaled(sum[1][t], &ag[t], &ah[t], half, GROUP, OFFSET), ws1, c[1][t]);
-                if (HAS_MIN) {
-                    const __m256 s = _mm256_set1_ps(GROUP == 32 ? ag[t].sum_scaled : ah[t].sum_scaled[half]);
-                    c[0][t] = _mm256_fnmadd_ps(s, _mm256_load_ps(wm), c[0][t]);
-                    c[1][t] = _mm256_fnmadd_ps(s, _mm256_load_ps(wm + 8), c[1][t]);
-                }
+                const __m256 s0 = WIDE(OFFSET) ? scaled_started(sum[0][t], &ag[t]) : scaled(sum[0][t], &ag[t], &ah[t], half, GROUP, OFFSET);
+                const __m256 s1 = WIDE(OFFSET) ? scaled_started(sum[1][t], &ag[t]) : scaled(sum[1][t], &ag[t], &ah[t], half, GROUP, OFFSET);
+                c[0][t] = _mm256_fmadd_ps(s0, ws0, c[0][t]);
+                c[1][t] = _mm256_fmadd_ps(s1, ws1, c[1][t]);
             }
+            if (HAS_MIN) take_minima(c, wm, ag, ah, half, S, GROUP);
         }
     }
-#pragma GCC unroll 3
-    for (int t = 0; t < S; t++) {
-        _mm256_store_ps(x->c + t * 32, c[0][t]);
-        _mm256_store_ps(x->c + t * 32 + 8, c[1][t]);
-    }
+    store_sums(x, c, S);
 }
+
+#if !VNNI
+/* Groups of 16 whose scales are integers. Values are less than 64 and stand for 32 less, or have minima: sums of 16 bits may run over, but end within
+ * 4 * 2 * 32 * 127. */
+INLINE void tile_int_scales(const struct tile *x, const int S, const bool HAS_MIN)
+{
+    __m256 c[2][SUB_TILE];
+    load_sums(x, c, S);
+    const uint8_t *w = x->w;
+    const float *ws = x->ws, *wm = x->wm;
+    const int8_t *a = x->a;
+    const struct act_group *ag = x->group;
+    const struct act_halves *ah = x->halves;
+    const int32_t *start = x->start;
+    const ptrdiff_t T = x->T;
+    for (int u = 0; u < x->n_units; u++, ag += T, ah += T) {
+        __m256i sum[2][SUB_TILE];
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; half++, ws += 16, start += 8) {
+            __m256i acc[2][SUB_TILE];
+#pragma GCC unroll 3
+            for (int t = 0; t < S; t++) acc[0][t] = acc[1][t] = HAS_MIN ? _mm256_setzero_si256() : _mm256_set1_epi32(start[t]);
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++, w += 64, a += 4 * T) {
+                const __m256i w0 = _mm256_load_si256((const void *)w), w1 = _mm256_load_si256((const void *)(w + 32));
+#pragma GCC unroll 3
+                for (int t = 0; t < S; t++) {
+                    const __m256i b = four(a + 4 * t);
+                    acc[0][t] = in_order(_mm256_add_epi16(acc[0][t], _mm256_maddubs_epi16(w0, b)));
+                    acc[1][t] = in_order(_mm256_add_epi16(acc[1][t], _mm256_maddubs_epi16(w1, b)));
+                }
+            }
+            const __m256i s[2] = {_mm256_load_si256((const void *)ws), _mm256_load_si256((const void *)(ws + 8))};
+#pragma GCC unroll 3
+            for (int t = 0; t < S; t++)
+#pragma GCC unroll 2
+                for (int h = 0; h < 2; h++) {
+                    const __m256i wide = _mm256_madd_epi16(acc[h][t], s[h]);
+                    sum[h][t] = half == 0 ? wide : _mm256_add_epi32(sum[h][t], wide);
+                }
+        }
+#pragma GCC unroll 3
+        for (int t = 0; t < S; t++)
+#pragma GCC unroll 2
+            for (int h = 0; h < 2; h++)
+                c[h][t] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sum[h][t]), _mm256_set1_ps(ag[t].scale)), _mm256_load_ps(x->wd + 8 * h), c[h][t]);
+        for (int half = 0; HAS_MIN && half < 2; half++, wm += 16) take_minima(c, wm, ag, ah, half, S, 16);
+    }
+    store_sums(x, c, S);
+}
+#endif
 
 /* X(group, offset of unpacked values, adds, has_min) */
 #if VNNI
 #define TILES(X) X(32, 0, 0, true) X(32, 128, 0, false) X(32, 128, 0, true) X(16, 0, 0, true) X(16, 128, 0, false) X(16, 128, 0, true)
 #else /* ADDS * 2 * 127 * the largest stored value fit 16 bits */
-#define TILES(X)                                                                                                                          \
-    X(32, 0, 8, true) X(32, 0, 4, true) X(32, 8, 8, false) X(32, 16, 4, false) X(32, 128, 8, false) X(32, 128, 8, true) X(16, 0, 4, true) \
-    X(16, 4, 4, false) X(16, 32, 2, false) X(16, 128, 4, false) X(16, 128, 4, true)
+#define TILES(X)                                                                                                        \
+    X(32, 0, 8, true) X(32, 0, 4, true) X(32, 8, 8, false) X(32, 16, 4, false) X(32, 128, 8, false) X(32, 128, 8, true) \
+    X(16, 128, 4, false) X(16, 128, 4, true)
 #endif
 
 typedef void (*tile_fn)(const struct tile *x, int s);
@@ -179,10 +271,26 @@ typedef void (*tile_fn)(const struct tile *x, int s);
 TILES(X)
 #undef X
 
+#if !VNNI
+#define X(name, HAS_MIN)                                 \
+    static void tile_##name(const struct tile *x, int s) \
+    {                                                    \
+        if (s == 1) tile_int_scales(x, 1, HAS_MIN);      \
+        else if (s == 2) tile_int_scales(x, 2, HAS_MIN); \
+        else tile_int_scales(x, 3, HAS_MIN);             \
+    }
+X(int_scales_minima, true)
+X(int_scales_offset, false)
+#undef X
+#endif
+
 static tile_fn tile_of(int group, int offset, int adds, bool has_min)
 {
+#if !VNNI
+    if (INT_SCALES(group, offset)) return has_min ? tile_int_scales_minima : tile_int_scales_offset;
+#endif
 #define X(GROUP, OFFSET, ADDS, HAS_MIN) \
-    if (group == GROUP && UNPACKED(offset) == OFFSET && (VNNI || adds == ADDS) && has_min == HAS_MIN) return tile_##GROUP##_##OFFSET##_##ADDS##_##HAS_MIN;
+    if (group == GROUP && UNPACKED(group, offset) == OFFSET && (VNNI || adds == ADDS) && has_min == HAS_MIN) return tile_##GROUP##_##OFFSET##_##ADDS##_##HAS_MIN;
     TILES(X)
 #undef X
     return NULL;
@@ -190,30 +298,55 @@ static tile_fn tile_of(int group, int offset, int adds, bool has_min)
 
 /* ---- unpacking, and a single token ---- */
 
-INLINE uint8_t *put_values(uint8_t *w, const enum tensor_type TYPE, const uint8_t *unit, int j, const enum part PART, const int ADD)
+/* Scratch of a thread; every array 64-byte aligned, [2] are the panels of a pair. Behind it: sums [tiles][ACT_TILE][2][16],
+ * or, of a single token, starts_of. */
+struct scratch {
+    uint8_t w[2][CHUNK / 4 * (VNNI ? 64 : 128)];
+    float ws[2][CHUNK / 16 * 16], wm[2][CHUNK / 16 * 16], wd[2][16];
+#if !VNNI
+    int8_t a[2 * ACT_TILE * CHUNK]; /* activations of a tile, wide */
+    int32_t start[CHUNK / 16 * 8];
+#endif
+    int8_t row_q[CHUNK]; /* types without packed layout: one row's chunk */
+    float row_scale[CHUNK / 16], row_min[CHUNK / 16];
+};
+
+/* The even and the odd of bytes, as 16 bits with their signs. */
+INLINE __m256i even_of(__m256i v) { return _mm256_srai_epi16(_mm256_slli_epi16(v, 8), 8); }
+INLINE __m256i odd_of(__m256i v) { return _mm256_srai_epi16(v, 8); }
+
+INLINE uint8_t *put_values(uint8_t *w, const enum tensor_type TYPE, const uint8_t *unit, int j, const int GROUP, const int OFFSET)
 {
 #pragma GCC unroll 2
-    for (int h = 0; h < 2; h++, w += 32) _mm256_store_si256((void *)w, _mm256_add_epi8(values(TYPE, unit, j, h, PART), _mm256_set1_epi8((char)ADD)));
-    return w;
+    for (int h = 0; h < 2; h++, w += 32) {
+        const __m256i v = _mm256_add_epi8(values(TYPE, unit, j, h, WHOLE), _mm256_set1_epi8((char)(WIDE(OFFSET) ? -OFFSET : UNPACKED(GROUP, OFFSET) - OFFSET)));
+        _mm256_store_si256((void *)w, WIDE(OFFSET) ? even_of(v) : v);
+        if (WIDE(OFFSET)) _mm256_store_si256((void *)(w + 64), odd_of(v));
+    }
+    return WIDE(OFFSET) ? w + 64 : w;
 }
 
-/* Superblocks [s0, s1) of one panel -> w, ws, wm as struct tile has them. */
-INLINE void unpack(const struct pack *pk, const uint8_t *panel, int n_super, int s0, int s1, uint8_t *w, float *ws, float *wm,
+/* Where scales are integers: the superblock's factor of them, of 16 rows. */
+INLINE void store_d(const uint8_t *const *p, float *wd)
+{
+    for (int h = 0; h < 2; h++) _mm256_store_ps(wd + 8 * h, load_f16(p[0], h));
+}
+
+/* Superblocks [s0, s1) of one panel -> w, ws, wm, wd as struct tile has them. */
+INLINE void unpack(const struct pack *pk, const uint8_t *panel, int n_super, int s0, int s1, uint8_t *w, float *ws, float *wm, float *wd,
                    const enum tensor_type TYPE, const int GROUP, const int OFFSET)
 {
     const uint8_t *p[PACK_PLANES];
     pack_seek(pk, panel, n_super, s0, p);
     for (int s = s0; s < s1; pack_next(pk, panel, n_super, s, 1, p), s++) {
         scales_of(TYPE, p, ws, wm);
+        if (INT_SCALES(GROUP, OFFSET)) store_d(p, wd);
         ws += pk->superblock / GROUP * 16;
         wm += pk->superblock / GROUP * 16;
         const uint8_t *unit = p[2];
         for (int u = 0; u < pk->superblock / 32; u++, unit += PACK_UNIT(pk->bits)) {
 #pragma GCC unroll 8
-            for (int j = 0; j < 8; j++) {
-                w = put_values(w, TYPE, unit, j, SPLIT ? LOW : WHOLE, UNPACKED(OFFSET) - OFFSET);
-                if (SPLIT) w = put_values(w, TYPE, unit, j, HIGH, 0);
-            }
+            for (int j = 0; j < 8; j++) w = put_values(w, TYPE, unit, j, GROUP, OFFSET);
         }
     }
 }
@@ -257,8 +390,8 @@ INLINE void add_group(__m256 c[2], const uint8_t *unit, const float *ws, const f
         (void)ADDS;
         const __m256i sum = group_sum(start_of(ag, ah, half, GROUP, OFFSET), unit, half * 4, h, a, TYPE, GROUP);
 #else
-        __m256i sum = group_sum(unit, half * 4, h, a, TYPE, GROUP, ADDS, SPLIT ? LOW : WHOLE);
-        if (SPLIT) sum = _mm256_add_epi32(sum, group_sum(unit, half * 4, h, a, TYPE, GROUP, ADDS, HIGH));
+        __m256i sum = group_sum(unit, half * 4, h, a, TYPE, GROUP, ADDS, OFFSET == 128 ? LOW : WHOLE);
+        if (OFFSET == 128) sum = _mm256_add_epi32(sum, group_sum(unit, half * 4, h, a, TYPE, GROUP, ADDS, HIGH));
 #endif
         c[h] = _mm256_fmadd_ps(scaled(sum, ag, ah, half, GROUP, OFFSET), _mm256_load_ps(ws + 16 * half + 8 * h), c[h]);
         if (HAS_MIN) {
@@ -268,12 +401,56 @@ INLINE void add_group(__m256 c[2], const uint8_t *unit, const float *ws, const f
     }
 }
 
+#if !VNNI
+static int32_t *starts_of(const struct cpu_matmul *m) { return (int32_t *)((struct scratch *)m->scratch + 1); }
+
+/* One token -> starts_of, [in / 16]: of each group two numbers of 16 bits that take the offset off sums of pairs, see tile_int_scales(). */
+static void make_starts_of_one(const struct cpu_matmul *m, int offset)
+{
+    int32_t *start = starts_of(m);
+    for (int i = 0; i < m->in; i += 32, start += 2) {
+        __m256i v = _mm256_maddubs_epi16(_mm256_set1_epi8(1), load((const uint8_t *)m->acts.q + i));
+        v = _mm256_add_epi16(v, _mm256_shuffle_epi32(v, 0x4e));
+        v = _mm256_mullo_epi16(_mm256_add_epi16(v, _mm256_shuffle_epi32(v, 0xb1)), _mm256_set1_epi16((short)-offset));
+        start[0] = _mm256_cvtsi256_si32(v);
+        start[1] = _mm256_extract_epi32(v, 4);
+    }
+}
+
+/* One token: what a unit of two groups with integer scales adds to c. The same arithmetic as in tile_int_scales(). */
+INLINE void add_two_groups(__m256 c[2], const uint8_t *unit, const float *ws, const float *wm, const float *wd, const int8_t *a, const struct act_group *ag,
+                           const struct act_halves *ah, const int32_t *starts, const enum tensor_type TYPE, const bool HAS_MIN)
+{
+    __m256i sum[2];
+#pragma GCC unroll 2
+    for (int half = 0; half < 2; half++) {
+        const __m256i start = HAS_MIN ? _mm256_setzero_si256() : _mm256_set1_epi32(starts[half]);
+#pragma GCC unroll 2
+        for (int h = 0; h < 2; h++) {
+            __m256i acc = start;
+#pragma GCC unroll 4
+            for (int j = 0; j < 4; j++) acc = in_order(_mm256_add_epi16(acc, _mm256_maddubs_epi16(values(TYPE, unit, half * 4 + j, h, WHOLE), four(a + half * 16 + 4 * j))));
+            const __m256i wide = _mm256_madd_epi16(acc, _mm256_load_si256((const void *)(ws + 16 * half + 8 * h)));
+            sum[h] = half == 0 ? wide : _mm256_add_epi32(sum[h], wide);
+        }
+    }
+#pragma GCC unroll 2
+    for (int h = 0; h < 2; h++) {
+        c[h] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sum[h]), _mm256_set1_ps(ag->scale)), _mm256_load_ps(wd + 8 * h), c[h]);
+        for (int half = 0; HAS_MIN && half < 2; half++) c[h] = _mm256_fnmadd_ps(_mm256_set1_ps(ah->sum_scaled[half]), _mm256_load_ps(wm + 16 * half + 8 * h), c[h]);
+    }
+}
+#endif
+
 /* One token: N panels side by side from the one at `base` on, `shift` bytes apart; -> c, their sums. */
 INLINE void panels(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, const int N, __m256 c[][2], const enum tensor_type TYPE,
                    const int GROUP, const int OFFSET, const int ADDS, const bool HAS_MIN)
 {
     const int n_super = m->in / pk->superblock, units = pk->superblock / 32;
-    _Alignas(64) float ws[AVX2_SIDE][16 * 16], wm[AVX2_SIDE][16 * 16];
+    _Alignas(64) float ws[AVX2_SIDE][16 * 16], wm[AVX2_SIDE][16 * 16], wd[AVX2_SIDE][16];
+#if !VNNI
+    const int32_t *starts = starts_of(m);
+#endif
     const size_t bytes = pack_panel_bytes(pk, m->in);
     struct avx2_stream stream = avx2_stream(base, bytes);
     const uint8_t *p[PACK_PLANES];
@@ -288,6 +465,7 @@ INLINE void panels(const struct cpu_matmul *m, const struct pack *pk, const uint
         for (int i = 0; i < N; i++) {
             const uint8_t *const pi[PACK_PLANES] = {p[0] + shift[i], p[1] + shift[i], p[2] + shift[i]};
             scales_of(TYPE, pi, ws[i], wm[i]);
+            if (INT_SCALES(GROUP, OFFSET)) store_d(pi, wd[i]);
         }
         const uint8_t *unit = p[2];
         for (int u = 0; u < units; u++, unit += PACK_UNIT(pk->bits), a += 32, ag++, ah++) {
@@ -295,6 +473,12 @@ INLINE void panels(const struct cpu_matmul *m, const struct pack *pk, const uint
             if (N > 1) avx2_stream_go(&stream, shift, PACK_UNIT(pk->bits));
 #pragma GCC unroll 4
             for (int i = 0; i < N; i++) {
+#if !VNNI
+                if (INT_SCALES(GROUP, OFFSET)) {
+                    add_two_groups(c[i], unit + shift[i], ws[i] + at, wm[i] + at, wd[i], a, ag, ah, starts + 2 * (s * units + u), TYPE, HAS_MIN);
+                    continue;
+                }
+#endif
                 add_group(c[i], unit + shift[i], ws[i] + at, wm[i] + at, 0, a, ag, ah, TYPE, GROUP, OFFSET, ADDS, HAS_MIN);
                 if (GROUP == 16) add_group(c[i], unit + shift[i], ws[i] + at, wm[i] + at, 1, a, ag, ah, TYPE, GROUP, OFFSET, ADDS, HAS_MIN);
             }
@@ -308,6 +492,9 @@ INLINE void gemv(const struct cpu_matmul *m, const struct pack *pk, int panel0, 
                  const int ADDS, const bool HAS_MIN)
 {
     const size_t bytes = pack_panel_bytes(pk, m->in);
+#if !VNNI
+    if (INT_SCALES(GROUP, OFFSET) && OFFSET) make_starts_of_one(m, OFFSET);
+#endif
     for (int panel = panel0; panel < panel1; panel += N) {
         size_t shift[AVX2_SIDE];
         __m256 c[AVX2_SIDE][2];
@@ -321,9 +508,9 @@ INLINE void gemv(const struct cpu_matmul *m, const struct pack *pk, int panel0, 
 }
 
 #define X(ENUM, name, GROUP, OFFSET, ADDS, HAS_MIN)                                                                                          \
-    static void unpack_##name(const struct pack *pk, const uint8_t *panel, int n_super, int s0, int s1, uint8_t *w, float *ws, float *wm) \
-    {                                                                                                                                      \
-        unpack(pk, panel, n_super, s0, s1, w, ws, wm, TYPE_##ENUM, GROUP, OFFSET);                                                                 \
+    static void unpack_##name(const struct pack *pk, const uint8_t *panel, int n_super, int s0, int s1, uint8_t *w, float *ws, float *wm, float *wd) \
+    {                                                                                                                                                 \
+        unpack(pk, panel, n_super, s0, s1, w, ws, wm, wd, TYPE_##ENUM, GROUP, OFFSET);                                                                \
     }                                                                                                                                      \
     static void gemv_##name(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1)                                     \
     {                                                                                                                                      \
@@ -340,7 +527,7 @@ INT_TYPES(X)
 struct int_kind {
     int group, offset, adds;
     bool has_min;
-    void (*unpack)(const struct pack *pk, const uint8_t *panel, int n_super, int s0, int s1, uint8_t *w, float *ws, float *wm);
+    void (*unpack)(const struct pack *pk, const uint8_t *panel, int n_super, int s0, int s1, uint8_t *w, float *ws, float *wm, float *wd);
     void (*gemv)(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1);
 };
 static const struct int_kind kinds[] = {
@@ -351,22 +538,39 @@ static const struct int_kind kinds[] = {
 
 /* ---- drivers ---- */
 
-/* Scratch of a thread; every array 64-byte aligned, [2] are the panels of a pair. Behind it: sums [tiles][ACT_TILE][2][16]. */
-struct scratch {
-    uint8_t w[2][CHUNK / 4 * (VNNI ? 64 : 128)];
-    float ws[2][CHUNK / 16 * 16], wm[2][CHUNK / 16 * 16];
-    int8_t row_q[CHUNK]; /* types without packed layout: one row's chunk */
-    float row_scale[CHUNK / 16], row_min[CHUNK / 16];
-};
-
 static size_t int_scratch_bytes(int in, int max_n)
 {
-    (void)in;
-    return sizeof(struct scratch) + (size_t)ROUND_UP(max_n, ACT_TILE) * 32 * sizeof(float);
+    return sizeof(struct scratch) + MAX((size_t)ROUND_UP(max_n, ACT_TILE) * 32, (size_t)in / 16) * sizeof(float);
 }
 
+/* What a tile wants of its activations, beyond what they are. */
+enum form { FORM_BYTES, FORM_WIDE, FORM_STARTS };
+
+#if !VNNI
+/* Activations of a tile, [k4][T][4] for n_groups groups of 16 -> start as struct tile has it. */
+static void make_starts(const int8_t *a, int n_groups, int T, int32_t *start)
+{
+    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(T), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+    for (int g = 0; g < n_groups; g++, start += 8) {
+        __m256i sum = _mm256_setzero_si256(); /* of pairs */
+        for (int j = 0; j < 4; j++, a += 4 * T) sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(_mm256_set1_epi8(1), _mm256_maskload_epi32((const void *)a, mask)));
+        _mm256_store_si256((void *)start, _mm256_mullo_epi16(sum, _mm256_set1_epi16(-32)));
+    }
+}
+
+/* Activations of a tile, n of them -> as struct tile has wide ones. */
+static void widen(const int8_t *a, int n, int8_t *wide)
+{
+    for (int i = 0; i < n; i += 32) {
+        const __m256i v = _mm256_loadu_si256((const void *)(a + i));
+        _mm256_store_si256((void *)(wide + i), even_of(v));
+        _mm256_store_si256((void *)(wide + n + i), odd_of(v));
+    }
+}
+#endif
+
 /* The tokens against the chunk [k0, k0 + n_units * 32) of the one or two panels from `row` on in s; next: fetched meanwhile. */
-static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int row, int k0, int n_units, tile_fn fn, struct pack_ahead *next)
+static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int row, int k0, int n_units, tile_fn fn, enum form form, struct pack_ahead *next)
 {
     const size_t n_tiles = (size_t)(m->t1 - m->t0 + ACT_TILE - 1) / ACT_TILE, step = (next->total + n_tiles - 1) / n_tiles;
     const size_t in = (size_t)m->in, units = in / ACT_GROUP, u0 = (size_t)(k0 / ACT_GROUP);
@@ -375,13 +579,23 @@ static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int ro
     float *c = (float *)(s + 1);
     for (int t0 = m->t0; t0 < m->t1; t0 += ACT_TILE, c += ACT_TILE * 32) {
         const int T = MIN(ACT_TILE, m->t1 - t0), parts = (T + SUB_TILE - 1) / SUB_TILE;
+        const int8_t *a = m->acts.q + (size_t)t0 * in + (size_t)(k0 * T);
         pack_ahead_fetch(next, step);
+#if !VNNI
+        if (form == FORM_WIDE) widen(a, n_units * 32 * T, s->a), a = s->a;
+        if (form == FORM_STARTS) make_starts(a, 2 * n_units, T, s->start);
+#else
+        (void)form;
+#endif
         for (int panel = 0; panel < n_panels; panel++) {
             for (int i = 0; i < parts; i++) {
                 const int t = T * i / parts;
                 const struct tile x = {
                     .w = s->w[panel], .ws = s->ws[panel], .wm = s->wm[panel], .n_units = n_units, .T = T, .first = k0 == 0,
-                    .a = m->acts.q + (size_t)t0 * in + (size_t)(k0 * T + 4 * t),
+                    .a = a + 4 * t,
+#if !VNNI
+                    .wd = s->wd[panel], .start = s->start + t,
+#endif
                     .group = m->acts.group + (size_t)t0 * units + u0 * (size_t)T + t,
                     .halves = m->acts.halves + (size_t)t0 * units + u0 * (size_t)T + t,
                     .c = c + t * 32 + panel * 16,
@@ -405,14 +619,15 @@ static void run_packed(const struct cpu_matmul *m, int row0, int row1)
         return;
     }
     const tile_fn fn = tile_of(kind->group, kind->offset, kind->adds, kind->has_min);
+    const enum form form = WIDE(kind->offset) ? FORM_WIDE : INT_SCALES(kind->group, kind->offset) && kind->offset ? FORM_STARTS : FORM_BYTES;
     const int n_super = pack_n_super(pk, m->in);
     for (int row = row0; row < row1; row += 2 * PANEL) {
         for (int k0 = 0; k0 < m->in; k0 += CHUNK) {
             const int n = MIN(CHUNK, m->in - k0), s0 = k0 / pk->superblock, s1 = (k0 + n) / pk->superblock;
-            for (int i = 0; i < 2 && row + i * PANEL < m->out; i++) kind->unpack(pk, pack_panel(m, pk, row / PANEL + i), n_super, s0, s1, s->w[i], s->ws[i], s->wm[i]);
+            for (int i = 0; i < 2 && row + i * PANEL < m->out; i++) kind->unpack(pk, pack_panel(m, pk, row / PANEL + i), n_super, s0, s1, s->w[i], s->ws[i], s->wm[i], s->wd[i]);
             const bool last = k0 + CHUNK >= m->in;
             struct pack_ahead next = pack_plan_ahead(m, last ? row + 2 * PANEL : row, 2 * PANEL, last ? 0 : k0 + CHUNK, CHUNK);
-            multiply_chunk(m, s, row, k0, n / 32, fn, &next);
+            multiply_chunk(m, s, row, k0, n / 32, fn, form, &next);
         }
     }
 }
@@ -425,14 +640,15 @@ static void decode_row(const struct cpu_matmul *m, struct scratch *s, const stru
     const int group = MIN(f->group, ACT_GROUP), panel = r / PANEL, at = r % PANEL;
     f->decode(src + (size_t)(k0 / ti->block) * (size_t)ti->block_bytes, s->row_q, s->row_scale, s->row_min, n);
     for (int i = 0; i < n / 4; i++) {
-        const uint32_t v = load_u32(s->row_q + 4 * i) ^ 0x80808080u;
+        const int8_t *q = s->row_q + 4 * i;
         if (VNNI) {
+            const uint32_t v = load_u32(q) ^ 0x80808080u;
             memcpy(s->w[panel] + i * 64 + at * 4, &v, 4);
             continue;
         }
-        const uint32_t low = v & 0x0f0f0f0fu, high = v >> 4 & 0x0f0f0f0fu;
-        memcpy(s->w[panel] + i * 128 + at * 4, &low, 4);
-        memcpy(s->w[panel] + i * 128 + 64 + at * 4, &high, 4);
+        const int16_t even[2] = {q[0], q[2]}, odd[2] = {q[1], q[3]};
+        memcpy(s->w[panel] + i * 128 + at * 4, even, 4);
+        memcpy(s->w[panel] + i * 128 + 64 + at * 4, odd, 4);
     }
     for (int g = 0; g < n / group; g++) {
         s->ws[panel][g * 16 + at] = s->row_scale[g * group / f->group];
@@ -452,7 +668,7 @@ static void run_rows(const struct cpu_matmul *m, int row0, int row1)
             const int n = MIN(CHUNK, m->in - k0);
             for (int r = 0; r < MIN(2 * PANEL, m->out - row); r++) decode_row(m, s, &f, row, r, k0, n);
             struct pack_ahead next = {.total = 0};
-            multiply_chunk(m, s, row, k0, n / 32, fn, &next);
+            multiply_chunk(m, s, row, k0, n / 32, fn, VNNI ? FORM_BYTES : FORM_WIDE, &next);
         }
     }
 }

@@ -17,9 +17,18 @@
 
 /* ---- scales of a superblock of one panel; ws and wm are [group][16] ---- */
 
+/* Groups of 16 have integers as scales. Without VNNI they stay apart from d, one 16 bits wide in both halves of each place of ws. */
+#define INT_SCALES(group, offset) (!VNNI && (group) == 16 && (offset) != 128)
+
 INLINE __m256i load(const uint8_t *p) { return _mm256_loadu_si256((const void *)p); }
 INLINE __m256 load_f16(const uint8_t *p, int h) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)(p + 16 * h))); }
 INLINE void store_product(float *dst, __m256i v, __m256 d) { _mm256_store_ps(dst, _mm256_mul_ps(_mm256_cvtepi32_ps(v), d)); }
+/* Of a group of 16; |v| < 2^15. */
+INLINE void store_scale(float *dst, __m256i v, __m256 d)
+{
+    if (VNNI) store_product(dst, v, d);
+    else _mm256_store_si256((void *)dst, _mm256_blend_epi16(v, _mm256_slli_epi32(v, 16), 0xaa));
+}
 
 INLINE void scales_q4_0(const uint8_t *const *p, float *ws, float *wm)
 {
@@ -69,7 +78,7 @@ INLINE void scales_q2_k(const uint8_t *const *p, float *ws, float *wm)
 #pragma GCC unroll 16
         for (int g = 0; g < 16; g++) {
             const __m256i v = _mm256_srli_epi32(load(p[1] + g / 4 * 64 + 32 * h), 8 * (g % 4));
-            store_product(ws + 16 * g + 8 * h, _mm256_and_si256(v, low4), d);
+            store_scale(ws + 16 * g + 8 * h, _mm256_and_si256(v, low4), d);
             store_product(wm + 16 * g + 8 * h, _mm256_and_si256(_mm256_srli_epi32(v, 4), low4), dmin);
         }
     }
@@ -92,7 +101,7 @@ INLINE void scales_q3_k(const uint8_t *const *p, float *ws, float *wm)
         const __m256i a[2] = {load(p[1] + 32 * h), load(p[1] + 64 + 32 * h)}, high = load(p[1] + 128 + 32 * h);
 #pragma GCC unroll 16
         for (int g = 0; g < 16; g++)
-            store_product(ws + 16 * g + 8 * h, six_bits(a[g / 4 % 2], 8 * (g % 4) + g / 8 * 4, high, 8 * (g % 4) + g / 4 * 2), d);
+            store_scale(ws + 16 * g + 8 * h, six_bits(a[g / 4 % 2], 8 * (g % 4) + g / 8 * 4, high, 8 * (g % 4) + g / 4 * 2), d);
     }
 }
 
@@ -103,7 +112,7 @@ INLINE void scales_q6_k(const uint8_t *const *p, float *ws, float *wm)
         const __m256 d = load_f16(p[0], h);
 #pragma GCC unroll 16
         for (int g = 0; g < 16; g++)
-            store_product(ws + 16 * g + 8 * h, _mm256_srai_epi32(_mm256_slli_epi32(load(p[1] + g / 4 * 64 + 32 * h), 24 - 8 * (g % 4)), 24), d);
+            store_scale(ws + 16 * g + 8 * h, _mm256_srai_epi32(_mm256_slli_epi32(load(p[1] + g / 4 * 64 + 32 * h), 24 - 8 * (g % 4)), 24), d);
     }
 }
 
