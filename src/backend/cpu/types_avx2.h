@@ -8,11 +8,11 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-/* X(ENUM, name, group, offset, adds, has_min) */
+/* X(ENUM, name, group, offset, adds: 0 where scales are integers, has_min) */
 #define INT_TYPES(X)                                                                                                             \
     X(Q4_0, q4_0, 32, 8, 8, false) X(Q4_1, q4_1, 32, 0, 8, true) X(Q5_0, q5_0, 32, 16, 4, false) X(Q5_1, q5_1, 32, 0, 4, true)   \
-    X(Q8_0, q8_0, 32, 128, 8, false) X(Q2_K, q2_k, 16, 0, 4, true) X(Q3_K, q3_k, 16, 4, 4, false) X(Q4_K, q4_k, 32, 0, 8, true) \
-    X(Q5_K, q5_k, 32, 0, 4, true) X(Q6_K, q6_k, 16, 32, 2, false) X(IQ4_NL, iq4_nl, 32, 128, 8, false)                           \
+    X(Q8_0, q8_0, 32, 128, 8, false) X(Q2_K, q2_k, 16, 0, 0, true) X(Q3_K, q3_k, 16, 4, 0, false) X(Q4_K, q4_k, 32, 0, 8, true) \
+    X(Q5_K, q5_k, 32, 0, 4, true) X(Q6_K, q6_k, 16, 32, 0, false) X(IQ4_NL, iq4_nl, 32, 128, 8, false)                           \
     X(IQ4_XS, iq4_xs, 32, 128, 8, false) X(MXFP4, mxfp4, 32, 16, 4, false)
 
 /* ---- scales of a superblock of one panel; ws and wm are [group][16] ---- */
