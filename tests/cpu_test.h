@@ -169,7 +169,7 @@ static inline void blocks_free(struct blocks *set) { free(set->data); }
 /* ---- activations of a batch, as the engine prepares them ---- */
 
 struct batch_acts {
-    struct guarded x, q, group, halves, sums, f32, bf16, blocks, wide_q, wide_sum, wide_super, stretch, sum, super;
+    struct guarded x, q, group, halves, sums, pairs, f32, bf16, blocks, wide_q, wide_sum, wide_super, stretch, sum, super;
     struct cpu_acts a;
 };
 
@@ -185,6 +185,7 @@ static inline struct batch_acts acts_new(const struct cpu_kernels *k, enum acts_
         b.halves = guarded_new(rows * units * sizeof(struct act_halves), 64);
     }
     if (kind == ACTS_INT8 && k->act_sums) b.sums = guarded_new(rows * (row / ACT_SUPER) * ACT_SUMS * sizeof(int16_t), 4);
+    if (kind == ACTS_INT8 && k->act_pairs) b.pairs = guarded_new(rows * 4 * units * sizeof(int16_t), 4);
     if (kind == ACTS_INT8 && k->act_wide && n >= ACT_WIDE_LEAST) {
         b.wide_q = guarded_new(rows * row * sizeof(uint16_t), 64);
         b.wide_sum = guarded_new(3 * rows * units * sizeof(float), 64);
@@ -202,7 +203,7 @@ static inline struct batch_acts acts_new(const struct cpu_kernels *k, enum acts_
     if (kind == ACTS_BF16_TILES) b.bf16 = guarded_new(rows * even * sizeof(uint16_t), 64);
     const int parts = act_parts(kind);
     if (parts) b.blocks = guarded_new(rows * act_blocks_row(row, parts) * sizeof(uint16_t), 64);
-    b.a = (struct cpu_acts){(void *)b.q.p, (void *)b.group.p, (void *)b.halves.p, (void *)b.sums.p, (void *)b.f32.p, (void *)b.bf16.p,
+    b.a = (struct cpu_acts){(void *)b.q.p, (void *)b.group.p, (void *)b.halves.p, (void *)b.sums.p, (void *)b.pairs.p, (void *)b.f32.p, (void *)b.bf16.p,
                             {(void *)b.wide_q.p, (void *)b.wide_sum.p, (void *)b.wide_super.p},
                             {(void *)b.q.p, (void *)b.stretch.p, (void *)b.sum.p, (void *)b.super.p}, {parts == 1 ? (void *)b.blocks.p : NULL, parts == 2 ? (void *)b.blocks.p : NULL}};
     for (int t = 0; t < n; t++) {
@@ -219,6 +220,7 @@ static inline void acts_free(struct batch_acts *b)
     if (b->group.map) guarded_free(&b->group, "groups of int8 activations");
     if (b->halves.map) guarded_free(&b->halves, "half groups of int8 activations");
     if (b->sums.map) guarded_free(&b->sums, "rounded sums of int8 activations");
+    if (b->pairs.map) guarded_free(&b->pairs, "pairs of int8 activations");
     if (b->wide_q.map) guarded_free(&b->wide_q, "wide activations");
     if (b->wide_sum.map) guarded_free(&b->wide_sum, "sums of wide activations");
     if (b->wide_super.map) guarded_free(&b->wide_super, "scales of wide activations");

@@ -308,6 +308,15 @@ static void check_int8_token(const struct cpu_kernels *k, const float *x, int in
             assert_int_equal(h->init[i], a->start - 128 * sum[i]);
             assert_true(h->sum_scaled[i] == (float)(part * sum[i]));
         }
+        assert_true(!r.pairs == !k->act_pairs);
+        for (int i = 0; i < 4 && r.pairs; i++) {
+            int pairs = 0;
+            for (int j = 0; j < 4; j++) {
+                const int8_t *q = r.q + (g * ACT_GROUP / 4 + i / 2 * 4 + j) * r.T * 4 + i % 2 * 2;
+                pairs += q[0] + q[1];
+            }
+            assert_int_equal(r.pairs[(2 * g + i / 2) * 2 * r.T + i % 2], -ACT_PAIR_OFFSET * pairs);
+        }
         const int s = g * ACT_GROUP / ACT_SUPER, at = g % (ACT_SUPER / ACT_GROUP);
         assert_true(!r.sums == !k->act_sums);
         if (!r.sums || (s + 1) * ACT_SUPER > in) continue;

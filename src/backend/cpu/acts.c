@@ -7,6 +7,7 @@ void acts_lay_out(struct cpu_acts *a, const struct cpu_kernels *k, unsigned kind
     const size_t wide = k->act_wide && n >= ACT_WIDE_LEAST ? int8 : 0;
     const size_t q = layout_take(used, int8 * in), group = layout_take(used, int8 * units * sizeof *a->group), halves = layout_take(used, int8 * units * sizeof *a->halves);
     const size_t sums = layout_take(used, (k->act_sums ? int8 : 0) * (in / ACT_SUPER) * ACT_SUMS * sizeof *a->sums);
+    const size_t pairs = layout_take(used, (k->act_pairs ? int8 : 0) * 4 * units * sizeof *a->pairs);
     const size_t wide_q = layout_take(used, wide * in * sizeof *a->wide.q), wide_sum = layout_take(used, 3 * wide * units * sizeof *a->wide.sum);
     const size_t wide_super = layout_take(used, wide * stretches * sizeof *a->wide.super);
     const size_t tiles_f32 = layout_take(used, f32 * in * sizeof *a->f32), tiles_bf16 = layout_take(used, bf16 * ROUND_UP(in, 2) * sizeof *a->bf16);
@@ -22,6 +23,7 @@ void acts_lay_out(struct cpu_acts *a, const struct cpu_kernels *k, unsigned kind
         a->group = (void *)(base + group);
         a->halves = (void *)(base + halves);
         if (k->act_sums) a->sums = (void *)(base + sums);
+        if (k->act_pairs) a->pairs = (void *)(base + pairs);
     }
     if (wide) a->wide = (struct act_wide){(void *)(base + wide_q), (void *)(base + wide_sum), (void *)(base + wide_super)};
     if (whole) a->whole = (struct act_whole){.q = (void *)(base + whole_q), .stretch = (void *)(base + stretch)};
@@ -41,6 +43,7 @@ struct cpu_acts acts_from(const struct cpu_acts *a, size_t row, int in)
         from.group += row * units;
         from.halves += row * units;
         if (a->sums) from.sums += row * (width / ACT_SUPER) * ACT_SUMS;
+        if (a->pairs) from.pairs += row * 4 * units;
     }
     if (a->wide.q) from.wide = (struct act_wide){a->wide.q + row * width, a->wide.sum + 3 * row * units, a->wide.super + row * stretches};
     if (a->whole.q) from.whole.q += row * width, from.whole.stretch += row * (width / ACT_SUPER);
@@ -85,6 +88,7 @@ void acts_make_part(const struct cpu_kernels *k, const struct cpu_acts *a, enum 
         row = act_row(a, in, 1, 0);
         row.q += from, row.group += from / ACT_GROUP, row.halves += from / ACT_GROUP;
         if (row.sums) row.sums += from / ACT_SUPER * ACT_SUMS;
+        if (row.pairs) row.pairs += from / ACT_GROUP * 4;
         k->quantize(x, n, row);
         break;
     case ACTS_INT8_WHOLE:

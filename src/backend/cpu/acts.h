@@ -23,6 +23,8 @@ enum acts_kind {
  *                                                           once here and not per weight
  *   sums [in / ACT_SUPER][T][ACT_SUMS]: of q of the sixteenths of a stretch, then of its eighths, times part, with ACT_SUM_BITS behind the
  *                                       point, the nearest (halves up), for weights whose minima are integers; four in the order 0 2 1 3
+ *   pairs [in / 16][T][2]: -ACT_PAIR_OFFSET times the sums of q over elements 0 and 1, 2 and 3 of every four of a sixteenth of a stretch, for sums of
+ *                          products of 16 bits, which they take that offset off
  *   f32 [in][T]; bf16 [in / 2][T][2], pairs of elements
  * For matrix units, bf16 in tiles of ACT_WIDE_TILE: blocks [spans of ACT_SPAN][tiles][steps of 32 elements][parts][T][32], zeros behind the last
  * element. Of two parts, the first is x rounded and the second what that leaves of x, rounded. A span of all tokens is in one piece.
@@ -66,6 +68,7 @@ struct cpu_acts {
     struct act_group *group;
     struct act_halves *halves;
     int16_t *sums; /* NULL: the tier has none (cpu_kernels.act_sums) */
+    int16_t *pairs; /* the same (cpu_kernels.act_pairs) */
     float *f32;
     uint16_t *bf16;
     struct act_wide wide; /* NULL: the tier has none */
@@ -93,6 +96,7 @@ struct act_halves { /* the same for the two halves of 16 */
 
 #define ACT_SUMS 24
 #define ACT_EIGHTHS 16 /* those of eighths begin there */
+#define ACT_PAIR_OFFSET 32
 #define ACT_SUM_BITS 3 /* behind the point: 4064 at most before it, so that it fits 16 bits, and nothing is rounded for parts down to 1 / 8 */
 
 /* The scale of a group whose largest magnitude is top: never smaller than top / 127; NaN stays NaN. */
@@ -102,6 +106,14 @@ static inline void act_put_sums(struct act_group *g, struct act_halves *h, float
 {
     *g = (struct act_group){scale, 1, -ACT_MAGIC * scale, scale * (float)(sum0 + sum1), ACT_MAGIC_BITS, ACT_MAGIC_BITS - 128 * (sum0 + sum1)};
     *h = (struct act_halves){{scale * (float)sum0, scale * (float)sum1}, {ACT_MAGIC_BITS - 128 * sum0, ACT_MAGIC_BITS - 128 * sum1}};
+}
+
+/* The two pairs of 16 elements. */
+static inline void act_put_pairs(int16_t *pairs, const int8_t *q)
+{
+    int sum[2] = {0};
+    for (int i = 0; i < 16; i++) sum[i / 2 % 2] += q[i];
+    for (int i = 0; i < 2; i++) pairs[i] = (int16_t)(-ACT_PAIR_OFFSET * sum[i]);
 }
 
 /* How many exponents below super a group with this largest magnitude may go: the most with top <= 127 * super * 2^-k. */
@@ -140,6 +152,7 @@ struct act_row {
     struct act_group *group;
     struct act_halves *halves;
     int16_t *sums; /* or NULL; those of stretch s at sums[s * T * ACT_SUMS] */
+    int16_t *pairs; /* or NULL; those of sixteenth i at pairs[2 * i * T] */
     int T;
     struct act_wide wide;
     int n, t0; /* wide */
@@ -156,7 +169,8 @@ static inline struct act_row act_row(const struct cpu_acts *a, int in, int n, in
     if (acts_are_wide(a, n)) return act_row_wide(a, in, n, t);
     const size_t t0 = (size_t)(t / ACT_TILE * ACT_TILE), units = (size_t)(in / ACT_GROUP), i = (size_t)(t % ACT_TILE);
     int16_t *sums = a->sums ? a->sums + (t0 * (size_t)(in / ACT_SUPER) + i) * ACT_SUMS : NULL;
-    return (struct act_row){a->q + t0 * (size_t)in + 4 * i, a->group + t0 * units + i, a->halves + t0 * units + i, sums, MIN(ACT_TILE, n - (int)t0), {0}, 0, 0};
+    int16_t *pairs = a->pairs ? a->pairs + 4 * t0 * units + 2 * i : NULL;
+    return (struct act_row){a->q + t0 * (size_t)in + 4 * i, a->group + t0 * units + i, a->halves + t0 * units + i, sums, pairs, MIN(ACT_TILE, n - (int)t0), {0}, 0, 0};
 }
 
 /* Of token t: in its form for few tokens (n 0), word w of four elements at q[w * 4 * T], stretch s at stretch[s * T]; in that for many, of n tokens,

@@ -125,6 +125,7 @@ struct cpu_kernels {
     const char *tier;
     bool act_wide;  /* int8 activations of many tokens are wanted in their wide form */
     bool act_sums;  /* those of tiles with integers as sums, too */
+    bool act_pairs; /* and with sums of pairs */
     int act_excess; /* how many times larger than its largest magnitude asks for the scale of an int8 group may be: 1 or 2 */
     void (*rms_norm)(float *dst, const float *x, const float *w, const float *b, int n, float eps); /* w, b may be NULL */
     void (*layer_norm)(float *dst, const float *x, const float *w, const float *b, int n, float eps);

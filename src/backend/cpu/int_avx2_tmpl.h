@@ -22,7 +22,7 @@
 #define CHUNK (VNNI ? 512 : 256) /* elements of a row that are unpacked at a time: 16 KiB for 32 rows, which stay in L1; wide values take twice as much */
 #define SUB_TILE 3 /* tokens whose sums with 16 rows fit the registers */
 #define WIDE(offset) (!VNNI && (offset) == 128)
-#define UNPACKED(group, offset) (VNNI && (offset) ? 128 : INT_SCALES(group, offset) && (offset) ? 32 : (offset)) /* what unpacked values have on top of the file's */
+#define UNPACKED(group, offset) (VNNI && (offset) ? 128 : INT_SCALES(group, offset) && (offset) ? ACT_PAIR_OFFSET : (offset)) /* what unpacked values have on top of the file's */
 
 /* Four activations, in every lane. */
 INLINE __m256i four(const int8_t *a) { return _mm256_set1_epi32((int32_t)load_u32(a)); }
@@ -40,7 +40,7 @@ struct tile {
     const uint8_t *w;                /* [k4][64]; wide: [k4][even, odd][64], the file's values as 16 bits */
     const float *ws, *wm;            /* [group][16] */
     const float *wd;                 /* [16]: d, where scales are integers, and ... */
-    const int32_t *start;            /* ... [group of 16][8]: of tokens, what takes the offset off sums in 16 bits */
+    const int16_t *pairs;            /* ... [group of 16][T][2], which take the offset off sums of 16 bits */
     int n_units;                     /* of 32 elements */
     const int8_t *a;                 /* [k4][T][4]; wide: even ones [k4][T][2] of 16 bits, then odd ones */
     const struct act_group *group;   /* [unit][T] */
@@ -185,13 +185,14 @@ INLINE void tile(const struct tile *x, const int S, const int GROUP, const int O
             if (WIDE(OFFSET)) multiply_wide(sum, w, a, 4 * T, 32 * T * x->n_units, S, GROUP / 4);
             else multiply_group(sum, w, a, 4 * T, S, GROUP / 4, ADDS);
 #endif
-            const __m256 ws0 = _mm256_load_ps(ws), ws1 = _mm256_load_ps(ws + 8);
+            const __m256 w_scale[2] = {_mm256_load_ps(ws), _mm256_load_ps(ws + 8)};
 #pragma GCC unroll 3
             for (int t = 0; t < S; t++) {
-                const __m256 s0 = WIDE(OFFSET) ? scaled_started(sum[0][t], &ag[t]) : scaled(sum[0][t], &ag[t], &ah[t], half, GROUP, OFFSET);
-                const __m256 s1 = WIDE(OFFSET) ? scaled_started(sum[1][t], &ag[t]) : scaled(sum[1][t], &ag[t], &ah[t], half, GROUP, OFFSET);
-                c[0][t] = _mm256_fmadd_ps(s0, ws0, c[0][t]);
-                c[1][t] = _mm256_fmadd_ps(s1, ws1, c[1][t]);
+#pragma GCC unroll 2
+                for (int h = 0; h < 2; h++) {
+                    const __m256 s = WIDE(OFFSET) ? scaled_started(sum[h][t], &ag[t]) : scaled(sum[h][t], &ag[t], &ah[t], half, GROUP, OFFSET);
+                    c[h][t] = _mm256_fmadd_ps(s, w_scale[h], c[h][t]);
+                }
             }
             if (HAS_MIN) take_minima(c, wm, ag, ah, half, S, GROUP);
         }
@@ -200,8 +201,11 @@ INLINE void tile(const struct tile *x, const int S, const int GROUP, const int O
 }
 
 #if !VNNI
-/* Groups of 16 whose scales are integers. Values are less than 64 and stand for 32 less, or have minima: sums of 16 bits may run over, but end within
- * 4 * 2 * 32 * 127. */
+/* Two values of struct cpu_acts.pairs, in every lane. */
+INLINE __m256i two_pairs(const int16_t *pairs) { return _mm256_set1_epi32((int32_t)load_u32(pairs)); }
+
+/* Groups of 16 whose scales are integers. Values are less than 64 and stand for ACT_PAIR_OFFSET less, or have minima: sums of 16 bits may run over, but
+ * end within 4 * 2 * 32 * 127. */
 INLINE void tile_int_scales(const struct tile *x, const int S, const bool HAS_MIN)
 {
     __m256 c[2][SUB_TILE];
@@ -211,15 +215,15 @@ INLINE void tile_int_scales(const struct tile *x, const int S, const bool HAS_MI
     const int8_t *a = x->a;
     const struct act_group *ag = x->group;
     const struct act_halves *ah = x->halves;
-    const int32_t *start = x->start;
+    const int16_t *pairs = x->pairs;
     const ptrdiff_t T = x->T;
     for (int u = 0; u < x->n_units; u++, ag += T, ah += T) {
         __m256i sum[2][SUB_TILE];
 #pragma GCC unroll 2
-        for (int half = 0; half < 2; half++, ws += 16, start += 8) {
+        for (int half = 0; half < 2; half++, ws += 16, pairs += 2 * T) {
             __m256i acc[2][SUB_TILE];
 #pragma GCC unroll 3
-            for (int t = 0; t < S; t++) acc[0][t] = acc[1][t] = HAS_MIN ? _mm256_setzero_si256() : _mm256_set1_epi32(start[t]);
+            for (int t = 0; t < S; t++) acc[0][t] = acc[1][t] = HAS_MIN ? _mm256_setzero_si256() : two_pairs(pairs + 2 * t);
 #pragma GCC unroll 4
             for (int j = 0; j < 4; j++, w += 64, a += 4 * T) {
                 const __m256i w0 = _mm256_load_si256((const void *)w), w1 = _mm256_load_si256((const void *)(w + 32));
@@ -298,14 +302,12 @@ static tile_fn tile_of(int group, int offset, int adds, bool has_min)
 
 /* ---- unpacking, and a single token ---- */
 
-/* Scratch of a thread; every array 64-byte aligned, [2] are the panels of a pair. Behind it: sums [tiles][ACT_TILE][2][16],
- * or, of a single token, starts_of. */
+/* Scratch of a thread; every array 64-byte aligned, [2] are the panels of a pair. Behind it: sums [tiles][ACT_TILE][2][16]. */
 struct scratch {
     uint8_t w[2][CHUNK / 4 * (VNNI ? 64 : 128)];
     float ws[2][CHUNK / 16 * 16], wm[2][CHUNK / 16 * 16], wd[2][16];
 #if !VNNI
     int8_t a[2 * ACT_TILE * CHUNK]; /* activations of a tile, wide */
-    int32_t start[CHUNK / 16 * 8];
 #endif
     int8_t row_q[CHUNK]; /* types without packed layout: one row's chunk */
     float row_scale[CHUNK / 16], row_min[CHUNK / 16];
@@ -402,29 +404,15 @@ INLINE void add_group(__m256 c[2], const uint8_t *unit, const float *ws, const f
 }
 
 #if !VNNI
-static int32_t *starts_of(const struct cpu_matmul *m) { return (int32_t *)((struct scratch *)m->scratch + 1); }
-
-/* One token -> starts_of, [in / 16]: of each group two numbers of 16 bits that take the offset off sums of pairs, see tile_int_scales(). */
-static void make_starts_of_one(const struct cpu_matmul *m, int offset)
-{
-    int32_t *start = starts_of(m);
-    for (int i = 0; i < m->in; i += 32, start += 2) {
-        __m256i v = _mm256_maddubs_epi16(_mm256_set1_epi8(1), load((const uint8_t *)m->acts.q + i));
-        v = _mm256_add_epi16(v, _mm256_shuffle_epi32(v, 0x4e));
-        v = _mm256_mullo_epi16(_mm256_add_epi16(v, _mm256_shuffle_epi32(v, 0xb1)), _mm256_set1_epi16((short)-offset));
-        start[0] = _mm256_cvtsi256_si32(v);
-        start[1] = _mm256_extract_epi32(v, 4);
-    }
-}
-
 /* One token: what a unit of two groups with integer scales adds to c. The same arithmetic as in tile_int_scales(). */
 INLINE void add_two_groups(__m256 c[2], const uint8_t *unit, const float *ws, const float *wm, const float *wd, const int8_t *a, const struct act_group *ag,
-                           const struct act_halves *ah, const int32_t *starts, const enum tensor_type TYPE, const bool HAS_MIN)
+                           const struct act_halves *ah, const int16_t *pairs, const enum tensor_type TYPE, const int OFFSET)
 {
+    const bool HAS_MIN = OFFSET == 0;
     __m256i sum[2];
 #pragma GCC unroll 2
     for (int half = 0; half < 2; half++) {
-        const __m256i start = HAS_MIN ? _mm256_setzero_si256() : _mm256_set1_epi32(starts[half]);
+        const __m256i start = HAS_MIN ? _mm256_setzero_si256() : _mm256_srai_epi16(two_pairs(pairs + 2 * half), __builtin_ctz(OFFSET ? ACT_PAIR_OFFSET / OFFSET : 1));
 #pragma GCC unroll 2
         for (int h = 0; h < 2; h++) {
             __m256i acc = start;
@@ -448,9 +436,6 @@ INLINE void panels(const struct cpu_matmul *m, const struct pack *pk, const uint
 {
     const int n_super = m->in / pk->superblock, units = pk->superblock / 32;
     _Alignas(64) float ws[AVX2_SIDE][16 * 16], wm[AVX2_SIDE][16 * 16], wd[AVX2_SIDE][16];
-#if !VNNI
-    const int32_t *starts = starts_of(m);
-#endif
     const size_t bytes = pack_panel_bytes(pk, m->in);
     struct avx2_stream stream = avx2_stream(base, bytes);
     const uint8_t *p[PACK_PLANES];
@@ -475,7 +460,7 @@ INLINE void panels(const struct cpu_matmul *m, const struct pack *pk, const uint
             for (int i = 0; i < N; i++) {
 #if !VNNI
                 if (INT_SCALES(GROUP, OFFSET)) {
-                    add_two_groups(c[i], unit + shift[i], ws[i] + at, wm[i] + at, wd[i], a, ag, ah, starts + 2 * (s * units + u), TYPE, HAS_MIN);
+                    add_two_groups(c[i], unit + shift[i], ws[i] + at, wm[i] + at, wd[i], a, ag, ah, m->acts.pairs + 4 * (s * units + u), TYPE, OFFSET);
                     continue;
                 }
 #endif
@@ -492,9 +477,6 @@ INLINE void gemv(const struct cpu_matmul *m, const struct pack *pk, int panel0, 
                  const int ADDS, const bool HAS_MIN)
 {
     const size_t bytes = pack_panel_bytes(pk, m->in);
-#if !VNNI
-    if (INT_SCALES(GROUP, OFFSET) && OFFSET) make_starts_of_one(m, OFFSET);
-#endif
     for (int panel = panel0; panel < panel1; panel += N) {
         size_t shift[AVX2_SIDE];
         __m256 c[AVX2_SIDE][2];
@@ -540,24 +522,11 @@ static const struct int_kind kinds[] = {
 
 static size_t int_scratch_bytes(int in, int max_n)
 {
-    return sizeof(struct scratch) + MAX((size_t)ROUND_UP(max_n, ACT_TILE) * 32, (size_t)in / 16) * sizeof(float);
+    (void)in;
+    return sizeof(struct scratch) + (size_t)ROUND_UP(max_n, ACT_TILE) * 32 * sizeof(float);
 }
-
-/* What a tile wants of its activations, beyond what they are. */
-enum form { FORM_BYTES, FORM_WIDE, FORM_STARTS };
 
 #if !VNNI
-/* Activations of a tile, [k4][T][4] for n_groups groups of 16 -> start as struct tile has it. */
-static void make_starts(const int8_t *a, int n_groups, int T, int32_t *start)
-{
-    const __m256i mask = _mm256_cmpgt_epi32(_mm256_set1_epi32(T), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-    for (int g = 0; g < n_groups; g++, start += 8) {
-        __m256i sum = _mm256_setzero_si256(); /* of pairs */
-        for (int j = 0; j < 4; j++, a += 4 * T) sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(_mm256_set1_epi8(1), _mm256_maskload_epi32((const void *)a, mask)));
-        _mm256_store_si256((void *)start, _mm256_mullo_epi16(sum, _mm256_set1_epi16(-32)));
-    }
-}
-
 /* Activations of a tile, n of them -> as struct tile has wide ones. */
 static void widen(const int8_t *a, int n, int8_t *wide)
 {
@@ -570,7 +539,7 @@ static void widen(const int8_t *a, int n, int8_t *wide)
 #endif
 
 /* The tokens against the chunk [k0, k0 + n_units * 32) of the one or two panels from `row` on in s; next: fetched meanwhile. */
-static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int row, int k0, int n_units, tile_fn fn, enum form form, struct pack_ahead *next)
+static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int row, int k0, int n_units, tile_fn fn, bool wide, struct pack_ahead *next)
 {
     const size_t n_tiles = (size_t)(m->t1 - m->t0 + ACT_TILE - 1) / ACT_TILE, step = (next->total + n_tiles - 1) / n_tiles;
     const size_t in = (size_t)m->in, units = in / ACT_GROUP, u0 = (size_t)(k0 / ACT_GROUP);
@@ -582,10 +551,9 @@ static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int ro
         const int8_t *a = m->acts.q + (size_t)t0 * in + (size_t)(k0 * T);
         pack_ahead_fetch(next, step);
 #if !VNNI
-        if (form == FORM_WIDE) widen(a, n_units * 32 * T, s->a), a = s->a;
-        if (form == FORM_STARTS) make_starts(a, 2 * n_units, T, s->start);
+        if (wide) widen(a, n_units * 32 * T, s->a), a = s->a;
 #else
-        (void)form;
+        (void)wide;
 #endif
         for (int panel = 0; panel < n_panels; panel++) {
             for (int i = 0; i < parts; i++) {
@@ -593,9 +561,7 @@ static void multiply_chunk(const struct cpu_matmul *m, struct scratch *s, int ro
                 const struct tile x = {
                     .w = s->w[panel], .ws = s->ws[panel], .wm = s->wm[panel], .n_units = n_units, .T = T, .first = k0 == 0,
                     .a = a + 4 * t,
-#if !VNNI
-                    .wd = s->wd[panel], .start = s->start + t,
-#endif
+                    .wd = s->wd[panel], .pairs = m->acts.pairs ? m->acts.pairs + 4 * ((size_t)t0 * units + u0 * (size_t)T) + 2 * t : NULL,
                     .group = m->acts.group + (size_t)t0 * units + u0 * (size_t)T + t,
                     .halves = m->acts.halves + (size_t)t0 * units + u0 * (size_t)T + t,
                     .c = c + t * 32 + panel * 16,
@@ -619,7 +585,6 @@ static void run_packed(const struct cpu_matmul *m, int row0, int row1)
         return;
     }
     const tile_fn fn = tile_of(kind->group, kind->offset, kind->adds, kind->has_min);
-    const enum form form = WIDE(kind->offset) ? FORM_WIDE : INT_SCALES(kind->group, kind->offset) && kind->offset ? FORM_STARTS : FORM_BYTES;
     const int n_super = pack_n_super(pk, m->in);
     for (int row = row0; row < row1; row += 2 * PANEL) {
         for (int k0 = 0; k0 < m->in; k0 += CHUNK) {
@@ -627,7 +592,7 @@ static void run_packed(const struct cpu_matmul *m, int row0, int row1)
             for (int i = 0; i < 2 && row + i * PANEL < m->out; i++) kind->unpack(pk, pack_panel(m, pk, row / PANEL + i), n_super, s0, s1, s->w[i], s->ws[i], s->wm[i], s->wd[i]);
             const bool last = k0 + CHUNK >= m->in;
             struct pack_ahead next = pack_plan_ahead(m, last ? row + 2 * PANEL : row, 2 * PANEL, last ? 0 : k0 + CHUNK, CHUNK);
-            multiply_chunk(m, s, row, k0, n / 32, fn, form, &next);
+            multiply_chunk(m, s, row, k0, n / 32, fn, WIDE(kind->offset), &next);
         }
     }
 }
@@ -668,7 +633,7 @@ static void run_rows(const struct cpu_matmul *m, int row0, int row1)
             const int n = MIN(CHUNK, m->in - k0);
             for (int r = 0; r < MIN(2 * PANEL, m->out - row); r++) decode_row(m, s, &f, row, r, k0, n);
             struct pack_ahead next = {.total = 0};
-            multiply_chunk(m, s, row, k0, n / 32, fn, VNNI ? FORM_BYTES : FORM_WIDE, &next);
+            multiply_chunk(m, s, row, k0, n / 32, fn, !VNNI, &next);
         }
     }
 }

@@ -18,6 +18,7 @@ void cpu_kernels_avx2(struct cpu_kernels *k)
 {
     fill_kernels(k);
     k->format = format_avx2;
+    k->act_pairs = true;
     k->side[ACTS_F32_TILES] = AVX2_SIDE * PANEL;
     if (avx2_reads_side()) k->side[ACTS_INT8] = AVX2_SIDE * PANEL;
     k->attend = avx2_attend;
@@ -28,4 +29,5 @@ void cpu_kernels_vnni(struct cpu_kernels *k)
 {
     cpu_kernels_avx2(k);
     k->format = format_vnni;
+    k->act_pairs = false; /* its sums are 32 bits wide */
 }

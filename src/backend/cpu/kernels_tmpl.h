@@ -216,6 +216,7 @@ static void quantize(const float *x, int n, struct act_row row)
         }
         for (int i = 0; i < ACT_GROUP / 4; i++) memcpy(row.q + (u * (ACT_GROUP / 4) + i) * row.T * 4, q + 4 * i, 4);
         act_put_sums(&row.group[u * row.T], &row.halves[u * row.T], d, sum[0], sum[1]);
+        for (int i = 0; i < 2 && row.pairs; i++) act_put_pairs(row.pairs + (2 * u + i) * row.T * 2, q + 16 * i);
     }
 }
 
