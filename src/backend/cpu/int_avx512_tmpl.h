@@ -94,8 +94,9 @@ static inline __attribute__((always_inline)) void NAME(dot_)(const int N, const 
 #endif
 }
 
-/* One token: the sums of a stretch, a superblock or as many as a stripe has, of N panels side by side, `shift` bytes apart. Scales first: of PART units, which
- * stay in registers, or of all, in a buffer. Then units in a loop, since the processor's prefetchers follow what few instructions read. */
+/* One token: the sums of a stretch, a superblock or as many as a stripe has, of N panels side by side, `shift` bytes apart. Minima and scales first, in the order
+ * of memory: scales of PART units, which stay in registers, or of all, in a buffer. Then units in a loop, since the processor's prefetchers follow what few
+ * instructions read. */
 static inline __attribute__((always_inline)) void NAME(stretch_)(const int N, const uint8_t *const *p, const size_t *shift, const int n_units, const int8_t *a,
                                                                  const struct act_group *ag, const struct act_halves *ah, const int16_t *sums, struct stream *stream, __m512 *sum)
 {
@@ -104,6 +105,23 @@ static inline __attribute__((always_inline)) void NAME(stretch_)(const int N, co
     const uint8_t *unit = p[2], *words = p[1];
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++) sum[i] = _mm512_setzero_ps();
+#if WHOLE_MIN
+    __m512i minima[AVX512_SIDE];
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++) {
+        const uint8_t *const pi[PACK_PLANES] = {p[0] + shift[i], p[1] + shift[i], p[2] + shift[i]};
+        minima[i] = _mm512_setzero_si512();
+#pragma GCC unroll 8
+        for (int j = 0; j < AVX512_MIN_PAIRS(GROUP); j += 2) {
+            __m512i pair[2];
+            NAME(min_pairs_)(pi, j / 2, pair);
+            minima[i] = _mm512_dpwssd_epi32(minima[i], pair[0], _mm512_set1_epi32(load_i32(sums + 2 * j)));
+            minima[i] = _mm512_dpwssd_epi32(minima[i], pair[1], _mm512_set1_epi32(load_i32(sums + 2 * j + 2)));
+        }
+    }
+#else
+    (void)sums;
+#endif
 #pragma GCC unroll 1
     for (int from = 0, n = PART ? PART : n_units; from < n_units; from += n, words += 64) {
 #pragma GCC unroll 8
@@ -145,18 +163,8 @@ static inline __attribute__((always_inline)) void NAME(stretch_)(const int N, co
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++) {
         const uint8_t *const pi[PACK_PLANES] = {p[0] + shift[i], p[1] + shift[i], p[2] + shift[i]};
-        __m512i m = _mm512_setzero_si512();
-#pragma GCC unroll 8
-        for (int j = 0; j < AVX512_MIN_PAIRS(GROUP); j += 2) {
-            __m512i pair[2];
-            NAME(min_pairs_)(pi, j / 2, pair);
-            m = _mm512_dpwssd_epi32(m, pair[0], _mm512_set1_epi32(load_i32(sums + 2 * j)));
-            m = _mm512_dpwssd_epi32(m, pair[1], _mm512_set1_epi32(load_i32(sums + 2 * j + 2)));
-        }
-        sum[i] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(m), NAME(min_scale_)(pi), sum[i]);
+        sum[i] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(minima[i]), NAME(min_scale_)(pi), sum[i]);
     }
-#else
-    (void)sums;
 #endif
 }
 
@@ -191,7 +199,8 @@ static inline __attribute__((always_inline)) void NAME(panels_)(const struct cpu
 
 static void NAME(apart_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out)
 {
-    NAME(panels_)(m, pk, AVX512_APART, base, shift, stream, out);
+    (void)stream; /* the prefetchers follow by themselves */
+    NAME(panels_)(m, pk, AVX512_APART, base, shift, NULL, out);
 }
 static void NAME(one_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out)
 {

@@ -24,14 +24,13 @@ size_t avx512_int_ahead(const struct cpu_matmul *m)
 struct stream {
     const uint8_t *at, *end; /* asked for next, as if all lay behind each other; of these panels */
     ptrdiff_t jump;          /* from there to what comes then */
-    bool off;
 };
 
 /* One panel after the other, then what the thread reads next. */
 static struct stream stream_one(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1)
 {
     const uint8_t *first = pack_panel(m, pk, panel0), *end = pack_panel(m, pk, panel1);
-    return (struct stream){first + (m->asked ? m->asked : ONE_AHEAD), end, m->then ? (ptrdiff_t)((uintptr_t)m->then - (uintptr_t)end) : 0, false};
+    return (struct stream){first + (m->asked ? m->asked : ONE_AHEAD), end, m->then ? (ptrdiff_t)((uintptr_t)m->then - (uintptr_t)end) : 0};
 }
 
 /* Panels side by side, then the next ones. */
@@ -39,13 +38,13 @@ static struct stream stream_side(const struct cpu_matmul *m, const struct pack *
 {
     const uint8_t *first = pack_panel(m, pk, panel);
     const size_t bytes = pack_panel_bytes(pk, m->in);
-    return (struct stream){first + MIN(pack_stripe(pk, pk->stripe), (size_t)SIDE_AHEAD), first + bytes, (ptrdiff_t)((AVX512_SIDE - 1) * bytes), false};
+    return (struct stream){first + MIN(pack_stripe(pk, pk->stripe), (size_t)SIDE_AHEAD), first + bytes, (ptrdiff_t)((AVX512_SIDE - 1) * bytes)};
 }
 
-/* The product is about to use n_bytes of each of N panels. */
+/* The product is about to use n_bytes of each of N panels. NULL: it asks for nothing. */
 static inline __attribute__((always_inline)) void stream_go(struct stream *s, const int N, const size_t *shift, const int n_bytes)
 {
-    if (s->off) return;
+    if (!s) return;
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++)
 #pragma GCC unroll 9
@@ -63,7 +62,7 @@ static void run_panels(const struct cpu_matmul *m, const struct pack *pk, int pa
     const int at_a_time = reading == READ_APART ? AVX512_APART : reading == READ_ONE ? 1 : AVX512_SIDE;
     const struct avx512_turns t = avx512_turns(m, panel0, panel1, at_a_time, reading == READ_APART);
     const size_t bytes = pack_panel_bytes(pk, m->in);
-    struct stream stream = {.off = true};
+    struct stream stream = {0};
     if (reading == READ_ONE) stream = stream_one(m, pk, panel0, panel1);
     for (int turn = 0, panel = panel0; turn < t.n; turn++, panel += t.step) {
         size_t shift[AVX512_SIDE];
