@@ -20,27 +20,6 @@ static inline bool avx2_reads_side(void) { return !__builtin_cpu_is("amd"); }
 #define AVX2_SIDE 4     /* panels */
 #define AVX2_AHEAD 4096 /* bytes of each: those of all stay in the L1 cache */
 
-/* What is asked for next: of these panels, then of the ones behind them. */
-struct avx2_stream {
-    const uint8_t *at, *end; /* of the first panel */
-    ptrdiff_t jump;
-};
-static inline struct avx2_stream avx2_stream(const uint8_t *first, size_t panel_bytes)
-{
-    return (struct avx2_stream){first + MIN(panel_bytes, (size_t)AVX2_AHEAD), first + panel_bytes, (ptrdiff_t)((AVX2_SIDE - 1) * panel_bytes)};
-}
-
-/* The product is about to use n_bytes of each panel; they lie `shift` bytes behind the first. */
-static inline __attribute__((always_inline)) void avx2_stream_go(struct avx2_stream *s, const size_t *shift, const int n_bytes)
-{
-#pragma GCC unroll 4
-    for (int i = 0; i < AVX2_SIDE; i++)
-#pragma GCC unroll 8
-        for (int l = 0; l < n_bytes; l += 64) __builtin_prefetch(s->at + shift[i] + l);
-    s->at += n_bytes;
-    if (s->at >= s->end) s->at += s->jump, s->end = (const uint8_t *)UINTPTR_MAX;
-}
-
 /* Outputs row .. row + 7 of token t, as far as there are any. Stores with masks take AMD's cores dozens of steps. */
 static inline void avx2_store_8(const struct cpu_matmul *m, int t, int row, __m256 c)
 {

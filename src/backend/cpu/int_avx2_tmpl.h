@@ -437,7 +437,7 @@ INLINE void panels(const struct cpu_matmul *m, const struct pack *pk, const uint
     const int n_super = m->in / pk->superblock, units = pk->superblock / 32;
     _Alignas(64) float ws[AVX2_SIDE][16 * 16], wm[AVX2_SIDE][16 * 16], wd[AVX2_SIDE][16];
     const size_t bytes = pack_panel_bytes(pk, m->in);
-    struct avx2_stream stream = avx2_stream(base, bytes);
+    struct pack_stream stream = pack_stream_side(base, AVX2_SIDE, bytes, MIN(bytes, (size_t)AVX2_AHEAD));
     const uint8_t *p[PACK_PLANES];
     pack_seek(pk, base, n_super, 0, p);
 #pragma GCC unroll 4
@@ -448,14 +448,14 @@ INLINE void panels(const struct cpu_matmul *m, const struct pack *pk, const uint
     for (int s = 0; s < n_super; s++) {
 #pragma GCC unroll 4
         for (int i = 0; i < N; i++) {
-            const uint8_t *const pi[PACK_PLANES] = {p[0] + shift[i], p[1] + shift[i], p[2] + shift[i]};
+            const uint8_t *const pi[PACK_PLANES] = PACK_FURTHER(p, shift[i]);
             scales_of(TYPE, pi, ws[i], wm[i]);
             if (INT_SCALES(GROUP, OFFSET)) store_d(pi, wd[i]);
         }
         const uint8_t *unit = p[2];
         for (int u = 0; u < units; u++, unit += PACK_UNIT(pk->bits), a += 32, ag++, ah++) {
             const int at = u * (32 / GROUP) * 16;
-            if (N > 1) avx2_stream_go(&stream, shift, PACK_UNIT(pk->bits));
+            if (N > 1) pack_stream_go(&stream, AVX2_SIDE, shift, PACK_UNIT(pk->bits));
 #pragma GCC unroll 4
             for (int i = 0; i < N; i++) {
 #if !VNNI

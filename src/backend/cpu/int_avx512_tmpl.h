@@ -21,6 +21,20 @@ static inline void NAME(min_pairs_)(const uint8_t *const *p, int i, __m512i pair
     pair[1] = _mm512_srli_epi16(words, 8);
 }
 
+/* The exact sum of minima times sums of activations. */
+static inline __m512i NAME(minima_)(const uint8_t *const *p, const int16_t *sums)
+{
+    __m512i m = _mm512_setzero_si512();
+#pragma GCC unroll 8
+    for (int i = 0; i < AVX512_MIN_PAIRS(GROUP); i += 2) {
+        __m512i pair[2];
+        NAME(min_pairs_)(p, i / 2, pair);
+        m = _mm512_dpwssd_epi32(m, pair[0], _mm512_set1_epi32(load_i32(sums + 2 * i)));
+        m = _mm512_dpwssd_epi32(m, pair[1], _mm512_set1_epi32(load_i32(sums + 2 * i + 2)));
+    }
+    return m;
+}
+
 static inline __m512 NAME(min_scale_)(const uint8_t *const *p) { return _mm512_mul_ps(load_f16(p[0] + 32), _mm512_set1_ps(1.0f / (1 << ACT_SUM_BITS))); }
 #endif
 
@@ -98,7 +112,7 @@ static inline __attribute__((always_inline)) void NAME(dot_)(const int N, const 
  * of memory: scales of PART units, which stay in registers, or of all, in a buffer. Then units in a loop, since the processor's prefetchers follow what few
  * instructions read. */
 static inline __attribute__((always_inline)) void NAME(stretch_)(const int N, const uint8_t *const *p, const size_t *shift, const int n_units, const int8_t *a,
-                                                                 const struct act_group *ag, const struct act_halves *ah, const int16_t *sums, struct stream *stream, __m512 *sum)
+                                                                 const struct act_group *ag, const struct act_halves *ah, const int16_t *sums, struct pack_stream *stream, __m512 *sum)
 {
     enum { PER_UNIT = 32 / GROUP, MOST = ACT_SUPER / GROUP };
     _Alignas(64) float ws[AVX512_SIDE][MOST][16], wm[AVX512_SIDE][MOST][16];
@@ -109,15 +123,8 @@ static inline __attribute__((always_inline)) void NAME(stretch_)(const int N, co
     __m512i minima[AVX512_SIDE];
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++) {
-        const uint8_t *const pi[PACK_PLANES] = {p[0] + shift[i], p[1] + shift[i], p[2] + shift[i]};
-        minima[i] = _mm512_setzero_si512();
-#pragma GCC unroll 8
-        for (int j = 0; j < AVX512_MIN_PAIRS(GROUP); j += 2) {
-            __m512i pair[2];
-            NAME(min_pairs_)(pi, j / 2, pair);
-            minima[i] = _mm512_dpwssd_epi32(minima[i], pair[0], _mm512_set1_epi32(load_i32(sums + 2 * j)));
-            minima[i] = _mm512_dpwssd_epi32(minima[i], pair[1], _mm512_set1_epi32(load_i32(sums + 2 * j + 2)));
-        }
+        const uint8_t *const pi[PACK_PLANES] = PACK_FURTHER(p, shift[i]);
+        minima[i] = NAME(minima_)(pi, sums);
     }
 #else
     (void)sums;
@@ -140,7 +147,7 @@ static inline __attribute__((always_inline)) void NAME(stretch_)(const int N, co
 #pragma GCC unroll 1
 #endif
         for (int u = 0; u < n; u++, unit += PACK_UNIT(BITS), a += 32, ag++, ah++) {
-            stream_go(stream, N, shift, NAME(UNIT_BYTES_));
+            pack_stream_go(stream, N, shift, NAME(UNIT_BYTES_));
             const __m512 magic = _mm512_set1_ps(ag->neg_magic);
 #pragma GCC unroll 2
             for (int half = 0; half < PER_UNIT; half++) {
@@ -162,7 +169,7 @@ static inline __attribute__((always_inline)) void NAME(stretch_)(const int N, co
 #if WHOLE_MIN
 #pragma GCC unroll 8
     for (int i = 0; i < N; i++) {
-        const uint8_t *const pi[PACK_PLANES] = {p[0] + shift[i], p[1] + shift[i], p[2] + shift[i]};
+        const uint8_t *const pi[PACK_PLANES] = PACK_FURTHER(p, shift[i]);
         sum[i] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(minima[i]), NAME(min_scale_)(pi), sum[i]);
     }
 #endif
@@ -170,7 +177,7 @@ static inline __attribute__((always_inline)) void NAME(stretch_)(const int N, co
 
 /* N panels, from the one at `base` on. The same arithmetic as tile(), in the same order. */
 static inline __attribute__((always_inline)) void NAME(panels_)(const struct cpu_matmul *m, const struct pack *pk, const int N, const uint8_t *base, const size_t *shift,
-                                                                struct stream *stream, __m512 *out)
+                                                                struct pack_stream *stream, __m512 *out)
 {
     enum { UNITS = ACT_SUPER / 32 };
     const int n_super = m->in / SUPERBLOCK;
@@ -197,16 +204,16 @@ static inline __attribute__((always_inline)) void NAME(panels_)(const struct cpu
     for (int i = 0; i < N; i++) out[i] = _mm512_fmadd_ps(sum[i], _mm512_set1_ps(ag->super), out[i]);
 }
 
-static void NAME(apart_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out)
+static void NAME(apart_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct pack_stream *stream, __m512 *out)
 {
     (void)stream; /* the prefetchers follow by themselves */
     NAME(panels_)(m, pk, AVX512_APART, base, shift, NULL, out);
 }
-static void NAME(one_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out)
+static void NAME(one_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct pack_stream *stream, __m512 *out)
 {
     NAME(panels_)(m, pk, 1, base, shift, stream, out);
 }
-static void NAME(side_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out)
+static void NAME(side_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct pack_stream *stream, __m512 *out)
 {
     NAME(panels_)(m, pk, AVX512_SIDE, base, shift, stream, out);
 }
@@ -260,7 +267,7 @@ static void NAME(split_)(const struct pack *pk, const uint8_t *panel, int n_supe
 }
 
 /* One token, AVX512_SIDE panels side by side, as above. */
-static void NAME(whole_side_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out)
+static void NAME(whole_side_)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct pack_stream *stream, __m512 *out)
 {
     const int n_super = m->in / SUPERBLOCK;
     _Alignas(64) int32_t scale[AVX512_SIDE][SUPERBLOCK / GROUP * 16];
@@ -275,13 +282,13 @@ static void NAME(whole_side_)(const struct cpu_matmul *m, const struct pack *pk,
         __m512i sum[AVX512_SIDE];
 #pragma GCC unroll 8
         for (int i = 0; i < AVX512_SIDE; i++) {
-            const uint8_t *const pi[PACK_PLANES] = {p[0] + shift[i], p[1] + shift[i], p[2] + shift[i]};
+            const uint8_t *const pi[PACK_PLANES] = PACK_FURTHER(p, shift[i]);
             sum[i] = _mm512_setzero_si512();
 #pragma GCC unroll 16
             for (int g = 0; g < SUPERBLOCK / GROUP; g++) _mm512_store_si512(scale[i] + 16 * g, NAME(int_scale_)(pi, g));
         }
         for (int u = 0; u < SUPERBLOCK / 32; u++, a += 32) {
-            stream_go(stream, AVX512_SIDE, shift, NAME(UNIT_BYTES_));
+            pack_stream_go(stream, AVX512_SIDE, shift, NAME(UNIT_BYTES_));
 #pragma GCC unroll 2
             for (int half = 0; half < 32 / GROUP; half++) {
                 const int g = u * (32 / GROUP) + half;
@@ -295,7 +302,7 @@ static void NAME(whole_side_)(const struct cpu_matmul *m, const struct pack *pk,
         }
 #pragma GCC unroll 8
         for (int i = 0; i < AVX512_SIDE; i++) {
-            const uint8_t *const pi[PACK_PLANES] = {p[0] + shift[i], p[1] + shift[i], p[2] + shift[i]};
+            const uint8_t *const pi[PACK_PLANES] = PACK_FURTHER(p, shift[i]);
 #if OFFSET
             c[i] = avx512_whole_add(c[i], sum[i], load_f16(pi[0]), sum[i], c[i], as->super, false);
 #else

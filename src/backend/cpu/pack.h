@@ -74,6 +74,33 @@ static inline const uint8_t *pack_panel(const struct cpu_matmul *m, const struct
     return (const uint8_t *)m->packed + (size_t)panel * pack_panel_bytes(p, m->in);
 }
 
+/* The planes p of a panel that lies so many bytes further. */
+#define PACK_FURTHER(p, bytes) {(p)[0] + (bytes), (p)[1] + (bytes), (p)[2] + (bytes)}
+
+/* Lines that a single token's product asks for, in the order of memory: of one panel, and of those `shift` bytes behind it as well. */
+struct pack_stream {
+    const uint8_t *at, *end; /* asked for next, as if all lay behind each other; of these panels */
+    ptrdiff_t jump;          /* from there to what comes then */
+};
+
+/* N panels side by side from `first` on, so many bytes ahead, then the next ones. */
+static inline struct pack_stream pack_stream_side(const uint8_t *first, int N, size_t panel_bytes, size_t ahead)
+{
+    return (struct pack_stream){first + ahead, first + panel_bytes, (ptrdiff_t)((size_t)(N - 1) * panel_bytes)};
+}
+
+/* The product is about to use n_bytes of each of N panels. NULL: it asks for nothing. */
+static inline __attribute__((always_inline)) void pack_stream_go(struct pack_stream *s, const int N, const size_t *shift, const int n_bytes)
+{
+    if (!s) return;
+#pragma GCC unroll 8
+    for (int i = 0; i < N; i++)
+#pragma GCC unroll 9
+        for (int l = 0; l < n_bytes; l += 64) __builtin_prefetch(s->at + shift[i] + l);
+    s->at += n_bytes;
+    if (s->at >= s->end) s->at += s->jump, s->end = (const uint8_t *)UINTPTR_MAX;
+}
+
 /* Packed bytes that will be unpacked next: fetched a few lines at a time while tiles are computed, since nothing else would keep the
  * memory busy then. */
 struct pack_ahead {

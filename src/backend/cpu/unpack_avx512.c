@@ -20,41 +20,21 @@ size_t avx512_int_ahead(const struct cpu_matmul *m)
     return pk && pk->superblock > 1 && m->packed && avx512_reading() == READ_ONE ? ONE_AHEAD : 0;
 }
 
-/* Lines that a product asks for, in the order of memory: of one panel, and of those `shift` bytes behind it as well. */
-struct stream {
-    const uint8_t *at, *end; /* asked for next, as if all lay behind each other; of these panels */
-    ptrdiff_t jump;          /* from there to what comes then */
-};
-
 /* One panel after the other, then what the thread reads next. */
-static struct stream stream_one(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1)
+static struct pack_stream stream_one(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1)
 {
     const uint8_t *first = pack_panel(m, pk, panel0), *end = pack_panel(m, pk, panel1);
-    return (struct stream){first + (m->asked ? m->asked : ONE_AHEAD), end, m->then ? (ptrdiff_t)((uintptr_t)m->then - (uintptr_t)end) : 0};
+    return (struct pack_stream){first + (m->asked ? m->asked : ONE_AHEAD), end, m->then ? (ptrdiff_t)((uintptr_t)m->then - (uintptr_t)end) : 0};
 }
 
 /* Panels side by side, then the next ones. */
-static struct stream stream_side(const struct cpu_matmul *m, const struct pack *pk, int panel)
+static struct pack_stream stream_side(const struct cpu_matmul *m, const struct pack *pk, int panel)
 {
-    const uint8_t *first = pack_panel(m, pk, panel);
-    const size_t bytes = pack_panel_bytes(pk, m->in);
-    return (struct stream){first + MIN(pack_stripe(pk, pk->stripe), (size_t)SIDE_AHEAD), first + bytes, (ptrdiff_t)((AVX512_SIDE - 1) * bytes)};
-}
-
-/* The product is about to use n_bytes of each of N panels. NULL: it asks for nothing. */
-static inline __attribute__((always_inline)) void stream_go(struct stream *s, const int N, const size_t *shift, const int n_bytes)
-{
-    if (!s) return;
-#pragma GCC unroll 8
-    for (int i = 0; i < N; i++)
-#pragma GCC unroll 9
-        for (int l = 0; l < n_bytes; l += 64) __builtin_prefetch(s->at + shift[i] + l);
-    s->at += n_bytes;
-    if (s->at >= s->end) s->at += s->jump, s->end = (const uint8_t *)UINTPTR_MAX;
+    return pack_stream_side(pack_panel(m, pk, panel), AVX512_SIDE, pack_panel_bytes(pk, m->in), MIN(pack_stripe(pk, pk->stripe), (size_t)SIDE_AHEAD));
 }
 
 /* One token against panels side by side: from the one at `base` on, `shift` bytes apart. */
-typedef void (*panels_fn)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct stream *stream, __m512 *out);
+typedef void (*panels_fn)(const struct cpu_matmul *m, const struct pack *pk, const uint8_t *base, const size_t *shift, struct pack_stream *stream, __m512 *out);
 
 /* How many of [panel0, panel1) meet the token at a time, and how far from each other; where there are too few, the last one again. */
 static void run_panels(const struct cpu_matmul *m, const struct pack *pk, int panel0, int panel1, panels_fn panels, enum avx512_reading reading)
@@ -62,7 +42,7 @@ static void run_panels(const struct cpu_matmul *m, const struct pack *pk, int pa
     const int at_a_time = reading == READ_APART ? AVX512_APART : reading == READ_ONE ? 1 : AVX512_SIDE;
     const struct avx512_turns t = avx512_turns(m, panel0, panel1, at_a_time, reading == READ_APART);
     const size_t bytes = pack_panel_bytes(pk, m->in);
-    struct stream stream = {0};
+    struct pack_stream stream = {0};
     if (reading == READ_ONE) stream = stream_one(m, pk, panel0, panel1);
     for (int turn = 0, panel = panel0; turn < t.n; turn++, panel += t.step) {
         size_t shift[AVX512_SIDE];
