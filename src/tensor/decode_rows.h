@@ -5,6 +5,7 @@
 #define TENSOR_DECODE_ROWS_H
 
 #include "base/half.h"
+#include "base/unroll.h"
 #include "tensor/decode.h"
 
 #define QUANT(ENUM, name, text, id, block, bytes)                                                                                          \
@@ -51,10 +52,10 @@ ALWAYS_INLINE void rows_f32(const struct format *f, const void *src, float *rest
             float s = scale[g];
             if (f->has_min) {
                 float m = min[g];
-#pragma GCC unroll 1
+                ROLLED
                 for (int j = 0; j < f->group; j++) dst[j] = s * (float)qg[j] - m;
             } else {
-#pragma GCC unroll 1
+                ROLLED
                 for (int j = 0; j < f->group; j++) dst[j] = s * (float)qg[j];
             }
         }

@@ -100,24 +100,24 @@ static void widen_v(const struct cpu_kv_layout *kv, const uint8_t *block, int he
 INLINE void scores(const float *const *q, const float *k, int k_dim, float scale, float *p, const int R, const int C)
 {
     __m256 s[ROWS][4];
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int x = 0; x < C; x++) s[r][x] = _mm256_setzero_ps();
     for (int i = 0; i < k_dim; i++, k += STRIP) {
         __m256 w[4];
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int x = 0; x < C; x++) w[x] = _mm256_load_ps(k + 8 * x);
-#pragma GCC unroll 6
+        UNROLL(6)
         for (int r = 0; r < R; r++) {
             const __m256 b = _mm256_set1_ps(q[r][i]);
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int x = 0; x < C; x++) s[r][x] = _mm256_fmadd_ps(w[x], b, s[r][x]);
         }
     }
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int x = 0; x < C; x++) _mm256_store_ps(p + r * SPAN + 8 * x, _mm256_mul_ps(s[r][x], _mm256_set1_ps(scale)));
 }
 
@@ -133,25 +133,25 @@ INLINE void scores_rows(const float *const *q, const float *k, int k_dim, float 
 INLINE void add_values(float *const *out, const float *v, int width, const float *p, int n, int i, __m256i last, const int R, const int C)
 {
     __m256 c[ROWS][8];
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int r = 0; r < R; r++)
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int x = 0; x < C; x++) c[r][x] = C == 1 ? _mm256_maskload_ps(out[r] + i, last) : _mm256_loadu_ps(out[r] + i + 8 * x);
     v += i;
     for (int j = 0; j < n; j++, v += width) {
         __m256 w[8];
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int x = 0; x < C; x++) w[x] = _mm256_load_ps(v + 8 * x);
-#pragma GCC unroll 6
+        UNROLL(6)
         for (int r = 0; r < R; r++) {
             const __m256 b = _mm256_set1_ps(p[r * SPAN + j]);
-#pragma GCC unroll 8
+            UNROLL(8)
             for (int x = 0; x < C; x++) c[r][x] = _mm256_fmadd_ps(w[x], b, c[r][x]);
         }
     }
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int r = 0; r < R; r++) {
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int x = 0; x < C; x++) {
             if (C == 1) _mm256_maskstore_ps(out[r] + i, last, c[r][x]);
             else _mm256_storeu_ps(out[r] + i + 8 * x, c[r][x]);
@@ -277,28 +277,28 @@ INLINE void scores_of_rows(const struct run *k, const float *q, int k_dim, float
     const int C = ONE_COLUMNS(R);
     for (int j = 0; j < KV_BLOCK; j += 8 * C, lines = 0) {
         __m256 s[ONE_ROWS][4];
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int x = 0; x < C; x++) s[r][x] = _mm256_setzero_ps();
         for (int i = 0; i < k_dim; i++) {
             __m256 w[4];
             ask = ask_lines(ask, lines);
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int x = 0; x < C; x++) {
                 w[x] = widen_8(k->p + (size_t)(i * KV_BLOCK + j + 8 * x) * size, TYPE);
                 if (TYPE == KG_KV_Q8_0) w[x] = _mm256_mul_ps(w[x], _mm256_loadu_ps(k->scale + i / KV_GROUP * KV_BLOCK + j + 8 * x));
             }
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int r = 0; r < R; r++) {
                 const __m256 b = _mm256_set1_ps(q[r * k_dim + i]);
-#pragma GCC unroll 4
+                UNROLL(4)
                 for (int x = 0; x < C; x++) s[r][x] = _mm256_fmadd_ps(w[x], b, s[r][x]);
             }
         }
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int x = 0; x < C; x++) _mm256_store_ps(p + r * SPAN + j + 8 * x, _mm256_mul_ps(s[r][x], _mm256_set1_ps(scale)));
     }
 }
@@ -311,9 +311,9 @@ INLINE void add_columns(const struct cpu_kv_layout *kv, uint8_t *const *blocks, 
     const int v_dim = kv->v_dim, left = v_dim - i;
     const __m256i last = lanes(left);
     __m256 c[ONE_ROWS][4];
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int x = 0; x < C; x++) c[r][x] = _mm256_mul_ps(_mm256_set1_ps(fade[r]), C == 1 ? _mm256_maskload_ps(out + r * v_dim + i, last) : _mm256_loadu_ps(out + r * v_dim + i + 8 * x));
     for (int b = 0; b * KV_BLOCK < n; b++, p += KV_BLOCK) {
         const struct run v = values_of(kv, blocks[b], head);
@@ -322,24 +322,24 @@ INLINE void add_columns(const struct cpu_kv_layout *kv, uint8_t *const *blocks, 
         for (int j = 0; j < m; j++) {
             __m256 w[4];
             next = ask_lines(next, n_lines);
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int x = 0; x < C; x++) {
                 const uint8_t *at = v.p + (size_t)(j * v_dim + i + 8 * x) * size;
                 w[x] = C > 1 || left >= 8 ? widen_8(at, TYPE) : widen_part(at, left, TYPE);
                 if (TYPE == KG_KV_Q8_0) w[x] = _mm256_mul_ps(w[x], _mm256_set1_ps(v.scale[j * kv->v_groups + (i + 8 * x) / KV_GROUP]));
             }
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int r = 0; r < R; r++) {
                 const __m256 y = _mm256_set1_ps(p[r * SPAN + j]);
-#pragma GCC unroll 4
+                UNROLL(4)
                 for (int x = 0; x < C; x++) c[r][x] = _mm256_fmadd_ps(w[x], y, c[r][x]);
             }
         }
         ask[b] = next;
     }
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int r = 0; r < R; r++) {
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int x = 0; x < C; x++) {
             if (C == 1) _mm256_maskstore_ps(out + r * v_dim + i, last, c[r][x]);
             else _mm256_storeu_ps(out + r * v_dim + i + 8 * x, c[r][x]);

@@ -91,24 +91,24 @@ static void widen_v(const struct cpu_kv_layout *kv, const uint8_t *block, int he
 INLINE void scores(const float *const *q, const float *k, int k_dim, float scale, float *p, const int R, const int C)
 {
     __m512 s[ROWS][4];
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int x = 0; x < C; x++) s[r][x] = _mm512_setzero_ps();
     for (int i = 0; i < k_dim; i++, k += STRIP) {
         __m512 w[4];
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int x = 0; x < C; x++) w[x] = _mm512_load_ps(k + 16 * x);
-#pragma GCC unroll 6
+        UNROLL(6)
         for (int r = 0; r < R; r++) {
             const __m512 b = _mm512_set1_ps(q[r][i]);
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int x = 0; x < C; x++) s[r][x] = _mm512_fmadd_ps(w[x], b, s[r][x]);
         }
     }
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int x = 0; x < C; x++) _mm512_store_ps(p + r * SPAN + 16 * x, _mm512_mul_ps(s[r][x], _mm512_set1_ps(scale)));
 }
 
@@ -118,25 +118,25 @@ INLINE void add_values(float *const *out, const float *v, int width, const float
                                                              const int R, const int C)
 {
     __m512 c[ROWS][4];
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int x = 0; x < C; x++) c[r][x] = _mm512_maskz_loadu_ps(x == C - 1 ? last : 0xffff, out[r] + i + 16 * x);
     v += i;
     for (int j = 0; j < n; j++, v += width) {
         __m512 w[4];
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int x = 0; x < C; x++) w[x] = _mm512_load_ps(v + 16 * x);
-#pragma GCC unroll 6
+        UNROLL(6)
         for (int r = 0; r < R; r++) {
             const __m512 b = _mm512_set1_ps(p[r * SPAN + j]);
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int x = 0; x < C; x++) c[r][x] = _mm512_fmadd_ps(w[x], b, c[r][x]);
         }
     }
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int x = 0; x < C; x++) _mm512_mask_storeu_ps(out[r] + i + 16 * x, x == C - 1 ? last : 0xffff, c[r][x]);
 }
 
@@ -249,24 +249,24 @@ static inline void softmax_span(float *p, int n, float top, float fade, float *s
 INLINE void scores_of_rows(const struct run *k, const float *q, int k_dim, float scale, float *p, const uint8_t *ask, int lines, kg_kv_type TYPE, const int R)
 {
     __m512 s[ONE_ROWS][2];
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int r = 0; r < R; r++) s[r][0] = s[r][1] = _mm512_setzero_ps();
     for (int i = 0; i < k_dim; i++) {
         __m512 w[2];
         ask = ask_lines(ask, lines);
-#pragma GCC unroll 2
+        UNROLL(2)
         for (int x = 0; x < 2; x++) {
             w[x] = widen_16(TYPE, k->p, (size_t)(i * KV_BLOCK + 16 * x), 0xffff);
             if (TYPE == KG_KV_Q8_0) w[x] = _mm512_mul_ps(w[x], _mm512_loadu_ps(k->scale + i / KV_GROUP * KV_BLOCK + 16 * x));
         }
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int r = 0; r < R; r++) {
             const __m512 b = _mm512_set1_ps(q[r * k_dim + i]);
             s[r][0] = _mm512_fmadd_ps(w[0], b, s[r][0]);
             s[r][1] = _mm512_fmadd_ps(w[1], b, s[r][1]);
         }
     }
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int r = 0; r < R; r++)
         for (int x = 0; x < 2; x++) _mm512_store_ps(p + r * SPAN + 16 * x, _mm512_mul_ps(s[r][x], _mm512_set1_ps(scale)));
 }
@@ -278,9 +278,9 @@ INLINE void add_columns(const struct cpu_kv_layout *kv, uint8_t *const *blocks, 
     const int v_dim = kv->v_dim;
     const __mmask16 last = (__mmask16)(v_dim - i >= 16 * C ? 0xffff : (1 << (v_dim - i)) - 1);
     __m512 c[ONE_ROWS][4];
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int x = 0; x < C; x++) c[r][x] = _mm512_mul_ps(_mm512_set1_ps(fade[r]), _mm512_maskz_loadu_ps(x == C - 1 ? last : 0xffff, out + r * v_dim + i + 16 * x));
     for (int b = 0; b * KV_BLOCK < n; b++, p += KV_BLOCK) {
         const struct run v = values_of(kv, blocks[b], head);
@@ -289,23 +289,23 @@ INLINE void add_columns(const struct cpu_kv_layout *kv, uint8_t *const *blocks, 
         for (int j = 0; j < m; j++) {
             __m512 w[4];
             next = ask_lines(next, n_lines);
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int x = 0; x < C; x++) {
                 w[x] = widen_16(TYPE, v.p, (size_t)(j * v_dim + i + 16 * x), x == C - 1 ? last : 0xffff);
                 if (TYPE == KG_KV_Q8_0) w[x] = _mm512_mul_ps(w[x], _mm512_set1_ps(v.scale[j * kv->v_groups + (i + 16 * x) / KV_GROUP]));
             }
-#pragma GCC unroll 8
+            UNROLL(8)
             for (int r = 0; r < R; r++) {
                 const __m512 y = _mm512_set1_ps(p[r * SPAN + j]);
-#pragma GCC unroll 4
+                UNROLL(4)
                 for (int x = 0; x < C; x++) c[r][x] = _mm512_fmadd_ps(w[x], y, c[r][x]);
             }
         }
         ask[b] = next;
     }
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int x = 0; x < C; x++) _mm512_mask_storeu_ps(out + r * v_dim + i + 16 * x, x == C - 1 ? last : 0xffff, c[r][x]);
 }
 

@@ -118,25 +118,25 @@ struct pass {
 NEON_INLINE void add_products(const struct pass *a, const int R)
 {
     float32x4_t c[ROWS][COLS / 4];
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int j = 0; j < COLS / 4; j++) c[r][j] = vld1q_f32(a->c[r] + 4 * j);
     const float *w = a->w, *x[ROWS];
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int r = 0; r < R; r++) x[r] = a->x[r];
     for (int i = 0; i < a->n; i++, w += a->stride) {
         float32x4_t b[COLS / 4];
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int j = 0; j < COLS / 4; j++) b[j] = vld1q_f32(w + 4 * j);
-#pragma GCC unroll 6
+        UNROLL(6)
         for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int j = 0; j < COLS / 4; j++) c[r][j] = vfmaq_n_f32(c[r][j], b[j], x[r][i]);
     }
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int r = 0; r < R; r++)
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int j = 0; j < COLS / 4; j++) vst1q_f32(a->c[r] + 4 * j, c[r][j]);
 }
 

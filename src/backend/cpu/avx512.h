@@ -95,7 +95,7 @@ static inline __attribute__((always_inline)) __m512i avx512_whole_minima(const s
 {
     const int from = GROUP == 16 ? 0 : 16;
     __m512i high = _mm512_setzero_si512(), low = high;
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int i = 0; i < ACT_SUPER / GROUP / 4; i++) {
         int32_t h, l;
         memcpy(&h, a->high + from + 4 * i, 4);

@@ -8,6 +8,7 @@
 
 #include "backend/backend.h"
 #include "backend/cpu/acts.h"
+#include "base/unroll.h"
 
 #define PANEL 16     /* rows that packed formats interleave; matmul work is split at multiples of it */
 

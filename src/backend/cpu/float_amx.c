@@ -57,12 +57,12 @@ INLINE __m512i pair_of(const uint16_t *a) { return _mm512_set1_epi32((int32_t)lo
 INLINE void alone_step(const uint8_t *const w[ALONE], size_t at, const uint16_t *a, int n, __m512 c[ALONE], const int N, const size_t ahead)
 {
     __m512 e[ALONE], o[ALONE];
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < N; i++) e[i] = o[i] = _mm512_setzero_ps();
     for (int k = 0; k < n; k++, at += 64, a += 2) {
         const __m512i x = pair_of(a);
         const __m512 x0 = bf16_of_pair(x, 0), x1 = bf16_of_pair(x, 1);
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int i = 0; i < N; i++) {
             __builtin_prefetch(w[i] + at + ahead);
             const __m512i v = _mm512_loadu_si512(w[i] + at);
@@ -70,7 +70,7 @@ INLINE void alone_step(const uint8_t *const w[ALONE], size_t at, const uint16_t 
             o[i] = _mm512_fmadd_ps(bf16_of_pair(v, 1), x1, o[i]);
         }
     }
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < N; i++) c[i] = _mm512_add_ps(c[i], _mm512_add_ps(e[i], o[i]));
 }
 
@@ -78,17 +78,17 @@ INLINE void alone_step(const uint8_t *const w[ALONE], size_t at, const uint16_t 
 INLINE void alone_split_step(const uint8_t *const w[HALF], int k, const uint16_t *a, int n, __m512 c[HALF], const size_t ahead)
 {
     __m512 sum[HALF][3][2]; /* [product][of even elements, of odd ones] */
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int i = 0; i < HALF; i++)
-#pragma GCC unroll 6
+        UNROLL(6)
         for (int j = 0; j < 6; j++) sum[i][j / 2][j % 2] = _mm512_setzero_ps();
     for (const int end = k + n; k < end; k += 2, a += 2) {
         const __m512i x = pair_of(a), y = pair_of(a + STEP);
-#pragma GCC unroll 2
+        UNROLL(2)
         for (int h = 0; h < 2; h++) {
             const __m512 first = bf16_of_pair(x, h), second = bf16_of_pair(y, h);
             if (k + h == end) break; /* an odd number of elements */
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int i = 0; i < HALF; i++) {
                 const uint8_t *p = w[i] + (size_t)(k + h) * 32;
                 if (h == 0) __builtin_prefetch(p + ahead);
@@ -99,9 +99,9 @@ INLINE void alone_split_step(const uint8_t *const w[HALF], int k, const uint16_t
             }
         }
     }
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int i = 0; i < HALF; i++)
-#pragma GCC unroll 3
+        UNROLL(3)
         for (int j = 0; j < 3; j++) c[i] = _mm512_add_ps(c[i], _mm512_add_ps(sum[i][j][0], sum[i][j][1]));
 }
 
@@ -109,10 +109,10 @@ INLINE void multiply_panels(const struct cpu_matmul *m, const uint8_t *const w[A
 {
     const int pairs = (m->in + 1) / 2;
     __m512 c[ALONE];
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < N; i++) c[i] = _mm512_setzero_ps();
     for (int k = 0; k < pairs; k += STEP / 2) alone_step(w, (size_t)k * 64, m->acts.blocks[0] + 2 * k, MIN(STEP / 2, pairs - k), c, N, ahead);
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < N; i++) _mm512_store_ps(sum[i], c[i]);
 }
 
@@ -165,9 +165,9 @@ static const uint8_t *panel_rest(const struct cpu_matmul *m, const uint8_t *pane
 INLINE void few_step(const uint16_t *a, const uint8_t *const w[SIDE], size_t at, const size_t ahead)
 {
     _tile_loadd(4, a, 64);
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int i = 0; i < SIDE; i++)
-#pragma GCC unroll 16
+        UNROLL(16)
         for (size_t l = 0; ahead && l < WEIGHTS; l += 64) __builtin_prefetch(w[i] + at + ahead + l);
     _tile_loadd(6, w[0] + at, 64);
     _tile_dpbf16ps(0, 4, 6);
@@ -272,7 +272,7 @@ INLINE void many(const struct span *x, int t0, const bool TWO, const bool PAIR, 
     const float *later = c + SUMS; /* sums of the next tokens, asked for meanwhile */
     size_t then = (size_t)(i0 / AMX_BOTH * x->steps) * x->then_step;
     for (int i = 0; i < x->steps; i++) {
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int l = 0; l < LATER; l += 16) __builtin_prefetch(later + i * LATER + l);
         for (const size_t end = MIN(then + x->then_step, x->then_bytes); then < end; then += 64)
             for (int p = 0; p < AMX_PANELS; p++) __builtin_prefetch(x->then[p] + then, 0, 2);

@@ -75,10 +75,10 @@ INLINE __m256 scaled(__m256i sum, const struct act_group *ag, const struct act_h
 /* sum[h][t] += the sum over N_K4 * 4 elements of w * a; a_step: from one k4 to the next. */
 INLINE void multiply_group(__m256i sum[2][SUB_TILE], const uint8_t *w, const int8_t *a, ptrdiff_t a_step, const int S, const int N_K4)
 {
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < N_K4; i++, w += 64, a += a_step) {
         const __m256i w0 = _mm256_load_si256((const void *)w), w1 = _mm256_load_si256((const void *)(w + 32));
-#pragma GCC unroll 3
+        UNROLL(3)
         for (int t = 0; t < S; t++) {
             const __m256i b = four(a + 4 * t);
             sum[0][t] = DPBUSD(sum[0][t], w0, b);
@@ -91,13 +91,13 @@ INLINE void multiply_group(__m256i sum[2][SUB_TILE], const uint8_t *w, const int
 /* sum[h][t] = the sum over N_K4 * 4 elements of w * a; a_step: from one k4 to the next. */
 INLINE void multiply_group(__m256i sum[2][SUB_TILE], const uint8_t *w, const int8_t *a, ptrdiff_t a_step, const int S, const int N_K4, const int ADDS)
 {
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int i = 0; i < N_K4; i += ADDS) {
         __m256i acc[2][SUB_TILE];
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int j = 0; j < ADDS; j++, w += 64, a += a_step) {
             const __m256i w0 = _mm256_load_si256((const void *)w), w1 = _mm256_load_si256((const void *)(w + 32));
-#pragma GCC unroll 3
+            UNROLL(3)
             for (int t = 0; t < S; t++) {
                 const __m256i b = four(a + 4 * t);
                 const __m256i v0 = _mm256_maddubs_epi16(w0, b), v1 = _mm256_maddubs_epi16(w1, b);
@@ -105,9 +105,9 @@ INLINE void multiply_group(__m256i sum[2][SUB_TILE], const uint8_t *w, const int
                 acc[1][t] = j == 0 ? v1 : in_order(_mm256_add_epi16(acc[1][t], v1));
             }
         }
-#pragma GCC unroll 3
+        UNROLL(3)
         for (int t = 0; t < S; t++) {
-#pragma GCC unroll 2
+            UNROLL(2)
             for (int h = 0; h < 2; h++) {
                 const __m256i wide = _mm256_madd_epi16(acc[h][t], _mm256_set1_epi16(1));
                 sum[h][t] = i == 0 ? wide : in_order(_mm256_add_epi32(sum[h][t], wide));
@@ -119,12 +119,12 @@ INLINE void multiply_group(__m256i sum[2][SUB_TILE], const uint8_t *w, const int
 /* The same on top of ACT_MAGIC, for wide values; odd: from the even elements to the others. */
 INLINE void multiply_wide(__m256i sum[2][SUB_TILE], const uint8_t *w, const int8_t *a, ptrdiff_t a_step, ptrdiff_t odd, const int S, const int N_K4)
 {
-#pragma GCC unroll 3
+    UNROLL(3)
     for (int t = 0; t < S; t++) sum[0][t] = sum[1][t] = _mm256_set1_epi32(ACT_MAGIC_BITS);
-#pragma GCC unroll 16
+    UNROLL(16)
     for (int i = 0; i < 2 * N_K4; i++, w += 64) {
         const __m256i w0 = _mm256_load_si256((const void *)w), w1 = _mm256_load_si256((const void *)(w + 32));
-#pragma GCC unroll 3
+        UNROLL(3)
         for (int t = 0; t < S; t++) {
             const __m256i b = four(a + i / 2 * a_step + i % 2 * odd + 4 * t);
             sum[0][t] = in_order(_mm256_add_epi32(sum[0][t], _mm256_madd_epi16(w0, b)));
@@ -136,7 +136,7 @@ INLINE void multiply_wide(__m256i sum[2][SUB_TILE], const uint8_t *w, const int8
 
 INLINE void load_sums(const struct tile *x, __m256 c[2][SUB_TILE], const int S)
 {
-#pragma GCC unroll 3
+    UNROLL(3)
     for (int t = 0; t < S; t++) {
         c[0][t] = x->first ? _mm256_setzero_ps() : _mm256_load_ps(x->c + t * 32);
         c[1][t] = x->first ? _mm256_setzero_ps() : _mm256_load_ps(x->c + t * 32 + 8);
@@ -145,7 +145,7 @@ INLINE void load_sums(const struct tile *x, __m256 c[2][SUB_TILE], const int S)
 
 INLINE void store_sums(const struct tile *x, __m256 c[2][SUB_TILE], const int S)
 {
-#pragma GCC unroll 3
+    UNROLL(3)
     for (int t = 0; t < S; t++) {
         _mm256_store_ps(x->c + t * 32, c[0][t]);
         _mm256_store_ps(x->c + t * 32 + 8, c[1][t]);
@@ -154,7 +154,7 @@ INLINE void store_sums(const struct tile *x, __m256 c[2][SUB_TILE], const int S)
 
 INLINE void take_minima(__m256 c[2][SUB_TILE], const float *wm, const struct act_group *ag, const struct act_halves *ah, int half, const int S, const int GROUP)
 {
-#pragma GCC unroll 3
+    UNROLL(3)
     for (int t = 0; t < S; t++) {
         const __m256 s = _mm256_set1_ps(GROUP == 32 ? ag[t].sum_scaled : ah[t].sum_scaled[half]);
         c[0][t] = _mm256_fnmadd_ps(s, _mm256_load_ps(wm), c[0][t]);
@@ -178,7 +178,7 @@ INLINE void tile(const struct tile *x, const int S, const int GROUP, const int O
             __m256i sum[2][SUB_TILE];
 #if VNNI
             (void)ADDS;
-#pragma GCC unroll 3
+            UNROLL(3)
             for (int t = 0; t < S; t++) sum[0][t] = sum[1][t] = start_of(&ag[t], &ah[t], half, GROUP, OFFSET);
             multiply_group(sum, w, a, 4 * T, S, GROUP / 4);
 #else
@@ -186,9 +186,9 @@ INLINE void tile(const struct tile *x, const int S, const int GROUP, const int O
             else multiply_group(sum, w, a, 4 * T, S, GROUP / 4, ADDS);
 #endif
             const __m256 w_scale[2] = {_mm256_load_ps(ws), _mm256_load_ps(ws + 8)};
-#pragma GCC unroll 3
+            UNROLL(3)
             for (int t = 0; t < S; t++) {
-#pragma GCC unroll 2
+                UNROLL(2)
                 for (int h = 0; h < 2; h++) {
                     const __m256 s = WIDE(OFFSET) ? scaled_started(sum[h][t], &ag[t]) : scaled(sum[h][t], &ag[t], &ah[t], half, GROUP, OFFSET);
                     c[h][t] = _mm256_fmadd_ps(s, w_scale[h], c[h][t]);
@@ -219,15 +219,15 @@ INLINE void tile_int_scales(const struct tile *x, const int S, const bool HAS_MI
     const ptrdiff_t T = x->T;
     for (int u = 0; u < x->n_units; u++, ag += T, ah += T) {
         __m256i sum[2][SUB_TILE];
-#pragma GCC unroll 2
+        UNROLL(2)
         for (int half = 0; half < 2; half++, ws += 16, pairs += 2 * T) {
             __m256i acc[2][SUB_TILE];
-#pragma GCC unroll 3
+            UNROLL(3)
             for (int t = 0; t < S; t++) acc[0][t] = acc[1][t] = HAS_MIN ? _mm256_setzero_si256() : two_pairs(pairs + 2 * t);
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int j = 0; j < 4; j++, w += 64, a += 4 * T) {
                 const __m256i w0 = _mm256_load_si256((const void *)w), w1 = _mm256_load_si256((const void *)(w + 32));
-#pragma GCC unroll 3
+                UNROLL(3)
                 for (int t = 0; t < S; t++) {
                     const __m256i b = four(a + 4 * t);
                     acc[0][t] = in_order(_mm256_add_epi16(acc[0][t], _mm256_maddubs_epi16(w0, b)));
@@ -235,17 +235,17 @@ INLINE void tile_int_scales(const struct tile *x, const int S, const bool HAS_MI
                 }
             }
             const __m256i s[2] = {_mm256_load_si256((const void *)ws), _mm256_load_si256((const void *)(ws + 8))};
-#pragma GCC unroll 3
+            UNROLL(3)
             for (int t = 0; t < S; t++)
-#pragma GCC unroll 2
+                UNROLL(2)
                 for (int h = 0; h < 2; h++) {
                     const __m256i wide = _mm256_madd_epi16(acc[h][t], s[h]);
                     sum[h][t] = half == 0 ? wide : _mm256_add_epi32(sum[h][t], wide);
                 }
         }
-#pragma GCC unroll 3
+        UNROLL(3)
         for (int t = 0; t < S; t++)
-#pragma GCC unroll 2
+            UNROLL(2)
             for (int h = 0; h < 2; h++)
                 c[h][t] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sum[h][t]), _mm256_set1_ps(ag[t].scale)), _mm256_load_ps(x->wd + 8 * h), c[h][t]);
         for (int half = 0; HAS_MIN && half < 2; half++, wm += 16) take_minima(c, wm, ag, ah, half, S, 16);
@@ -319,7 +319,7 @@ INLINE __m256i odd_of(__m256i v) { return _mm256_srai_epi16(v, 8); }
 
 INLINE uint8_t *put_values(uint8_t *w, const enum tensor_type TYPE, const uint8_t *unit, int j, const int GROUP, const int OFFSET)
 {
-#pragma GCC unroll 2
+    UNROLL(2)
     for (int h = 0; h < 2; h++, w += 32) {
         const __m256i v = _mm256_add_epi8(values(TYPE, unit, j, h, WHOLE), _mm256_set1_epi8((char)(WIDE(OFFSET) ? -OFFSET : UNPACKED(GROUP, OFFSET) - OFFSET)));
         _mm256_store_si256((void *)w, WIDE(OFFSET) ? even_of(v) : v);
@@ -347,7 +347,7 @@ INLINE void unpack(const struct pack *pk, const uint8_t *panel, int n_super, int
         wm += pk->superblock / GROUP * 16;
         const uint8_t *unit = p[2];
         for (int u = 0; u < pk->superblock / 32; u++, unit += PACK_UNIT(pk->bits)) {
-#pragma GCC unroll 8
+            UNROLL(8)
             for (int j = 0; j < 8; j++) w = put_values(w, TYPE, unit, j, GROUP, OFFSET);
         }
     }
@@ -357,7 +357,7 @@ INLINE void unpack(const struct pack *pk, const uint8_t *panel, int n_super, int
 #if VNNI
 INLINE __m256i group_sum(__m256i start, const uint8_t *unit, int j0, int h, const int8_t *a, const enum tensor_type TYPE, const int GROUP)
 {
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int j = 0; j < GROUP / 4; j++) start = DPBUSD(start, values(TYPE, unit, j0 + j, h, WHOLE), four(a + 4 * j));
     return start;
 }
@@ -366,10 +366,10 @@ INLINE __m256i group_sum(const uint8_t *unit, int j0, int h, const int8_t *a, co
                          const enum part PART)
 {
     __m256i sum = _mm256_setzero_si256();
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int i = 0; i < GROUP / 4; i += ADDS) {
         __m256i acc = sum;
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int j = i; j < i + ADDS; j++) {
             const __m256i v = _mm256_maddubs_epi16(values(TYPE, unit, j0 + j, h, PART), four(a + 4 * j));
             acc = j == i ? v : in_order(_mm256_add_epi16(acc, v));
@@ -386,7 +386,7 @@ INLINE void add_group(__m256 c[2], const uint8_t *unit, const float *ws, const f
                       const struct act_group *ag, const struct act_halves *ah, const enum tensor_type TYPE, const int GROUP, const int OFFSET, const int ADDS, const bool HAS_MIN)
 {
     a += half * 16;
-#pragma GCC unroll 2
+    UNROLL(2)
     for (int h = 0; h < 2; h++) {
 #if VNNI
         (void)ADDS;
@@ -410,19 +410,19 @@ INLINE void add_two_groups(__m256 c[2], const uint8_t *unit, const float *ws, co
 {
     const bool HAS_MIN = OFFSET == 0;
     __m256i sum[2];
-#pragma GCC unroll 2
+    UNROLL(2)
     for (int half = 0; half < 2; half++) {
         const __m256i start = HAS_MIN ? _mm256_setzero_si256() : _mm256_srai_epi16(two_pairs(pairs + 2 * half), __builtin_ctz(OFFSET ? ACT_PAIR_OFFSET / OFFSET : 1));
-#pragma GCC unroll 2
+        UNROLL(2)
         for (int h = 0; h < 2; h++) {
             __m256i acc = start;
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int j = 0; j < 4; j++) acc = in_order(_mm256_add_epi16(acc, _mm256_maddubs_epi16(values(TYPE, unit, half * 4 + j, h, WHOLE), four(a + half * 16 + 4 * j))));
             const __m256i wide = _mm256_madd_epi16(acc, _mm256_load_si256((const void *)(ws + 16 * half + 8 * h)));
             sum[h] = half == 0 ? wide : _mm256_add_epi32(sum[h], wide);
         }
     }
-#pragma GCC unroll 2
+    UNROLL(2)
     for (int h = 0; h < 2; h++) {
         c[h] = _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sum[h]), _mm256_set1_ps(ag->scale)), _mm256_load_ps(wd + 8 * h), c[h]);
         for (int half = 0; HAS_MIN && half < 2; half++) c[h] = _mm256_fnmadd_ps(_mm256_set1_ps(ah->sum_scaled[half]), _mm256_load_ps(wm + 16 * half + 8 * h), c[h]);
@@ -440,13 +440,13 @@ INLINE void panels(const struct cpu_matmul *m, const struct pack *pk, const uint
     struct pack_stream stream = pack_stream_side(base, AVX2_SIDE, bytes, MIN(bytes, (size_t)AVX2_AHEAD));
     const uint8_t *p[PACK_PLANES];
     pack_seek(pk, base, n_super, 0, p);
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int i = 0; i < N; i++) c[i][0] = c[i][1] = _mm256_setzero_ps();
     const int8_t *a = m->acts.q;
     const struct act_group *ag = m->acts.group;
     const struct act_halves *ah = m->acts.halves;
     for (int s = 0; s < n_super; s++) {
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int i = 0; i < N; i++) {
             const uint8_t *const pi[PACK_PLANES] = PACK_FURTHER(p, shift[i]);
             scales_of(TYPE, pi, ws[i], wm[i]);
@@ -456,7 +456,7 @@ INLINE void panels(const struct cpu_matmul *m, const struct pack *pk, const uint
         for (int u = 0; u < units; u++, unit += PACK_UNIT(pk->bits), a += 32, ag++, ah++) {
             const int at = u * (32 / GROUP) * 16;
             if (N > 1) pack_stream_go(&stream, AVX2_SIDE, shift, PACK_UNIT(pk->bits));
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int i = 0; i < N; i++) {
 #if !VNNI
                 if (INT_SCALES(GROUP, OFFSET)) {

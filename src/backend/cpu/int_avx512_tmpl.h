@@ -25,7 +25,7 @@ static inline void NAME(min_pairs_)(const uint8_t *const *p, int i, __m512i pair
 static inline __m512i NAME(minima_)(const uint8_t *const *p, const int16_t *sums)
 {
     __m512i m = _mm512_setzero_si512();
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < AVX512_MIN_PAIRS(GROUP); i += 2) {
         __m512i pair[2];
         NAME(min_pairs_)(p, i / 2, pair);
@@ -45,14 +45,14 @@ static void NAME(unpack_)(const struct pack *pk, const uint8_t *panel, int n_sup
     const uint8_t *p[PACK_PLANES];
     pack_seek(pk, panel, n_super, s0, p);
     for (int s = s0; s < s1; pack_next(pk, panel, n_super, s, 1, p), s++) {
-#pragma GCC unroll 16
+        UNROLL(16)
         for (int g = 0; g < SUPERBLOCK / GROUP; g++, ws += 32) {
             __m512 min;
             _mm512_store_ps(ws, NAME(scale_)(p, g, &min));
             if (GROUP_MIN) _mm512_store_ps(wm + 32 * g, min);
         }
 #if WHOLE_MIN
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int i = 0; i < AVX512_MIN_PAIRS(GROUP); i += 2) {
             __m512i pair[2];
             NAME(min_pairs_)(p, i / 2, pair);
@@ -65,7 +65,7 @@ static void NAME(unpack_)(const struct pack *pk, const uint8_t *panel, int n_sup
         wm += SUPERBLOCK / GROUP * 32;
 #endif
         for (int u = 0; u < SUPERBLOCK / 32; u++) {
-#pragma GCC unroll 8
+            UNROLL(8)
             for (int j = 0; j < 8; j++, w += 128) {
                 const __m512i v = NAME(v_)(UNIT(p, u), j);
                 _mm512_store_si512(w, OFFSET % 128 ? _mm512_add_epi8(v, _mm512_set1_epi8((char)(128 - OFFSET))) : v);
@@ -79,16 +79,16 @@ static void NAME(unpack_)(const struct pack *pk, const uint8_t *panel, int n_sup
 /* start + the exact sums of values times a[GROUP], of a unit or its half in each of N panels, line by line in turns. */
 static inline __attribute__((always_inline)) void NAME(dot_)(const int N, const uint8_t *unit, const size_t *shift, int half, const int8_t *a, __m512i start, __m512i *sum)
 {
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < N; i++) sum[i] = start;
 #if NIBBLES
     __m512i high[AVX512_SIDE]; /* 16 times too large: one shift for all */
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < N; i++) high[i] = _mm512_setzero_si512();
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int z = 0; z < GROUP / 8; z++) {
         const __m512i a0 = _mm512_set1_epi32(load_i32(a + 8 * z)), a1 = _mm512_set1_epi32(load_i32(a + 8 * z + 4));
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int i = 0; i < N; i++) {
             __m512i v = load(unit + shift[i] + (half * (GROUP / 8) + z) * 64);
             __asm__("" : "+v"(v)); /* one load, not two */
@@ -96,13 +96,13 @@ static inline __attribute__((always_inline)) void NAME(dot_)(const int N, const 
             high[i] = _mm512_dpbusd_epi32(high[i], _mm512_and_si512(v, _mm512_set1_epi8((char)0xf0)), a1);
         }
     }
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < N; i++) sum[i] = _mm512_add_epi32(sum[i], _mm512_srai_epi32(high[i], 4));
 #else
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int j = 0; j < GROUP / 4; j++) {
         const __m512i aj = _mm512_set1_epi32(load_i32(a + 4 * j));
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int i = 0; i < N; i++) sum[i] = _mm512_dpbusd_epi32(sum[i], NAME(v_)(unit + shift[i], half * (GROUP / 4) + j), aj);
     }
 #endif
@@ -117,11 +117,11 @@ static inline __attribute__((always_inline)) void NAME(stretch_)(const int N, co
     enum { PER_UNIT = 32 / GROUP, MOST = ACT_SUPER / GROUP };
     _Alignas(64) float ws[AVX512_SIDE][MOST][16], wm[AVX512_SIDE][MOST][16];
     const uint8_t *unit = p[2], *words = p[1];
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < N; i++) sum[i] = _mm512_setzero_ps();
 #if WHOLE_MIN
     __m512i minima[AVX512_SIDE];
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < N; i++) {
         const uint8_t *const pi[PACK_PLANES] = PACK_FURTHER(p, shift[i]);
         minima[i] = NAME(minima_)(pi, sums);
@@ -129,12 +129,12 @@ static inline __attribute__((always_inline)) void NAME(stretch_)(const int N, co
 #else
     (void)sums;
 #endif
-#pragma GCC unroll 1
+    ROLLED
     for (int from = 0, n = PART ? PART : n_units; from < n_units; from += n, words += 64) {
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int i = 0; i < N; i++) {
             const uint8_t *const pi[PACK_PLANES] = {p[0] + shift[i], words + shift[i], p[2] + shift[i]};
-#pragma GCC unroll 16
+            UNROLL(16)
             for (int g = 0; g < n * PER_UNIT; g++) {
                 __m512 min;
                 _mm512_store_ps(ws[i][g], NAME(scale_)(pi, g, &min));
@@ -142,21 +142,21 @@ static inline __attribute__((always_inline)) void NAME(stretch_)(const int N, co
             }
         }
 #if PART
-#pragma GCC unroll 8
+        UNROLL(8)
 #else
-#pragma GCC unroll 1
+        ROLLED
 #endif
         for (int u = 0; u < n; u++, unit += PACK_UNIT(BITS), a += 32, ag++, ah++) {
             pack_stream_go(stream, N, shift, NAME(UNIT_BYTES_));
             const __m512 magic = _mm512_set1_ps(ag->neg_magic);
-#pragma GCC unroll 2
+            UNROLL(2)
             for (int half = 0; half < PER_UNIT; half++) {
                 const int init = GROUP == 32 ? ag->init : ah->init[half];
                 const __m512i start = _mm512_set1_epi32(ag->start + (init - ag->start) / 128 * OFFSET);
                 __m512i acc[AVX512_SIDE];
-#pragma GCC unroll 8
+                UNROLL(8)
                 for (int i = 0; i < N; i += TOGETHER(N)) NAME(dot_)(TOGETHER(N), unit, shift + i, half, a + half * 16, start, acc + i);
-#pragma GCC unroll 8
+                UNROLL(8)
                 for (int i = 0; i < N; i++) {
                     sum[i] = _mm512_fmadd_ps(_mm512_add_ps(_mm512_castsi512_ps(acc[i]), magic), _mm512_load_ps(ws[i][u * PER_UNIT + half]), sum[i]);
                     if (!GROUP_MIN) continue;
@@ -167,7 +167,7 @@ static inline __attribute__((always_inline)) void NAME(stretch_)(const int N, co
         }
     }
 #if WHOLE_MIN
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < N; i++) {
         const uint8_t *const pi[PACK_PLANES] = PACK_FURTHER(p, shift[i]);
         sum[i] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(minima[i]), NAME(min_scale_)(pi), sum[i]);
@@ -183,7 +183,7 @@ static inline __attribute__((always_inline)) void NAME(panels_)(const struct cpu
     const int n_super = m->in / SUPERBLOCK;
     const uint8_t *p[PACK_PLANES];
     pack_seek(pk, base, n_super, 0, p);
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < N; i++) out[i] = _mm512_setzero_ps();
     const int8_t *a = m->acts.q;
     const struct act_group *ag = m->acts.group;
@@ -193,14 +193,14 @@ static inline __attribute__((always_inline)) void NAME(panels_)(const struct cpu
     int k = 0;
     for (; k + ACT_SUPER <= m->in; k += ACT_SUPER, a += ACT_SUPER, ag += UNITS, ah += UNITS) {
         NAME(stretch_)(N, p, shift, UNITS, a, ag, ah, sums, stream, sum);
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int i = 0; i < N; i++) out[i] = _mm512_fmadd_ps(sum[i], _mm512_set1_ps(ag->super), out[i]);
         pack_next(pk, base, n_super, k / SUPERBLOCK, ACT_SUPER / SUPERBLOCK, p);
         if (WHOLE_MIN) sums += ACT_SUMS;
     }
     if (SUPERBLOCK == ACT_SUPER || k == m->in) return;
     NAME(stretch_)(N, p, shift, (m->in - k) / 32, a, ag, ah, sums, stream, sum);
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < N; i++) out[i] = _mm512_fmadd_ps(sum[i], _mm512_set1_ps(ag->super), out[i]);
 }
 
@@ -224,16 +224,16 @@ static void NAME(unpack_whole_)(const struct pack *pk, const uint8_t *panel, int
 {
     const uint8_t *p[PACK_PLANES];
     pack_seek(pk, panel, n_super, s, p);
-#pragma GCC unroll 16
+    UNROLL(16)
     for (int g = 0; g < SUPERBLOCK / GROUP; g++) _mm512_store_si512(to->scale[g][half], NAME(int_scale_)(p, g));
     _mm512_store_ps(to->d[half], load_f16(p[0]));
 #if !OFFSET
     _mm512_store_ps(to->dmin[half], load_f16(p[0] + 32));
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int i = 0; i < SUPERBLOCK / GROUP / 4; i++) _mm512_store_si512(to->min[i][half], NAME(min_words_)(p, i));
 #endif
     for (int u = 0; u < SUPERBLOCK / 32; u++) {
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int j = 0; j < 8; j++) {
             const __m512i v = NAME(v_)(UNIT(p, u), j);
             _mm512_store_si512(to->w[u * 8 + j][half], OFFSET % 128 ? _mm512_add_epi8(v, _mm512_set1_epi8((char)(128 - OFFSET))) : v);
@@ -248,17 +248,17 @@ static void NAME(split_)(const struct pack *pk, const uint8_t *panel, int n_supe
     _mm512_store_ps(to->d, load_f16(p[0]));
 #if !OFFSET
     _mm512_store_ps(to->dmin, load_f16(p[0] + 32));
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < SUPERBLOCK / GROUP / 2; i++) {
         const __m512i m = NAME(min_words_)(p, i / 2), even = byte_of(m, i % 2 * 2, 0xff), odd = byte_of(m, i % 2 * 2 + 1, 0xff);
         _mm512_store_si512(to->min[i], _mm512_or_si512(even, _mm512_slli_epi32(odd, 16)));
     }
 #endif
     _Alignas(64) int32_t scale[SUPERBLOCK / GROUP][16];
-#pragma GCC unroll 16
+    UNROLL(16)
     for (int g = 0; g < SUPERBLOCK / GROUP; g++) _mm512_store_si512(scale[g], NAME(int_scale_)(p, g));
     for (int u = 0; u < SUPERBLOCK / 32; u++) {
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int j = 0; j < 8; j++) {
             const __m512i by = twice_16(_mm512_load_si512(scale[GROUP == 32 ? u : 2 * u + j / 4]));
             split_product(NAME(v_)(UNIT(p, u), j), by, OFFSET, to->w[u / 2][0][u % 2 * 8 + j], to->w[u / 2][1][u % 2 * 8 + j]);
@@ -274,47 +274,47 @@ static void NAME(whole_side_)(const struct cpu_matmul *m, const struct pack *pk,
     const uint8_t *p[PACK_PLANES];
     pack_seek(pk, base, n_super, 0, p);
     __m512 c[AVX512_SIDE];
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < AVX512_SIDE; i++) c[i] = _mm512_setzero_ps();
     const int8_t *a = m->acts.whole.q;
     const struct act_stretch *as = m->acts.whole.stretch;
     for (int s = 0; s < n_super; s++, as++) {
         __m512i sum[AVX512_SIDE];
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int i = 0; i < AVX512_SIDE; i++) {
             const uint8_t *const pi[PACK_PLANES] = PACK_FURTHER(p, shift[i]);
             sum[i] = _mm512_setzero_si512();
-#pragma GCC unroll 16
+            UNROLL(16)
             for (int g = 0; g < SUPERBLOCK / GROUP; g++) _mm512_store_si512(scale[i] + 16 * g, NAME(int_scale_)(pi, g));
         }
         for (int u = 0; u < SUPERBLOCK / 32; u++, a += 32) {
             pack_stream_go(stream, AVX512_SIDE, shift, NAME(UNIT_BYTES_));
-#pragma GCC unroll 2
+            UNROLL(2)
             for (int half = 0; half < 32 / GROUP; half++) {
                 const int g = u * (32 / GROUP) + half;
                 const __m512i start = _mm512_set1_epi32(-OFFSET * as->sum[GROUP == 16 ? g : 16 + g]);
                 __m512i acc[AVX512_SIDE];
-#pragma GCC unroll 8
+                UNROLL(8)
                 for (int i = 0; i < AVX512_SIDE; i += TOGETHER(AVX512_SIDE)) NAME(dot_)(TOGETHER(AVX512_SIDE), UNIT(p, u), shift + i, half, a + half * 16, start, acc + i);
-#pragma GCC unroll 8
+                UNROLL(8)
                 for (int i = 0; i < AVX512_SIDE; i++) sum[i] = _mm512_add_epi32(sum[i], _mm512_mullo_epi32(acc[i], _mm512_load_si512(scale[i] + 16 * g)));
             }
         }
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int i = 0; i < AVX512_SIDE; i++) {
             const uint8_t *const pi[PACK_PLANES] = PACK_FURTHER(p, shift[i]);
 #if OFFSET
             c[i] = avx512_whole_add(c[i], sum[i], load_f16(pi[0]), sum[i], c[i], as->super, false);
 #else
             __m512i min[SUPERBLOCK / GROUP / 4];
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int j = 0; j < SUPERBLOCK / GROUP / 4; j++) min[j] = NAME(min_words_)(pi, j);
             c[i] = avx512_whole_add(c[i], sum[i], load_f16(pi[0]), avx512_whole_minima(as, min, GROUP), load_f16(pi[0] + 32), as->super, true);
 #endif
         }
         pack_next(pk, base, n_super, s, 1, p);
     }
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < AVX512_SIDE; i++) out[i] = c[i];
 }
 

@@ -13,11 +13,11 @@ static inline __m256i tops(const float *x)
 {
     const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0), odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     __m512i v[8];
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int g = 0; g < 8; g++) v[g] = _mm512_max_epu32(magnitudes(_mm512_loadu_ps(x + 32 * g)), magnitudes(_mm512_loadu_ps(x + 32 * g + 16)));
-#pragma GCC unroll 3
+    UNROLL(3)
     for (int n = 4; n > 0; n /= 2)
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int g = 0; g < n; g++) v[g] = fold(v[2 * g], v[2 * g + 1], even, odd);
     return _mm512_castsi512_si256(fold(v[0], v[0], even, odd));
 }
@@ -104,7 +104,7 @@ static inline __m512i sums_of_16(const __m512i *q)
 {
     const __m512i even = _mm512_set_epi32(30, 28, 26, 24, 22, 20, 18, 16, 14, 12, 10, 8, 6, 4, 2, 0), odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
     __m512i s[4]; /* of 8 elements plus 8 * 128, in 64 bits */
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int i = 0; i < 4; i++) s[i] = _mm512_sad_epu8(_mm512_xor_si512(q[i], _mm512_set1_epi8(-128)), _mm512_setzero_si512());
     const __m512i a = _mm512_permutex2var_epi32(s[0], even, s[1]), b = _mm512_permutex2var_epi32(s[2], even, s[3]);
     return _mm512_sub_epi32(_mm512_add_epi32(_mm512_permutex2var_epi32(a, even, b), _mm512_permutex2var_epi32(a, odd, b)), _mm512_set1_epi32(16 * 128));
@@ -166,7 +166,7 @@ static inline void put_groups(float super, __m256i k, __m512i s, struct act_row 
 static inline void round_super(const float *x, const float *inv, float super, __m256i k, struct act_row row)
 {
     __m512i q[4];
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int i = 0; i < 4; i++) q[i] = round_64(x + 64 * i, inv + 2 * i);
     put_groups(super, k, sums_of_16(q), row);
     if (row.T == 1) {
@@ -241,12 +241,12 @@ static void quantize_whole(const float *x, int n, struct act_whole_row row)
 {
     for (; n > 0; n -= ACT_SUPER, x += ACT_SUPER) {
         __m512i top = magnitudes(_mm512_loadu_ps(x));
-#pragma GCC unroll 15
+        UNROLL(15)
         for (int i = 1; i < ACT_SUPER / 16; i++) top = _mm512_max_epu32(top, magnitudes(_mm512_loadu_ps(x + 16 * i)));
         const float super = act_scale(f32_from_bits(_mm512_reduce_max_epu32(top)));
         const float one_by = super >= 0x1p-126f ? 1.0f / super : 0.0f, inv[2] = {one_by, one_by};
         __m512i q[4];
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int i = 0; i < 4; i++) q[i] = round_64(x + 64 * i, inv);
         const __m512i sum = sums_of_16(q);
         if (row.n) {

@@ -19,7 +19,7 @@ static uint32_t sum_of(__m256i a)
 static inline __m256i eight_pairs(__m256i acc, __m256i x, __m256i y, __m256i ones)
 {
     __m256i sum = _mm256_maddubs_epi16(x, y);
-#pragma GCC unroll 7
+    UNROLL(7)
     for (int i = 1; i < 8; i++) {
         __asm__ volatile("" : "+x"(x), "+x"(sum));
         sum = _mm256_add_epi16(sum, _mm256_maddubs_epi16(x, y));
@@ -76,17 +76,17 @@ static uint32_t f32_avx2(int64_t rounds)
 static inline __attribute__((always_inline)) uint32_t read_side(const uint8_t *p, const size_t N, const size_t STEP, const size_t AHEAD)
 {
     __m256i a[8];
-#pragma GCC unroll 8
+    UNROLL(8)
     for (size_t s = 0; s < N; s++) a[s] = _mm256_setzero_si256();
     for (const uint8_t *end = p + LIMIT_STRETCH; p < end; p += N * STEP)
         for (size_t i = 0; i < STEP; i += 64)
-#pragma GCC unroll 8
+            UNROLL(8)
             for (size_t s = 0; s < N; s++) {
                 const __m256i *v = (const __m256i *)(const void *)(p + s * STEP + i);
                 if (AHEAD) __builtin_prefetch((const uint8_t *)v + AHEAD);
                 a[s] = _mm256_xor_si256(a[s], _mm256_xor_si256(_mm256_load_si256(v), _mm256_load_si256(v + 1)));
             }
-#pragma GCC unroll 8
+    UNROLL(8)
     for (size_t s = 1; s < N; s++) a[0] = _mm256_xor_si256(a[0], a[s]);
     return sum_of(a[0]);
 }

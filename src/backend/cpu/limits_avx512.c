@@ -74,16 +74,17 @@ static uint32_t read_ahead(const uint8_t *p)
 static inline __attribute__((always_inline)) uint32_t read_side(const uint8_t *p, const size_t N, const size_t AHEAD)
 {
     __m512i a[16];
-#pragma GCC unroll 16
+    UNROLL(16)
     for (size_t s = 0; s < N; s++) a[s] = _mm512_setzero_si512();
+    ROLLED /* the processor's prefetchers follow what few instructions read */
     for (size_t i = 0; i < LIMIT_STRETCH / N; i += 64)
-#pragma GCC unroll 16
+        UNROLL(16)
         for (size_t s = 0; s < N; s++) {
             const uint8_t *at = p + s * (LIMIT_STRETCH / N) + i;
             if (AHEAD) __builtin_prefetch(at + AHEAD);
             a[s] = _mm512_xor_si512(a[s], _mm512_load_si512(at));
         }
-#pragma GCC unroll 16
+    UNROLL(16)
     for (size_t s = 1; s < N; s++) a[0] = _mm512_xor_si512(a[0], a[s]);
     return (uint32_t)_mm512_reduce_or_epi32(a[0]);
 }

@@ -80,7 +80,7 @@ INLINE void widen(struct scratch *s, const struct widths *t, int n, const bool N
 {
     const __mmask64 odd = 0xaaaaaaaaaaaaaaaa;
     for (int k = 0; k < n / 4; k++)
-#pragma GCC unroll 2
+        UNROLL(2)
         for (int p = 0; p < 2; p++) {
             const __m512i v = _mm512_load_si512(s->bytes + k * 128 + p * 64), high = look_up(t->high, v, NARROW),
                           low = look_up(t->low, v, NARROW);
@@ -180,7 +180,7 @@ struct octet {
 
 INLINE void octet_begin(struct octet *o, const float *s, bool begins)
 {
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int t = 0; t < OCTET; t++) {
         o->s[0][t] = begins ? _mm512_setzero_ps() : _mm512_load_ps(s + t * 32);
         o->s[1][t] = begins ? _mm512_setzero_ps() : _mm512_load_ps(s + t * 32 + 16);
@@ -196,7 +196,7 @@ INLINE void octet_group(struct octet *o, const struct part *x, const float *isum
     const __m512 w0 = _mm512_load_ps(ws), w1 = _mm512_load_ps(ws + 16);
     const __m512 m0 = HAS_MIN ? _mm512_load_ps(wm) : w0, m1 = HAS_MIN ? _mm512_load_ps(wm + 16) : w1;
     isum += first * 16;
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int t = 0; t < OCTET; t++) {
         o->s[0][t] = _mm512_fmadd_ps(w0, _mm512_load_ps(isum + t * 16), o->s[0][t]);
         o->s[1][t] = _mm512_fmadd_ps(w1, _mm512_load_ps(isum + SUMS + t * 16), o->s[1][t]);
@@ -211,11 +211,11 @@ INLINE void octet_end(const struct octet *o, const struct part *x, float *s, int
 {
     float *c = x->c + first * 32;
     if (!part_is_last(x)) {
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int t = 0; t < OCTET; t++) _mm512_store_ps(s + t * 32, o->s[0][t]), _mm512_store_ps(s + t * 32 + 16, o->s[1][t]);
         return;
     }
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int t = 0; t < OCTET; t++) {
         const __m512 super = _mm512_set1_ps(x->super[first + (TAIL ? MIN(t, T - 1 - first) : t)]);
         const __m512 c0 = row_begins ? _mm512_setzero_ps() : _mm512_load_ps(c + t * 32),
@@ -241,12 +241,12 @@ INLINE void step(const struct chunk *c, const struct part *x, const struct part 
 {
     struct octet o;
     struct scratch *s = c->s;
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int i = 0; i < 2 * STEP_GROUPS; i++) {
         const int first = i / STEP_GROUPS * OCTET, g = i % STEP_GROUPS, done = (i + 2 * STEP_GROUPS - AHEAD) % (2 * STEP_GROUPS);
         store_sums(done, s->isum[i < AHEAD ? ring : !ring][done / 2][done % 2]);
         multiply(i, part_a(next, i / 2, TILE, GROUP), part_w(next, i / 2, i % 2, GROUP));
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int j = 0; j < 4; j++) __builtin_prefetch(next->a + TILE * CHUNK + (i * 4 + j) * 32);
         if (g == 0) octet_begin(&o, s->s + first * 32, x->g0 == 0);
         octet_group(&o, x, s->isum[ring][g][0], first, g, TILE, GROUP, HAS_MIN, false);
@@ -257,7 +257,7 @@ INLINE void step(const struct chunk *c, const struct part *x, const struct part 
 /* Products that no step has begun. */
 INLINE void begin(const struct chunk *c, const struct part *x, const int GROUP)
 {
-#pragma GCC unroll 4
+    UNROLL(4)
     for (int i = 0; i < 2 * STEP_GROUPS; i++) {
         if (i >= AHEAD) store_sums(i - AHEAD, c->s->isum[0][(i - AHEAD) / 2][(i - AHEAD) % 2]);
         multiply(i, part_a(x, i / 2, TILE, GROUP), part_w(x, i / 2, i % 2, GROUP));

@@ -47,7 +47,7 @@ static inline __attribute__((always_inline)) void scale_group(const struct tile 
 {
     const float *ws = x->ws + group * 32, *wm = x->wm + group * 32;
     const __m512 ws0 = _mm512_load_ps(ws), ws1 = _mm512_load_ps(ws + 16);
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int t = 0; t < T; t++) {
         const __m512 magic = _mm512_set1_ps(ag[t].neg_magic);
         s[0][t] = _mm512_fmadd_ps(_mm512_add_ps(_mm512_castsi512_ps(acc[0][t]), magic), ws0, s[0][t]);
@@ -65,19 +65,19 @@ static inline __attribute__((always_inline)) void take_minima(const float *wm, c
 {
     if (GROUP == 32) sums += ACT_EIGHTHS;
     __m512i m[2][TILE];
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int t = 0; t < T; t++) m[0][t] = m[1][t] = _mm512_setzero_si512();
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < AVX512_MIN_PAIRS(GROUP); i++, wm += 32) {
         const __m512i w0 = _mm512_load_si512(wm), w1 = _mm512_load_si512(wm + 16);
-#pragma GCC unroll 6
+        UNROLL(6)
         for (int t = 0; t < T; t++) {
             const __m512i pair = _mm512_set1_epi32(load_i32(sums + t * ACT_SUMS + 2 * i));
             m[0][t] = _mm512_dpwssd_epi32(m[0][t], w0, pair);
             m[1][t] = _mm512_dpwssd_epi32(m[1][t], w1, pair);
         }
     }
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int t = 0; t < T; t++)
         for (int i = 0; i < 2; i++) s[i][t] = _mm512_fnmadd_ps(_mm512_cvtepi32_ps(m[i][t]), _mm512_load_ps(wm + 16 * i), s[i][t]);
 }
@@ -91,24 +91,24 @@ static inline __attribute__((always_inline)) void tile(const struct tile *x, con
     const int16_t *sums = x->sums;
     for (int u = 0, group = 0; u < x->n_units;) {
         __m512 s[2][TILE];
-#pragma GCC unroll 6
+        UNROLL(6)
         for (int t = 0; t < T; t++) s[0][t] = s[1][t] = _mm512_setzero_ps();
         const int first_unit = u, end = MIN(u + ACT_SUPER / 32, x->n_units);
         for (; u < end; u++, ag += T, ah += T) {
-#pragma GCC unroll 3
+            UNROLL(3)
             for (int i = 0; i < T * 32; i += 64) __builtin_prefetch(a + x->next_a + i);
-#pragma GCC unroll 3
+            UNROLL(3)
             for (int i = 0; i < T * (int)sizeof *ag; i += 64) __builtin_prefetch((const char *)ag + x->next_group + i);
-#pragma GCC unroll 2
+            UNROLL(2)
             for (int half = 0; half < 32 / GROUP; half++, group++) {
                 __m512i acc[2][TILE];
-#pragma GCC unroll 6
+                UNROLL(6)
                 for (int t = 0; t < T; t++)
                     acc[0][t] = acc[1][t] = _mm512_set1_epi32(MIN_KIND ? ag[t].start : GROUP == 32 ? ag[t].init : ah[t].init[half]);
-#pragma GCC unroll 8
+                UNROLL(8)
                 for (int j = 0; j < GROUP / 4; j++, w += 128, a += 4 * T) {
                     const __m512i w0 = _mm512_load_si512(w), w1 = _mm512_load_si512(w + 64);
-#pragma GCC unroll 6
+                    UNROLL(6)
                     for (int t = 0; t < T; t++) {
                         const __m512i b = _mm512_set1_epi32(load_i32(a + 4 * t));
                         acc[0][t] = _mm512_dpbusd_epi32(acc[0][t], w0, b);
@@ -120,12 +120,12 @@ static inline __attribute__((always_inline)) void tile(const struct tile *x, con
         }
         if (MIN_KIND == MIN_STRETCH) {
             take_minima(x->wm + first_unit / (ACT_SUPER / 32) * AVX512_MIN_STRETCH(GROUP), sums, s, T, GROUP);
-#pragma GCC unroll 5
+            UNROLL(5)
             for (int i = 0; i < T * ACT_SUMS * 2; i += 64) __builtin_prefetch((const char *)sums + x->next_sums + i);
             sums += T * ACT_SUMS;
         }
         const bool first = x->first && first_unit == 0;
-#pragma GCC unroll 6
+        UNROLL(6)
         for (int t = 0; t < T; t++) {
             const __m512 super = _mm512_set1_ps(ag[t - T].super);
             const __m512 c0 = first ? _mm512_setzero_ps() : _mm512_load_ps(x->c + t * 32);

@@ -23,7 +23,7 @@ struct tile {
 static inline __attribute__((always_inline)) void tile(const struct tile *a, const int S)
 {
     __m256 c[2][SUB_TILE];
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int t = 0; t < S; t++) {
         c[0][t] = a->first ? _mm256_setzero_ps() : _mm256_load_ps(a->c + t * 32);
         c[1][t] = a->first ? _mm256_setzero_ps() : _mm256_load_ps(a->c + t * 32 + 8);
@@ -32,14 +32,14 @@ static inline __attribute__((always_inline)) void tile(const struct tile *a, con
     const int T = a->T;
     for (int k = 0; k < a->n; k++, w += 16, x += T) {
         const __m256 w0 = _mm256_load_ps(w), w1 = _mm256_load_ps(w + 8);
-#pragma GCC unroll 6
+        UNROLL(6)
         for (int t = 0; t < S; t++) {
             const __m256 b = _mm256_set1_ps(x[t]);
             c[0][t] = _mm256_fmadd_ps(w0, b, c[0][t]);
             c[1][t] = _mm256_fmadd_ps(w1, b, c[1][t]);
         }
     }
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int t = 0; t < S; t++) {
         _mm256_store_ps(a->c + t * 32, c[0][t]);
         _mm256_store_ps(a->c + t * 32 + 8, c[1][t]);
@@ -134,7 +134,7 @@ static inline __attribute__((always_inline)) void gemv(const struct cpu_matmul *
         const uint8_t *w[AVX2_SIDE];
         size_t shift[AVX2_SIDE];
         __m256 c[AVX2_SIDE][2];
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int i = 0; i < AVX2_SIDE; i++) {
             shift[i] = (size_t)MIN(i, n_panels - 1 - p) * bytes;
             w[i] = panel_at(m, row0 / PANEL + p) + shift[i];
@@ -144,10 +144,10 @@ static inline __attribute__((always_inline)) void gemv(const struct cpu_matmul *
         int k = 0;
         for (; k + 2 <= n; k += 2) {
             if (ASK) pack_stream_go(&stream, AVX2_SIDE, shift, TYPE == TYPE_F32 ? 128 : 64);
-#pragma GCC unroll 2
+            UNROLL(2)
             for (int j = 0; j < 2; j++) {
                 const __m256 b = _mm256_set1_ps(x[k + j]);
-#pragma GCC unroll 4
+                UNROLL(4)
                 for (int i = 0; i < AVX2_SIDE; i++) {
                     const uint8_t *at = w[i] + (size_t)k * (TYPE == TYPE_F32 ? 64 : 32); /* pairs of BF16 start at even k */
                     c[i][0] = _mm256_fmadd_ps(values(TYPE, at, j, 0), b, c[i][0]);
@@ -156,13 +156,13 @@ static inline __attribute__((always_inline)) void gemv(const struct cpu_matmul *
             }
         }
         for (; k < n; k++) {
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int i = 0; i < AVX2_SIDE; i++) {
                 c[i][0] = _mm256_fmadd_ps(values(TYPE, w[i], k, 0), _mm256_set1_ps(x[k]), c[i][0]);
                 c[i][1] = _mm256_fmadd_ps(values(TYPE, w[i], k, 1), _mm256_set1_ps(x[k]), c[i][1]);
             }
         }
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int i = 0; i < AVX2_SIDE; i++) {
             if (p + i >= n_panels) break;
             avx2_store_8(m, 0, row0 + (p + i) * PANEL, c[i][0]);

@@ -21,7 +21,7 @@ struct tile {
 static inline __attribute__((always_inline)) void tile(const struct tile *a, const int T, const bool BF16)
 {
     __m512 c[2][TILE];
-#pragma GCC unroll 12
+    UNROLL(12)
     for (int t = 0; t < T; t++) {
         c[0][t] = a->first ? _mm512_setzero_ps() : _mm512_load_ps(a->c + t * 32);
         c[1][t] = a->first ? _mm512_setzero_ps() : _mm512_load_ps(a->c + t * 32 + 16);
@@ -30,7 +30,7 @@ static inline __attribute__((always_inline)) void tile(const struct tile *a, con
     for (int k = 0; k < a->n; k++, w += 32, x += T) {
         __builtin_prefetch(x + a->next);
         const __m512 w0 = _mm512_load_ps(w), w1 = _mm512_load_ps(w + 16);
-#pragma GCC unroll 12
+        UNROLL(12)
         for (int t = 0; t < T; t++) {
             const __m512 b = _mm512_set1_ps(x[t]);
             if (BF16) {
@@ -42,7 +42,7 @@ static inline __attribute__((always_inline)) void tile(const struct tile *a, con
             }
         }
     }
-#pragma GCC unroll 12
+    UNROLL(12)
     for (int t = 0; t < T; t++) {
         _mm512_store_ps(a->c + t * 32, c[0][t]);
         _mm512_store_ps(a->c + t * 32 + 16, c[1][t]);
@@ -136,14 +136,14 @@ static inline __attribute__((always_inline)) void gemv(const struct cpu_matmul *
     for (int turn = 0, p = row0 / PANEL; turn < t.n; turn++, p += t.step) {
         const uint8_t *w[AVX512_FLOAT_SIDE];
         __m512 c[AVX512_FLOAT_SIDE];
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int i = 0; i < SIDE; i++) {
             w[i] = panel_at(m, MIN(p + i * t.apart, t.end - 1));
             c[i] = _mm512_setzero_ps();
         }
         for (int k = 0; k < n; k++) {
             const __m512 b = _mm512_set1_ps(x[k]);
-#pragma GCC unroll 8
+            UNROLL(8)
             for (int i = 0; i < SIDE; i++) {
                 if (AHEAD) __builtin_prefetch(w[i] + (size_t)k * (TYPE == TYPE_F32 || PAIRS ? 64 : 32) + AHEAD);
                 if (PAIRS) c[i] = _mm512_dpbf16_ps(c[i], (__m512bh)_mm512_loadu_ps(w[i] + (size_t)k * 64), (__m512bh)b);
@@ -152,7 +152,7 @@ static inline __attribute__((always_inline)) void gemv(const struct cpu_matmul *
                 else c[i] = _mm512_fmadd_ps(bf16_of_pair(_mm512_loadu_si512(w[i] + (size_t)(k / 2) * 64), k & 1), b, c[i]);
             }
         }
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int i = 0; i < SIDE; i++)
             if (p + i * t.apart < t.end) avx512_store_row(m, 0, (p + i * t.apart) * PANEL, c[i]);
     }

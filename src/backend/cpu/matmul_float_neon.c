@@ -33,7 +33,7 @@ NEON_INLINE void tile(const struct tile *a, const int T)
     for (int half = 0; half < 16; half += 8) {
         float32x4_t c[TILE][2];
         const float *w = a->w + half, *x = a->x;
-#pragma GCC unroll 12
+        UNROLL(12)
         for (int t = 0; t < T; t++) {
             c[t][0] = vld1q_f32(a->c + t * 16 + half);
             c[t][1] = vld1q_f32(a->c + t * 16 + half + 4);
@@ -41,7 +41,7 @@ NEON_INLINE void tile(const struct tile *a, const int T)
         for (int k = 0; k < a->n; k++, w += 16, x += T) {
             const float32x4_t w0 = vld1q_f32(w), w1 = vld1q_f32(w + 4);
             float32x4_t b = vdupq_n_f32(0);
-#pragma GCC unroll 12
+            UNROLL(12)
             for (int t = 0; t < T; t++) {
                 if (t % 4 == 0 && t + 4 <= T) b = vld1q_f32(x + t);
                 if (t / 4 * 4 + 4 > T) b = vdupq_n_f32(x[t]); /* the last ones, by themselves */
@@ -49,7 +49,7 @@ NEON_INLINE void tile(const struct tile *a, const int T)
                 c[t][1] = fma_lane(c[t][1], w1, b, t % 4);
             }
         }
-#pragma GCC unroll 12
+        UNROLL(12)
         for (int t = 0; t < T; t++) {
             vst1q_f32(a->c + t * 16 + half, c[t][0]);
             vst1q_f32(a->c + t * 16 + half + 4, c[t][1]);
@@ -138,20 +138,20 @@ NEON_INLINE void gemv(const struct cpu_matmul *m, int row0, int row1, const enum
     for (int p = 0; p < n_panels; p += 4) {
         const uint8_t *w[4];
         float32x4_t c[4][4];
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int i = 0; i < 4; i++) {
             w[i] = panel_at(m, row0 / PANEL + MIN(p + i, n_panels - 1));
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int j = 0; j < 4; j++) c[i][j] = vdupq_n_f32(0);
         }
-#pragma GCC unroll 2
+        UNROLL_BY(2)
         for (int k = 0; k < m->in; k++) {
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int i = 0; i < 4; i++)
-#pragma GCC unroll 4
+                UNROLL(4)
                 for (int j = 0; j < 4; j++) c[i][j] = vfmaq_n_f32(c[i][j], element(TYPE, w[i], k, j), m->acts.f32[k]);
         }
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int i = 0; i < 4; i++) {
             float sums[16];
             for (int j = 0; j < 4; j++) vst1q_f32(sums + 4 * j, c[i][j]);

@@ -22,29 +22,29 @@ NEON_INLINE void tile(const struct neon_tile *x, const int T, const int GROUP, c
     const struct act_group *ag = x->group;
     const struct act_halves *ah = x->halves;
     for (int u = 0; u < x->n_units; u++, ag += T, ah += T) {
-#pragma GCC unroll 2
+        UNROLL(2)
         for (int half = 0; half < 32 / GROUP; half++, ws += 16, wm += 16) {
             int32x4_t acc[(TILE + 1) / 2][8]; /* [pair of tokens][pair of rows]: [row][token] */
-#pragma GCC unroll 3
+            UNROLL(3)
             for (int p = 0; p < (T + 1) / 2; p++)
-#pragma GCC unroll 8
+                UNROLL(8)
                 for (int r = 0; r < 8; r++) acc[p][r] = vdupq_n_s32(0);
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int j = 0; j < GROUP / 8; j++, w += 128, a += 8 * T) {
                 int8x16_t b[(TILE + 1) / 2];
-#pragma GCC unroll 3
+                UNROLL(3)
                 for (int p = 0; p < (T + 1) / 2; p++) b[p] = load_pair(a, T, 2 * p);
-#pragma GCC unroll 8
+                UNROLL(8)
                 for (int r = 0; r < 8; r++) {
                     const int8x16_t rows = vld1q_s8(w + 16 * r);
-#pragma GCC unroll 3
+                    UNROLL(3)
                     for (int p = 0; p < (T + 1) / 2; p++) acc[p][r] = vmmlaq_s32(acc[p][r], rows, b[p]);
                 }
             }
-#pragma GCC unroll 6
+            UNROLL(6)
             for (int t = 0; t < T; t++) {
                 const float scale = ag[t].scale, sum = GROUP == 32 ? ag[t].sum_scaled : ah[t].sum_scaled[half];
-#pragma GCC unroll 4
+                UNROLL(4)
                 for (int i = 0; i < 4; i++) {
                     const int32x4_t lo = acc[t / 2][2 * i], hi = acc[t / 2][2 * i + 1], isum = t % 2 ? vuzp2q_s32(lo, hi) : vuzp1q_s32(lo, hi);
                     float32x4_t c = neon_add_group(vld1q_f32(x->c + t * 16 + i * 4), isum, scale, ws + i * 4);

@@ -32,18 +32,18 @@ NEON_INLINE void tile(const struct neon_tile *x, const int T, const int GROUP, c
     const struct act_group *ag = x->group;
     const struct act_halves *ah = x->halves;
     for (int u = 0; u < x->n_units; u++, ag += T, ah += T) {
-#pragma GCC unroll 2
+        UNROLL(2)
         for (int half = 0; half < 32 / GROUP; half++, ws += 16, wm += 16) {
             int32x4_t acc[TILE][4];
             int8x16_t b = vdupq_n_s8(0);
-#pragma GCC unroll 6
+            UNROLL(6)
             for (int t = 0; t < T; t++)
-#pragma GCC unroll 4
+                UNROLL(4)
                 for (int i = 0; i < 4; i++) acc[t][i] = vdupq_n_s32(0);
-#pragma GCC unroll 8
+            UNROLL(8)
             for (int j = 0; j < GROUP / 4; j++, w += 64) {
                 const int8x16_t w0 = vld1q_s8(w), w1 = vld1q_s8(w + 16), w2 = vld1q_s8(w + 32), w3 = vld1q_s8(w + 48);
-#pragma GCC unroll 6
+                UNROLL(6)
                 for (int t = 0; t < T; t++) { /* the activations are read as one stream, four words at a time */
                     const int lane = (j * T + t) % 4;
                     if (lane == 0) b = vld1q_s8(a + (j * T + t) * 4);
@@ -54,10 +54,10 @@ NEON_INLINE void tile(const struct neon_tile *x, const int T, const int GROUP, c
                 }
             }
             a += GROUP * T;
-#pragma GCC unroll 6
+            UNROLL(6)
             for (int t = 0; t < T; t++) {
                 const float scale = ag[t].scale, sum = GROUP == 32 ? ag[t].sum_scaled : ah[t].sum_scaled[half];
-#pragma GCC unroll 4
+                UNROLL(4)
                 for (int i = 0; i < 4; i++) {
                     float32x4_t c = neon_add_group(vld1q_f32(x->c + t * 16 + i * 4), acc[t][i], scale, ws + i * 4);
                     if (HAS_MIN) c = neon_sub_min(c, sum, wm + i * 4);
@@ -132,7 +132,7 @@ NEON_INLINE void scales_q4_k(const uint8_t *const *p, float *ws, float *wm)
         const uint32x4_t s[2] = {mask(a, low6), vorrq_u32(mask(c, low4), mask(shift_right(a, 2), top2))};
         const uint32x4_t m[2] = {mask(b, low6), vorrq_u32(mask(shift_right(c, 4), low4), mask(shift_right(b, 2), top2))};
         const float32x4_t d = load_f16(p[0], i), dmin = load_f16(p[0] + 32, i);
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int g = 0; g < 8; g++) {
             vst1q_f32(ws + g * 16 + 4 * i, vmulq_f32(byte_f32(s[g / 4], g % 4), d));
             vst1q_f32(wm + g * 16 + 4 * i, vmulq_f32(byte_f32(m[g / 4], g % 4), dmin));
@@ -145,7 +145,7 @@ NEON_INLINE void scales_q2_k(const uint8_t *const *p, float *ws, float *wm)
 {
     for (int i = 0; i < 4; i++) {
         const float32x4_t d = load_f16(p[0], i), dmin = load_f16(p[0] + 32, i);
-#pragma GCC unroll 16
+        UNROLL(16)
         for (int g = 0; g < 16; g++) {
             const uint32x4_t v = load_words(p[1] + g / 4 * 64, i);
             vst1q_f32(ws + g * 16 + 4 * i, vmulq_f32(byte_f32(mask(v, 0x0f0f0f0fu), g % 4), d));
@@ -168,7 +168,7 @@ NEON_INLINE void scales_q3_k(const uint8_t *const *p, float *ws, float *wm)
     for (int i = 0; i < 4; i++) {
         const float32x4_t d = load_f16(p[0], i);
         const uint32x4_t a[2] = {load_words(p[1], i), load_words(p[1] + 64, i)}, h = load_words(p[1] + 128, i);
-#pragma GCC unroll 16
+        UNROLL(16)
         for (int g = 0; g < 16; g++) {
             const uint32x4_t low = shift_right(a[g / 4 % 2], 8 * (g % 4) + g / 8 * 4), high = shift_right(h, 8 * (g % 4) + g / 4 * 2);
             vst1q_f32(ws + g * 16 + 4 * i, vmulq_f32(six_bits_f32(low, high), d));
@@ -181,7 +181,7 @@ NEON_INLINE void scales_q6_k(const uint8_t *const *p, float *ws, float *wm)
     (void)wm;
     for (int i = 0; i < 4; i++) {
         const float32x4_t d = load_f16(p[0], i);
-#pragma GCC unroll 16
+        UNROLL(16)
         for (int g = 0; g < 16; g++) { /* the byte to the top of its word, and back with its sign */
             const int32x4_t v = vreinterpretq_s32_u32(load_words(p[1] + g / 4 * 64, i));
             const int32x4_t s = vshrq_n_s32(vshlq_s32(v, vdupq_n_s32(24 - 8 * (g % 4))), 24);
@@ -196,7 +196,7 @@ NEON_INLINE void scales_iq4_xs(const uint8_t *const *p, float *ws, float *wm)
     for (int i = 0; i < 4; i++) {
         const float32x4_t d = load_f16(p[0], i);
         const uint32x4_t l = load_words(p[0] + 32, i), h = vmovl_u16(vreinterpret_u16_u8(vld1_u8(p[0] + 96 + 8 * i)));
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int g = 0; g < 8; g++) vst1q_f32(ws + g * 16 + 4 * i, vmulq_f32(six_bits_f32(shift_right(l, 4 * g), shift_right(h, 2 * g)), d));
     }
 }
@@ -265,9 +265,9 @@ NEON_INLINE void unpack(const struct pack *pk, const uint8_t *panel, int n_super
         wm += pk->superblock / GROUP * 16;
         const uint8_t *unit = p[2];
         for (int u = 0; u < pk->superblock / 32; u++, unit += PACK_UNIT(pk->bits)) {
-#pragma GCC unroll 4
+            UNROLL(4)
             for (int j = 0; j < 8; j += 2, w += 128) {
-#pragma GCC unroll 4
+                UNROLL(4)
                 for (int i = 0; i < 4; i++) {
                     const int32x4_t a = vreinterpretq_s32_s8(vsubq_s8(values(unit, j, i), vdupq_n_s8(OFFSET)));
                     const int32x4_t b = vreinterpretq_s32_s8(vsubq_s8(values(unit, j + 1, i), vdupq_n_s8(OFFSET)));
@@ -290,7 +290,7 @@ NEON_INLINE void gemv(const struct cpu_matmul *m, const struct pack *pk, int pan
         const uint8_t *p[PACK_PLANES], *base = pack_panel(m, pk, panel);
         pack_seek(pk, base, n_super, 0, p);
         float32x4_t c[4];
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int i = 0; i < 4; i++) c[i] = vdupq_n_f32(0);
         const int8_t *a = m->acts.q;
         const struct act_group *ag = m->acts.group;
@@ -300,18 +300,18 @@ NEON_INLINE void gemv(const struct cpu_matmul *m, const struct pack *pk, int pan
             const uint8_t *unit = p[2];
             for (int u = 0; u < units; u++, unit += PACK_UNIT(pk->bits), a += 32, ag++, ah++) {
                 const int8x16_t b[2] = {vld1q_s8(a), vld1q_s8(a + 16)};
-#pragma GCC unroll 2
+                UNROLL(2)
                 for (int half = 0; half < 32 / GROUP; half++) {
                     const int32_t start = OFFSET ? ((GROUP == 32 ? ag->init : ah->init[half]) - ACT_MAGIC_BITS) / (128 / (OFFSET ? OFFSET : 1)) : 0;
                     const int g = (u * (32 / GROUP) + half) * 16;
                     int32x4_t acc[4];
-#pragma GCC unroll 4
+                    UNROLL(4)
                     for (int i = 0; i < 4; i++) acc[i] = vdupq_n_s32(start);
-#pragma GCC unroll 8
+                    UNROLL(8)
                     for (int j = half * 4; j < half * 4 + GROUP / 4; j++)
-#pragma GCC unroll 4
+                        UNROLL(4)
                         for (int i = 0; i < 4; i++) acc[i] = dot_lane(acc[i], values(unit, j, i), b[j / 4], j % 4);
-#pragma GCC unroll 4
+                    UNROLL(4)
                     for (int i = 0; i < 4; i++) {
                         c[i] = neon_add_group(c[i], acc[i], ag->scale, ws + g + i * 4);
                         if (HAS_MIN) c[i] = neon_sub_min(c[i], GROUP == 32 ? ag->sum_scaled : ah->sum_scaled[half], wm + g + i * 4);

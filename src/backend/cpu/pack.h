@@ -93,9 +93,9 @@ static inline struct pack_stream pack_stream_side(const uint8_t *first, int N, s
 static inline __attribute__((always_inline)) void pack_stream_go(struct pack_stream *s, const int N, const size_t *shift, const int n_bytes)
 {
     if (!s) return;
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < N; i++)
-#pragma GCC unroll 9
+        UNROLL_BY(9)
         for (int l = 0; l < n_bytes; l += 64) __builtin_prefetch(s->at + shift[i] + l);
     s->at += n_bytes;
     if (s->at >= s->end) s->at += s->jump, s->end = (const uint8_t *)UINTPTR_MAX;

@@ -57,11 +57,11 @@ INLINE void scales_q4_k(const uint8_t *const *p, float *ws, float *wm)
         const __m256 d = load_f16(p[0], h), dmin = load_f16(p[0] + 32, h);
         /* byte i of a word stays where it is, 256^i times too large; the factor moves into d: exact */
         const float k[4] = {1, 0x1p-8f, 0x1p-16f, 1};
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int i = 0; i < 4; i++) {
             const __m256i byte = _mm256_set1_epi32(i < 3 ? 0xff << 8 * i : 0);
             const __m256 di = _mm256_mul_ps(d, _mm256_set1_ps(k[i])), mi = _mm256_mul_ps(dmin, _mm256_set1_ps(k[i]));
-#pragma GCC unroll 2
+            UNROLL(2)
             for (int g = i; g < 8; g += 4) {
                 store_product(ws + 16 * g + 8 * h, i < 3 ? _mm256_and_si256(s[g / 4], byte) : _mm256_srli_epi32(s[g / 4], 24), di);
                 store_product(wm + 16 * g + 8 * h, i < 3 ? _mm256_and_si256(m[g / 4], byte) : _mm256_srli_epi32(m[g / 4], 24), mi);
@@ -75,7 +75,7 @@ INLINE void scales_q2_k(const uint8_t *const *p, float *ws, float *wm)
     const __m256i low4 = _mm256_set1_epi32(15);
     for (int h = 0; h < 2; h++) {
         const __m256 d = load_f16(p[0], h), dmin = load_f16(p[0] + 32, h);
-#pragma GCC unroll 16
+        UNROLL(16)
         for (int g = 0; g < 16; g++) {
             const __m256i v = _mm256_srli_epi32(load(p[1] + g / 4 * 64 + 32 * h), 8 * (g % 4));
             store_scale(ws + 16 * g + 8 * h, _mm256_and_si256(v, low4), d);
@@ -99,7 +99,7 @@ INLINE void scales_q3_k(const uint8_t *const *p, float *ws, float *wm)
     for (int h = 0; h < 2; h++) {
         const __m256 d = load_f16(p[0], h);
         const __m256i a[2] = {load(p[1] + 32 * h), load(p[1] + 64 + 32 * h)}, high = load(p[1] + 128 + 32 * h);
-#pragma GCC unroll 16
+        UNROLL(16)
         for (int g = 0; g < 16; g++)
             store_scale(ws + 16 * g + 8 * h, six_bits(a[g / 4 % 2], 8 * (g % 4) + g / 8 * 4, high, 8 * (g % 4) + g / 4 * 2), d);
     }
@@ -110,7 +110,7 @@ INLINE void scales_q6_k(const uint8_t *const *p, float *ws, float *wm)
     (void)wm;
     for (int h = 0; h < 2; h++) {
         const __m256 d = load_f16(p[0], h);
-#pragma GCC unroll 16
+        UNROLL(16)
         for (int g = 0; g < 16; g++)
             store_scale(ws + 16 * g + 8 * h, _mm256_srai_epi32(_mm256_slli_epi32(load(p[1] + g / 4 * 64 + 32 * h), 24 - 8 * (g % 4)), 24), d);
     }
@@ -122,7 +122,7 @@ INLINE void scales_iq4_xs(const uint8_t *const *p, float *ws, float *wm)
     for (int h = 0; h < 2; h++) {
         const __m256 d = load_f16(p[0], h);
         const __m256i low = load(p[0] + 32 + 32 * h), high = _mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)(p[0] + 96 + 16 * h)));
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int g = 0; g < 8; g++) store_product(ws + 16 * g + 8 * h, six_bits(low, 4 * g, high, 2 * g), d);
     }
 }

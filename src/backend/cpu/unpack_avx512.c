@@ -272,7 +272,7 @@ static void sums_of_16(const uint8_t *w, const int8_t *a, int n, int32_t *sums)
     const __m512i transpose = _mm512_set_epi32(15, 11, 7, 3, 14, 10, 6, 2, 13, 9, 5, 1, 12, 8, 4, 0);
     for (int k = 0; k < n; k += 256, sums += 16) {
         __m512i v[4];
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int i = 0; i < 4; i++) {
             const int left = n - k - 64 * i;
             const __mmask64 m = left >= 64 ? ~(__mmask64)0 : left <= 0 ? 0 : ((__mmask64)1 << left) - 1;

@@ -102,7 +102,7 @@ INLINE struct scales scales_of(const struct chunk *c, const struct item *x, cons
     struct scales s = {.d = _mm512_load_ps(x->panel->d), .later = c->k0 ? 0xffff : 0};
     if (!GROUP) return s;
     s.dmin = _mm512_load_ps(x->panel->dmin);
-#pragma GCC unroll 8
+    UNROLL(8)
     for (int i = 0; i < CHUNK / GROUP / 2; i++) s.min[i] = _mm512_load_si512(x->panel->min[i]);
     return s;
 }
@@ -115,7 +115,7 @@ INLINE void scale_token(const struct scratch *s, const struct scales *by, const 
     __m512i m = _mm512_setzero_si512();
     if (GROUP) {
         const int16_t *sum = x->sum + t * 32 + (GROUP == 16 ? 0 : 16);
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int i = 0; i < CHUNK / GROUP / 2; i++) {
             int32_t pair;
             memcpy(&pair, sum + 2 * i, 4);
@@ -138,7 +138,7 @@ INLINE void store_sums(struct scratch *s)
 INLINE void step(const struct chunk *c, const struct item *before, const struct item *x, const int GROUP)
 {
     const struct scales by = scales_of(c, before, GROUP);
-#pragma GCC unroll 16
+    UNROLL(16)
     for (int i = 0; i < 16; i++) {
         multiply(i, x, TILE);
         scale_token(c->s, &by, before, 2 * i, GROUP);
@@ -150,7 +150,7 @@ INLINE void step(const struct chunk *c, const struct item *before, const struct 
 /* One thing after the other. */
 INLINE void multiply_both(const struct chunk *c, const struct item *x)
 {
-#pragma GCC unroll 16
+    UNROLL(16)
     for (int i = 0; i < 16; i++) multiply(i, x, TILE);
     store_sums(c->s);
 }
@@ -249,7 +249,7 @@ INLINE void few_end(const struct few *f, int t, int half, __m512i sum, const int
     __m512i m = _mm512_setzero_si512();
     if (HAS_MIN) {
         __m512i min[4];
-#pragma GCC unroll 4
+        UNROLL(4)
         for (int i = 0; i < CHUNK / GROUP / 4; i++) min[i] = _mm512_load_si512(x->min[i][half]);
         m = avx512_whole_minima(&f->as[t], min, GROUP);
     }
@@ -262,16 +262,16 @@ INLINE void few(const struct few *f, const int T, const int GROUP, const bool HA
     const struct avx512_whole *x = f->x;
     const int8_t *a = f->a;
     __m512i sum[2][ACT_TILE];
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int t = 0; t < T; t++) sum[0][t] = sum[1][t] = _mm512_setzero_si512();
     for (int g = 0; g < CHUNK / GROUP; g++) {
         __m512i acc[2][ACT_TILE];
-#pragma GCC unroll 6
+        UNROLL(6)
         for (int t = 0; t < T; t++) acc[0][t] = acc[1][t] = _mm512_set1_epi32(HAS_MIN ? 0 : -128 * f->as[t].sum[GROUP == 16 ? g : 16 + g]);
-#pragma GCC unroll 8
+        UNROLL(8)
         for (int j = 0; j < GROUP / 4; j++, a += 4 * T) {
             const __m512i w0 = _mm512_load_si512(x->w[g * (GROUP / 4) + j][0]), w1 = _mm512_load_si512(x->w[g * (GROUP / 4) + j][1]);
-#pragma GCC unroll 6
+            UNROLL(6)
             for (int t = 0; t < T; t++) {
                 int32_t word;
                 memcpy(&word, a + 4 * t, 4);
@@ -280,13 +280,13 @@ INLINE void few(const struct few *f, const int T, const int GROUP, const bool HA
             }
         }
         const __m512i s0 = _mm512_load_si512(x->scale[g][0]), s1 = _mm512_load_si512(x->scale[g][1]);
-#pragma GCC unroll 6
+        UNROLL(6)
         for (int t = 0; t < T; t++) {
             sum[0][t] = _mm512_add_epi32(sum[0][t], _mm512_mullo_epi32(acc[0][t], s0));
             sum[1][t] = _mm512_add_epi32(sum[1][t], _mm512_mullo_epi32(acc[1][t], s1));
         }
     }
-#pragma GCC unroll 6
+    UNROLL(6)
     for (int t = 0; t < T; t++) few_end(f, t, 0, sum[0][t], GROUP, HAS_MIN), few_end(f, t, 1, sum[1][t], GROUP, HAS_MIN);
 }
 
