@@ -125,8 +125,23 @@ static void widen(enum tensor_type type, bool as_pairs, const uint8_t *panel, in
         for (int k = 0; k < n; k++) _mm512_store_ps(w + k * 32, bf16_of_pair(_mm512_loadu_si512(panel + (size_t)((k0 + k) / 2) * 64), k & 1));
 }
 
-/* One token: SIDE panels at a time, side by side or far from each other, so that as many sums are under way; lines are asked for AHEAD bytes before they
- * are read, if at all. */
+/* Element k of SIDE panels; lines are asked for AHEAD bytes before they are read, if at all. */
+static inline __attribute__((always_inline)) void gemv_element(const uint8_t *const *w, const float *x, int k, const enum tensor_type TYPE, const bool PAIRS,
+                                                               const int SIDE, const size_t AHEAD, __m512 *c)
+{
+    const __m512 b = _mm512_set1_ps(x[k]);
+    UNROLL(8)
+    for (int i = 0; i < SIDE; i++) {
+        if (AHEAD) __builtin_prefetch(w[i] + (size_t)k * (TYPE == TYPE_F32 || PAIRS ? 64 : 32) + AHEAD);
+        if (PAIRS) c[i] = _mm512_dpbf16_ps(c[i], (__m512bh)_mm512_loadu_ps(w[i] + (size_t)k * 64), (__m512bh)b);
+        else if (TYPE == TYPE_F16) c[i] = _mm512_fmadd_ps(load_f16(w[i] + (size_t)k * 32), b, c[i]);
+        else if (TYPE == TYPE_F32) c[i] = _mm512_fmadd_ps(_mm512_loadu_ps(w[i] + (size_t)k * 64), b, c[i]);
+        else c[i] = _mm512_fmadd_ps(bf16_of_pair(_mm512_loadu_si512(w[i] + (size_t)(k / 2) * 64), k & 1), b, c[i]);
+    }
+}
+
+/* One token: SIDE panels at a time, side by side or far from each other, so that as many sums are under way. Far ones in rounds of two elements: the
+ * prefetchers that such reading relies on (Zen 4) come closer to memory's limit where no load reads a line of F16 twice. */
 static inline __attribute__((always_inline)) void gemv(const struct cpu_matmul *m, int row0, int row1, const enum tensor_type TYPE, const bool PAIRS,
                                                        const int SIDE, const bool FAR, const size_t AHEAD)
 {
@@ -141,17 +156,12 @@ static inline __attribute__((always_inline)) void gemv(const struct cpu_matmul *
             w[i] = panel_at(m, MIN(p + i * t.apart, t.end - 1));
             c[i] = _mm512_setzero_ps();
         }
-        for (int k = 0; k < n; k++) {
-            const __m512 b = _mm512_set1_ps(x[k]);
-            UNROLL(8)
-            for (int i = 0; i < SIDE; i++) {
-                if (AHEAD) __builtin_prefetch(w[i] + (size_t)k * (TYPE == TYPE_F32 || PAIRS ? 64 : 32) + AHEAD);
-                if (PAIRS) c[i] = _mm512_dpbf16_ps(c[i], (__m512bh)_mm512_loadu_ps(w[i] + (size_t)k * 64), (__m512bh)b);
-                else if (TYPE == TYPE_F16) c[i] = _mm512_fmadd_ps(load_f16(w[i] + (size_t)k * 32), b, c[i]);
-                else if (TYPE == TYPE_F32) c[i] = _mm512_fmadd_ps(_mm512_loadu_ps(w[i] + (size_t)k * 64), b, c[i]);
-                else c[i] = _mm512_fmadd_ps(bf16_of_pair(_mm512_loadu_si512(w[i] + (size_t)(k / 2) * 64), k & 1), b, c[i]);
-            }
+        int k = 0;
+        for (; FAR && k + 2 <= n; k += 2) {
+            gemv_element(w, x, k, TYPE, PAIRS, SIDE, AHEAD, c);
+            gemv_element(w, x, k + 1, TYPE, PAIRS, SIDE, AHEAD, c);
         }
+        for (; k < n; k++) gemv_element(w, x, k, TYPE, PAIRS, SIDE, AHEAD, c);
         UNROLL(8)
         for (int i = 0; i < SIDE; i++)
             if (p + i * t.apart < t.end) avx512_store_row(m, 0, (p + i * t.apart) * PANEL, c[i]);
