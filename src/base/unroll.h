@@ -1,6 +1,6 @@
 /* What becomes of the loop that follows, for kernels.
  * UNROLL(n): it has at most n rounds, known when it is compiled, and all are written out, so that arrays they index are registers. clang does that
- * before it chooses registers only if told `full`; with sanitizers, whose checks would take it minutes, it is not told.
+ * before it decides which arrays can be registers only if told `full`; with sanitizers, whose checks would take it minutes, it is not told.
  * UNROLL_BY(n): n rounds at a time, however many there are. ROLLED: it stays a loop. */
 #ifndef BASE_UNROLL_H
 #define BASE_UNROLL_H

@@ -437,7 +437,7 @@ INLINE void panels(const struct cpu_matmul *m, const struct pack *pk, const uint
     const int n_super = m->in / pk->superblock, units = pk->superblock / 32;
     _Alignas(64) float ws[AVX2_SIDE][16 * 16], wm[AVX2_SIDE][16 * 16], wd[AVX2_SIDE][16];
     const size_t bytes = pack_panel_bytes(pk, m->in);
-    struct pack_stream stream = pack_stream_side(base, AVX2_SIDE, bytes, MIN(bytes, (size_t)AVX2_AHEAD));
+    struct pack_stream stream = pack_stream_side(base, AVX2_SIDE, bytes, AVX2_AHEAD);
     const uint8_t *p[PACK_PLANES];
     pack_seek(pk, base, n_super, 0, p);
     UNROLL(4)

@@ -140,7 +140,7 @@ static inline __attribute__((always_inline)) void gemv(const struct cpu_matmul *
             w[i] = panel_at(m, row0 / PANEL + p) + shift[i];
             c[i][0] = c[i][1] = _mm256_setzero_ps();
         }
-        struct pack_stream stream = pack_stream_side(w[0], AVX2_SIDE, bytes, MIN(bytes, (size_t)AVX2_AHEAD));
+        struct pack_stream stream = pack_stream_side(w[0], AVX2_SIDE, bytes, AVX2_AHEAD);
         int k = 0;
         for (; k + 2 <= n; k += 2) {
             if (ASK) pack_stream_go(&stream, AVX2_SIDE, shift, TYPE == TYPE_F32 ? 128 : 64);

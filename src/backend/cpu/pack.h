@@ -83,10 +83,10 @@ struct pack_stream {
     ptrdiff_t jump;          /* from there to what comes then */
 };
 
-/* N panels side by side from `first` on, so many bytes ahead, then the next ones. */
+/* N panels side by side from `first` on, so many bytes ahead but at most a panel, then the next ones. */
 static inline struct pack_stream pack_stream_side(const uint8_t *first, int N, size_t panel_bytes, size_t ahead)
 {
-    return (struct pack_stream){first + ahead, first + panel_bytes, (ptrdiff_t)((size_t)(N - 1) * panel_bytes)};
+    return (struct pack_stream){first + MIN(ahead, panel_bytes), first + panel_bytes, (ptrdiff_t)((size_t)(N - 1) * panel_bytes)};
 }
 
 /* The product is about to use n_bytes of each of N panels. NULL: it asks for nothing. */
